@@ -1,0 +1,181 @@
+"""The one error tree of the project.
+
+Every error of ours is a `SpoolerError`. It carries fields, and its `str()` is one sentence that a user can
+act on. The retry loops ask for `temporary` and nothing else: true means that the same work may
+succeed later without anybody changing the archive, its name or the registry's set-up.
+
+Errors of other libraries are translated once, in the module that wraps the library.
+"""
+
+from __future__ import annotations
+
+
+class SpoolerError(Exception):
+    """Base of all errors that a user may see."""
+
+    temporary: bool = False
+    """May the same work succeed later, unchanged?"""
+
+    retry_after_seconds: float | None = None
+    """What the other side asked for, when it asked."""
+
+    @property
+    def detail(self) -> str:
+        """More for the curious than the sentence says: the chain of causes, without secrets."""
+        causes: list[str] = []
+        cause = self.__cause__
+        while cause is not None and len(causes) < 5:
+            causes.append(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+            cause = cause.__cause__
+        return "; ".join(causes)
+
+
+class InvalidReference(SpoolerError):
+    """A name that is no reference under the OCI grammar."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.text!r} does not name an image: {self.reason}"
+
+
+class InvalidFileName(SpoolerError):
+    """A spool file's name that does not follow the rule for names."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the file name {self.name!r} does not name an image: {self.reason}"
+
+
+class ArchiveError(SpoolerError):
+    """An archive that cannot be pushed as it is; its bytes or their meaning are wrong.
+
+    `where` names the member or the byte position, when there is one.
+    """
+
+    incomplete: bool = False
+    """Does it read like a file that is still being written?"""
+
+    def __init__(self, reason: str, *, where: str | None = None) -> None:
+        super().__init__(reason, where)
+        self.reason = reason
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" if self.where else self.reason
+
+
+class ArchiveTruncated(ArchiveError):
+    """The archive ends before it should."""
+
+    incomplete = True
+
+
+class SourceChanged(SpoolerError):
+    """The file changed while it was read: what was read is no state that it ever had."""
+
+    temporary = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name!r} changed while it was being read"
+
+
+class RegistryError(SpoolerError):
+    """Something between us and the registry, or the registry's own answer."""
+
+
+class RegistryUnreachable(RegistryError):
+    """No answer: connection refused, reset, timed out, name not resolved, TLS not agreed on."""
+
+    temporary = True
+
+    def __init__(self, registry: str, reason: str) -> None:
+        super().__init__(registry, reason)
+        self.registry = registry
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the registry {self.registry} cannot be reached: {self.reason}"
+
+
+class RegistryAnswer(RegistryError):
+    """An answer that is not the one asked for.
+
+    `url` is redacted before it gets here. `code` and `message` are the first entry of the
+    registry's `errors` list (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes).
+    """
+
+    _TEMPORARY = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        status: int,
+        *,
+        code: str = "",
+        message: str = "",
+        hint: str = "",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(method, url, status)
+        self.method = method
+        self.url = url
+        self.status = status
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.retry_after_seconds = retry_after_seconds
+        self.temporary = status in self._TEMPORARY
+
+    def __str__(self) -> str:
+        said = ": ".join(part for part in (self.code, self.message) if part)
+        sentence = f"the registry answered {self.status} to {self.method} {self.url}"
+        if said:
+            sentence += f" ({said})"
+        return f"{sentence}; {self.hint}" if self.hint else sentence
+
+
+class NotFound(RegistryAnswer):
+    """The registry holds no such repository, manifest, tag or blob."""
+
+
+class AccessDenied(RegistryAnswer):
+    """The registry wants other credentials (401 after logging in), or refuses these (403)."""
+
+
+class RegistryProtocolError(RegistryError):
+    """The registry, or what stands in its place, does not follow the protocol."""
+
+    def __init__(self, registry: str, reason: str) -> None:
+        super().__init__(registry, reason)
+        self.registry = registry
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.registry} does not answer as a registry does: {self.reason}"
+
+
+class UploadLost(RegistryError):
+    """An upload session that cannot go on; the blob has to be sent again from its first byte."""
+
+    temporary = True
+
+    def __init__(self, repository: str, reason: str) -> None:
+        super().__init__(repository, reason)
+        self.repository = repository
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"an upload to {self.repository} was lost: {self.reason}"

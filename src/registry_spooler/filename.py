@@ -1,0 +1,113 @@
+"""Spool file names: what a file asks for, read from its name alone.
+
+`\\` stands for `/`. In the last path component a tag may follow a colon, and then only a known archive
+suffix is cut; without a tag the name ends at its first dot and the tag is `latest`. `%XX` stands for a
+character that would otherwise have a meaning here. A name that ends in `!` asks to delete what the
+same name without it would push. The way back, `spool_name`, gives a name that reads as the
+reference it was made from.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from registry_spooler.errors import InvalidFileName, InvalidReference
+from registry_spooler.reference import Reference
+
+ARCHIVE_SUFFIXES: Final = (
+    ".tar.gz",
+    ".tar.zst",
+    ".tar.xz",
+    ".tar.bz2",
+    ".tar",
+    ".tgz",
+    ".tzst",
+    ".txz",
+    ".tbz2",
+)
+"""Longest first, so that `.tar.gz` is cut whole."""
+
+_ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class Action(enum.Enum):
+    """What a file asks for, as receipts spell it."""
+
+    PUSH = "push"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class FileName:
+    """A spool file's name, understood. `reference` is None for a bundle: its archive names the images."""
+
+    name: str
+    action: Action
+    reference: Reference | None
+    is_archive: bool
+    """Has it a known archive suffix? If not, the file's bytes are themselves the layer."""
+
+    @property
+    def is_bundle(self) -> bool:
+        """Does every image of the archive go where the archive says?"""
+        return self.reference is None
+
+    @classmethod
+    def parse(cls, name: str) -> FileName:
+        """Read a name that is not to be ignored; InvalidFileName says why it cannot be read."""
+        action = Action.DELETE if name.endswith("!") else Action.PUSH
+        stem = name.removesuffix("!")
+        suffix = archive_suffix(stem)
+        if stem.startswith("@"):
+            _check_bundle(name, action, suffix)
+            return cls(name, action, None, True)
+        return cls(name, action, _read_reference(name, stem, suffix), bool(suffix))
+
+
+def is_ignored(name: str) -> bool:
+    """Is the file still being written (`…~`) or the spooler's own (`.…`)?"""
+    return name.endswith("~") or name.startswith(".")
+
+
+def archive_suffix(name: str) -> str:
+    """The known archive suffix that the name ends in, as written; empty when there is none."""
+    lower = name.lower()
+    return next((name[-len(suffix) :] for suffix in ARCHIVE_SUFFIXES if lower.endswith(suffix)), "")
+
+
+def spool_name(reference: Reference, suffix: str = ".tar") -> str:
+    """The file name that reads as `reference`, always with its tag."""
+    if reference.tag is None:
+        raise InvalidReference(str(reference), "a spool file needs a tag")
+    return f"{reference.repository.replace('/', chr(92))}:{reference.tag}{suffix}"
+
+
+def _check_bundle(name: str, action: Action, suffix: str) -> None:
+    if action is Action.DELETE:
+        raise InvalidFileName(name, "a bundle cannot be deleted as one; delete its images by their names")
+    if not suffix:
+        raise InvalidFileName(name, f"a name that starts with '@' is a bundle and ends in one of {', '.join(ARCHIVE_SUFFIXES)}")
+
+
+def _read_reference(name: str, stem: str, suffix: str) -> Reference:
+    if bad := _BAD_ESCAPE.search(stem):
+        raise InvalidFileName(name, f"'%' at character {bad.start() + 1} is not followed by two hexadecimal digits")
+    head, separator, last = stem.replace("\\", "/").rpartition("/")
+    base, colon, tag = last.partition(":")
+    if colon:
+        tag = tag[: len(tag) - len(suffix)] if suffix else tag
+    else:
+        base, tag = base.partition(".")[0], "latest"
+    try:
+        return Reference(_unescape(head + separator + base), _unescape(tag))
+    except InvalidReference as exc:
+        raise InvalidFileName(name, exc.reason) from exc
+
+
+def _unescape(text: str) -> str:
+    octets = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
+    return octets

@@ -1,0 +1,42 @@
+"""What a push or a deletion came to, image by image, in the words of the receipts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry_spooler.digest import Digest
+from registry_spooler.reference import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResult:
+    """One image that the registry now answers for by tag (or that it no longer has)."""
+
+    reference: Reference
+    digest: Digest | None
+    """None when an image that was to be deleted was not there."""
+    media_type: str = ""
+    size_bytes: int = 0
+    """The manifest and all that it names, each blob once, whether or not it had to be sent."""
+    platforms: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Children of an index that neither the archive nor the registry held, as `digest (platform)`."""
+    blobs_uploaded: int = 0
+    blobs_existing: int = 0
+    blobs_mounted: int = 0
+    uploaded_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of a receipt that are the image's own."""
+        return {
+            "reference": str(self.reference),
+            "digest": str(self.digest) if self.digest else None,
+            "media_type": self.media_type,
+            "size_bytes": self.size_bytes,
+            "platforms": list(self.platforms),
+            "missing": list(self.missing),
+            "blobs": {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted},
+            "uploaded_bytes": self.uploaded_bytes,
+        }
+
