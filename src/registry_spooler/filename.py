@@ -1,6 +1,6 @@
-"""Spool file names: what a file asks for, read from its name alone.
+r"""Spool file names: what a file asks for, read from its name alone.
 
-`\\` stands for `/`. In the last path component a tag may follow a colon, and then only a known archive
+`\` stands for `/`. In the last path component a tag may follow a colon, and then only a known archive
 suffix is cut; without a tag the name ends at its first dot and the tag is `latest`. `%XX` stands for a
 character that would otherwise have a meaning here. A name that ends in `!` asks to delete what the
 same name without it would push. The way back, `spool_name`, gives a name that reads as the
@@ -90,7 +90,9 @@ def _check_bundle(name: str, action: Action, suffix: str) -> None:
     if action is Action.DELETE:
         raise InvalidFileName(name, "a bundle cannot be deleted as one; delete its images by their names")
     if not suffix:
-        raise InvalidFileName(name, f"a name that starts with '@' is a bundle and ends in one of {', '.join(ARCHIVE_SUFFIXES)}")
+        raise InvalidFileName(
+            name, f"a name that starts with '@' is a bundle and ends in one of {', '.join(ARCHIVE_SUFFIXES)}"
+        )
 
 
 def _read_reference(name: str, stem: str, suffix: str) -> Reference:
@@ -109,5 +111,4 @@ def _read_reference(name: str, stem: str, suffix: str) -> Reference:
 
 
 def _unescape(text: str) -> str:
-    octets = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)
-    return octets
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)

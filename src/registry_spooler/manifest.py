@@ -35,7 +35,10 @@ class Platform:
         """From a descriptor's `platform`, or an image config's own fields; None when they name none."""
         if not isinstance(document, dict):
             return None
-        values = {key: value if isinstance(value := document.get(key), str) else "" for key in ("os", "architecture", "variant")}
+        values = {
+            key: value if isinstance(value := document.get(key), str) else ""
+            for key in ("os", "architecture", "variant")
+        }
         return cls(**values) if values["os"] or values["architecture"] else None
 
 
@@ -101,7 +104,9 @@ class Descriptor:
         try:
             digest = Digest.parse(str(document.get("digest")))
         except ValueError as exc:
-            raise ArchiveError(f"a descriptor has no valid digest: {str(document.get('digest'))[:140]!r}", where=where) from exc
+            raise ArchiveError(
+                f"a descriptor has no valid digest: {str(document.get('digest'))[:140]!r}", where=where
+            ) from exc
         annotations = document.get("annotations") or {}
         urls = document.get("urls") or []
         return cls(
@@ -109,7 +114,9 @@ class Descriptor:
             digest=digest,
             size=size,
             platform=Platform.read(document.get("platform")),
-            annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
+            annotations={str(key): str(value) for key, value in annotations.items()}
+            if isinstance(annotations, dict)
+            else {},
             urls=tuple(str(url) for url in urls) if isinstance(urls, list) else (),
             artifact_type=str(document.get("artifactType") or ""),
         )
@@ -165,7 +172,9 @@ class Manifest:
         if has_index == has_image:
             what = "both an index and an image manifest" if has_index else "neither an index nor an image manifest"
             raise ArchiveError(f"it is {what}", where=where)
-        own = str(document.get("mediaType") or media_type or (mediatype.OCI_INDEX if has_index else mediatype.OCI_MANIFEST))
+        own = str(
+            document.get("mediaType") or media_type or (mediatype.OCI_INDEX if has_index else mediatype.OCI_MANIFEST)
+        )
         if (own in mediatype.INDEXES) != has_index or own not in mediatype.INDEXES | mediatype.MANIFESTS:
             raise ArchiveError(f"its media type {own[:100]!r} does not fit what it holds", where=where)
         annotations = document.get("annotations") or {}
@@ -178,7 +187,9 @@ class Manifest:
             manifests=_read_all(document.get("manifests"), where=where),
             subject=Descriptor.read(document["subject"], where=where) if document.get("subject") is not None else None,
             artifact_type=str(document.get("artifactType") or ""),
-            annotations={str(key): str(value) for key, value in annotations.items()} if isinstance(annotations, dict) else {},
+            annotations={str(key): str(value) for key, value in annotations.items()}
+            if isinstance(annotations, dict)
+            else {},
         )
 
 

@@ -46,7 +46,11 @@ def _component_reason(component: str) -> str:
 def check_tag(text: str) -> str:
     """Return `text` when it is a tag, or raise InvalidReference with the reason."""
     if not _TAG.fullmatch(text):
-        reason = "the tag is empty" if not text else f"{text[:140]!r} is not a tag (1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -)"
+        reason = (
+            "the tag is empty"
+            if not text
+            else f"{text[:140]!r} is not a tag (1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -)"
+        )
         raise InvalidReference(text[:140], reason)
     return text
 

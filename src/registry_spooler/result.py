@@ -39,4 +39,3 @@ class ImageResult:
             "blobs": {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted},
             "uploaded_bytes": self.uploaded_bytes,
         }
-
