@@ -1,0 +1,35 @@
+"""How much of an archive is believed: the bounds that keep a hostile one from costing more than a refusal.
+
+A size that an archive claims never allocates anything; memory is only ever taken for bytes that were read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MEMBERS_MAX: Final = 100_000
+"""Real image archives hold a few thousand at the most; this many cost some 30 MB while they are indexed."""
+
+PATH_MAX_BYTES: Final = 4096
+"""PATH_MAX of Linux: a longer name cannot be the name of a file."""
+
+HEADER_EXTENSION_MAX_BYTES: Final = 1 << 20
+"""One PAX header or GNU long name; the standard library's writer needs a few hundred bytes."""
+
+KEPT_MEMBER_MAX_BYTES: Final = 4 << 20
+"""A manifest or a config: what registries accept as a manifest."""
+
+KEPT_INDEX_MAX_BYTES: Final = 8 << 20
+"""`manifest.json` and `index.json` may speak of many images."""
+
+KEPT_TOTAL_MAX_BYTES: Final = 16 << 20
+"""All that is kept of one archive."""
+
+LINK_HOPS_MAX: Final = 40
+"""What Linux follows before it says ELOOP."""
+
+WINDOW_MAX_BYTES: Final = 64 << 20
+"""What a zstd window or an xz dictionary may take: all that `xz -9` and `zstd -19` need."""
+
+ZERO_TAIL_MAX_BYTES: Final = 64 << 20
+"""How far behind the end of a plain tar another one, concatenated to it, is looked for."""
