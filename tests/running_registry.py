@@ -16,9 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import bcrypt
-import trustme
-
 PROGRAM = "/usr/bin/docker-registry"
 START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 10.0
@@ -42,12 +39,12 @@ class RegistryOptions:
 class RunningRegistry:
     """A registry process. `stop` and `start` again give the same port and, unless `inmemory`, the same images."""
 
-    def __init__(self, folder: Path, options: RegistryOptions) -> None:
+    def __init__(self, folder: Path, options: RegistryOptions, *, port: int = 0) -> None:
         self.folder = folder
         self.options = options
         self.storage = options.storage or folder / "storage"
         self.certificate: Path | None = folder / "ca.pem" if options.tls else None
-        self.port = 0
+        self.port = port
         self.log: collections.deque[str] = collections.deque(maxlen=2000)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -136,6 +133,8 @@ class RunningRegistry:
         return _merged(configuration, self.options.extra)
 
     def _write_certificates(self) -> None:
+        import trustme  # here, since the demonstration runs without what only tests need
+
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(self.folder / "ca.pem"))
         certificate = authority.issue_cert("localhost", "127.0.0.1")
@@ -154,6 +153,8 @@ class ForeignRegistry:
 
 
 def _bcrypt(password: str) -> str:
+    import bcrypt
+
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(rounds=4)).decode()
 
 
