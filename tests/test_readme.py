@@ -1,0 +1,32 @@
+"""What README.md says of the programs is what they do."""
+
+from __future__ import annotations
+
+import pytest
+
+import readme
+from registry_spooler.filename import FileName
+
+TEXT = readme.README.read_text()
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in readme.blocks(TEXT) if b.mark == "help"], ids=lambda block: block.argument
+)
+def test_help_is_what_the_program_prints(block):
+    assert block.content == readme.help_text(block.argument), "./dev readme writes it anew"
+
+
+@pytest.mark.parametrize(("name", "reference"), readme.names(TEXT))
+def test_a_name_means_what_the_table_says(name, reference):
+    assert str(FileName.parse(name).reference) == reference
+
+
+def test_nothing_is_checked_by_accident():
+    assert {block.argument for block in readme.blocks(TEXT) if block.mark == "help"} == {
+        "registry-spooler",
+        "registry-client",
+        "kubectl-spool",
+    }
+    assert len(readme.names(TEXT)) >= 5
+    assert len(readme.examples(TEXT)) >= 1
