@@ -16,6 +16,7 @@ import pytest_asyncio
 from blockbuster import BlockBuster, BlockBusterFunction
 
 import registry_spooler
+from real_archives import RealArchives, make_archives
 from running_registry import ForeignRegistry, RegistryOptions, RunningRegistry
 
 FOREIGN_REGISTRY = "TEST_REGISTRY"
@@ -42,6 +43,8 @@ ALLOWED_TO_BLOCK = {
     # Imports on first use read their modules once.
     "<frozen importlib._bootstrap>": {"_find_and_load"},
     "<frozen importlib._bootstrap_external>": {"get_data", "path_stat", "_path_stat"},
+    # A library that reads the kubeconfig between its awaits has an event loop of its own, in a thread.
+    "kube/login.py": {"_load"},
     # Lines for people go to a terminal, or to the pipe that the container's runtime drains.
     "logging/__init__.py": {"emit", "flush"},
     # A traceback's source lines, when something has gone wrong already.
@@ -97,6 +100,12 @@ def make_registry(tmp_path: Path) -> Iterator[MakeRegistry]:
     finally:
         for running in made:
             running.stop()
+
+
+@pytest.fixture(scope="session")
+def real_archives(tmp_path_factory: pytest.TempPathFactory) -> RealArchives:
+    """The archives of podman, buildah, skopeo and umoci; made once."""
+    return make_archives(tmp_path_factory.mktemp("archives"))
 
 
 @pytest.fixture

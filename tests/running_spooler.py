@@ -1,0 +1,178 @@
+"""The real daemon on a folder of the test's own, and what a user does with such a folder.
+
+Outcomes are waited for with inotify, as they happen: nothing here polls or sleeps.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from asyncinotify import Inotify, Mask
+
+START_TIMEOUT_SECONDS = 30.0
+OUTCOME_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 40.0
+CHANGES = Mask.CREATE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE | Mask.CLOSE_WRITE
+
+
+def program(name: str) -> str:
+    """The path of one of the project's programs, as installed beside this Python."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    assert found is not None, f"{name} is not installed"
+    return found
+
+
+class Spool:
+    """A spool directory as its users see it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for part in (folder, folder / ".receipts", folder / ".failed"):
+            part.mkdir(exist_ok=True)
+
+    def drop(self, name: str, content: bytes | Path) -> None:
+        """Put a file in as everybody should: write `NAME~`, rename it to NAME."""
+        writing = self.folder / f"{name}~"
+        if isinstance(content, Path):
+            shutil.copyfile(content, writing)
+        else:
+            writing.write_bytes(content)
+        writing.rename(self.folder / name)
+
+    def receipt(self, name: str) -> dict[str, Any]:
+        """Wait until the file is done; its receipt. An AssertionError when it failed."""
+        path, failure = self.folder / ".receipts" / f"{name}.json", self.folder / ".failed" / f"{name}.error.json"
+        gone = self.folder / name
+        self.wait_until(lambda: failure.exists() or (path.exists() and not gone.exists()))
+        assert not failure.exists(), failure.read_text()
+        return dict(json.loads(path.read_bytes()))
+
+    def failure(self, name: str) -> dict[str, Any]:
+        """Wait until the file has failed; its record."""
+        path, kept = self.folder / ".failed" / f"{name}.error.json", self.folder / ".failed" / name
+        self.wait_until(lambda: path.exists() and kept.exists())
+        return dict(json.loads(path.read_bytes()))
+
+    def receipt_after_failure(self, name: str) -> dict[str, Any]:
+        """As `receipt`, for a file that has failed before."""
+        path = self.folder / ".receipts" / f"{name}.json"
+        self.wait_until(lambda: path.exists() and not (self.folder / name).exists())
+        return dict(json.loads(path.read_bytes()))
+
+    @property
+    def waiting(self) -> list[str]:
+        """The names that are neither done nor failed."""
+        return sorted(name for name in os.listdir(self.folder) if not name.startswith("."))
+
+    def wait_until(self, condition: Callable[[], bool], timeout_seconds: float = OUTCOME_TIMEOUT_SECONDS) -> None:
+        """Look again whenever something changes in the spool, its receipts or its failures."""
+        deadline = time.monotonic() + timeout_seconds
+        with Inotify(sync_timeout=0.5) as inotify:
+            for folder in (self.folder, self.folder / ".receipts", self.folder / ".failed"):
+                inotify.add_watch(folder, CHANGES)
+            while not condition():
+                assert time.monotonic() < deadline, f"it did not happen; the spool holds {self.waiting}"
+                next(iter(inotify), None)
+
+
+class RunningSpooler:
+    """The program `registry-spooler`, from its start to its end."""
+
+    def __init__(self, spool: Spool, registry_url: str, *flags: str, environment: dict[str, str] | None = None) -> None:
+        self.spool = spool
+        self.command = [
+            program("registry-spooler"),
+            *("--directory", str(spool.folder), "--registry", registry_url, "--health-port", "0", *flags),
+        ]
+        self.environment = {**os.environ, **(environment or {})}
+        self.log: collections.deque[str] = collections.deque(maxlen=5000)
+        self._news = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.terminate()
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        assert self._process is not None
+        return self._process
+
+    def start(self) -> None:
+        """Start it; returns when it watches the spool."""
+        self.launch()
+        self.wait_for_log("watching")
+
+    def launch(self) -> None:
+        """Start it and do not wait."""
+        self.log.clear()
+        self._process = subprocess.Popen(
+            self.command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
+        self._reader.start()
+
+    def wait_for_log(self, pattern: str, timeout_seconds: float = START_TIMEOUT_SECONDS) -> str:
+        """Wait for a line in the log, since the start; the line."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found.extend(line for line in self.log if re.search(pattern, line))
+            return bool(found)
+
+        with self._news:
+            assert self._news.wait_for(look, timeout_seconds), "\n".join(self.log)
+        return found[0]
+
+    def terminate(self) -> int:
+        """Ask it to stop (SIGTERM); its exit code."""
+        self.process.terminate()
+        return self.ended()
+
+    def kill(self) -> None:
+        """End it without a word (SIGKILL)."""
+        self.process.kill()
+        self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; its exit code."""
+        try:
+            code = self.process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            assert self._reader is not None
+            self._reader.join()
+            self._process = None
+        return code
+
+    def _read_log(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                with self._news:
+                    self.log.append(line.rstrip("\n"))
+                    self._news.notify_all()

@@ -1,0 +1,246 @@
+"""The main job on real input: archives that real tools wrote, moved into the spool of the real program, are in a real
+registry, as `verify` and skopeo read it.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+
+import real_archives as tools
+from running_registry import RunningRegistry
+from running_spooler import RunningSpooler, Spool
+from verify import Reader, skopeo_copy, skopeo_inspect
+
+OUTER_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    ".tgz": lambda content: gzip.compress(content, 1),
+    ".tar.gz": lambda content: gzip.compress(content[:1000]) + gzip.compress(content[1000:], 1),
+    ".tar.zst": zstandard.compress,
+    ".tar.xz": lambda content: lzma.compress(content, preset=0),
+    ".tar.bz2": lambda content: bz2.compress(content, 1),
+}
+KILL_ROUNDS = 12
+KILL_SEED = 20240229
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def spooler(spool: Spool, registry: RunningRegistry) -> Iterator[RunningSpooler]:
+    with RunningSpooler(spool, registry.url) as running:
+        yield running
+
+
+def file_name(repository: str, rest: str) -> str:
+    """`repository`, as a file name spells it, and what follows it."""
+    return repository.replace("/", "\\") + rest
+
+
+@pytest.mark.parametrize("producer", tools.SINGLE)
+def test_an_archive_of_each_tool_is_in_the_registry(
+    producer, spooler, spool, registry, repository, real_archives, tmp_path
+):
+    name = file_name(repository, ":v1.tar")
+
+    spool.drop(name, real_archives.path(producer))
+    receipt = spool.receipt(name)
+
+    image = Reader(registry).image(repository, "v1")
+    assert receipt["digest"] == image.digest == skopeo_inspect(registry, repository, "v1")["Digest"]
+    assert len(image.layers) == 2
+    assert image.config["config"]["Cmd"] == ["/hello"]
+    skopeo_copy(registry, repository, "v1", f"dir:{tmp_path / 'copy'}")
+
+
+@pytest.mark.parametrize("suffix", OUTER_COMPRESSIONS)
+@pytest.mark.parametrize("producer", ["podman-docker", "podman-oci"])
+def test_compression_around_an_archive_changes_nothing(
+    suffix, producer, spooler, spool, registry, repository, real_archives
+):
+    plain = real_archives.path(producer)
+    spool.drop(file_name(repository, ":plain.tar"), plain)
+    spool.drop(file_name(repository, f":packed{suffix}"), OUTER_COMPRESSIONS[suffix](plain.read_bytes()))
+
+    receipts = [spool.receipt(file_name(repository, rest)) for rest in (":plain.tar", f":packed{suffix}")]
+
+    assert receipts[0]["digest"] == receipts[1]["digest"] == Reader(registry).image(repository, "packed").digest
+
+
+def test_any_other_file_becomes_an_image_that_holds_it(spooler, spool, registry, repository):
+    content = os.urandom(3 << 20)
+
+    spool.drop(file_name(repository, ":v1.bin"), content)
+    spool.receipt(file_name(repository, ":v1.bin"))
+
+    image = Reader(registry).image(repository, "v1.bin")
+    assert Reader(registry).unpacked(repository, image.layers[0]) == content
+    assert spool.waiting == []
+
+
+def test_what_was_pushed_is_deleted_by_its_name(spooler, spool, registry, repository):
+    for tag in ("one", "two"):
+        spool.drop(file_name(repository, f":{tag}"), b"the same content")
+        spool.receipt(file_name(repository, f":{tag}"))
+    assert Reader(registry).tags(repository) == ["one", "two"]
+
+    spool.drop(file_name(repository, ":one!"), b"")
+    receipt = spool.receipt(file_name(repository, ":one!"))
+
+    assert receipt["action"] == "delete"
+    assert Reader(registry).tags(repository) == ["two"]
+    assert Reader(registry).image(repository, "two").layers
+
+
+def test_a_bundle_goes_where_the_archive_says(make_registry, spool, real_archives):
+    registry = make_registry()
+    with RunningSpooler(spool, registry.url):
+        spool.drop("@several.tar", real_archives.path(tools.SEVERAL))
+        receipt = spool.receipt("@several.tar")
+
+    digests = {tag: Reader(registry).image("catalog/app", tag).digest for tag in ("v1", "v2")}
+    assert {image["reference"]: image["digest"] for image in receipt["images"]} == {
+        f"catalog/app:{tag}": digest for tag, digest in digests.items()
+    }
+    assert digests["v1"] != digests["v2"]
+
+
+def test_the_image_of_several_is_chosen_by_the_name_of_the_file(make_registry, spool, real_archives):
+    registry = make_registry()
+    with RunningSpooler(spool, registry.url):
+        spool.drop(r"catalog\app:v2.tar", real_archives.path(tools.SEVERAL))
+        spool.receipt(r"catalog\app:v2.tar")
+        spool.drop(r"catalog\app:v3.tar", real_archives.path(tools.SEVERAL))
+        failure = spool.failure(r"catalog\app:v3.tar")
+
+    assert Reader(registry).tags("catalog/app") == ["v2"]
+    assert "catalog/app:v1" in failure["error"]
+    assert "catalog/app:v2" in failure["error"]
+
+
+def test_a_bad_archive_fails_with_its_reason_and_keeps_every_byte(spooler, spool, registry, repository, real_archives):
+    content = real_archives.path("podman-docker").read_bytes()[: 1 << 20]
+    name = file_name(repository, ":v1.tar")
+
+    spool.drop(name, content)
+    failure = spool.failure(name)
+
+    assert failure["file"] == name
+    assert failure["reference"] == f"{repository}:v1"
+    assert failure["error"]
+    assert (spool.folder / ".failed" / name).read_bytes() == content
+    assert Reader(registry).tags(repository) == []
+
+    # A retry by hand, after the archive has been mended.
+    spool.drop(name, real_archives.path("podman-docker"))
+    assert spool.receipt_after_failure(name)["digest"] == Reader(registry).image(repository, "v1").digest
+
+
+def test_a_name_that_is_no_reference_fails_with_the_reason(spooler, spool):
+    spool.drop("UpperCase:v1.tar", b"whatever")
+
+    assert "upper-case" in spool.failure("UpperCase:v1.tar")["error"]
+
+
+def test_what_was_there_before_the_start_is_pushed_but_no_unfinished_file(spool, registry, repository):
+    spool.drop(file_name(repository, ":before.txt"), b"before")
+    (spool.folder / file_name(repository, ":unfinished.txt~")).write_bytes(b"half")
+
+    with RunningSpooler(spool, registry.url):
+        spool.receipt(file_name(repository, ":before.txt"))
+
+    assert Reader(registry).tags(repository) == ["before.txt"]
+    assert spool.waiting == [file_name(repository, ":unfinished.txt~")]
+
+
+def test_files_wait_for_a_registry_that_is_down(make_registry, spool):
+    registry = make_registry()
+    registry.stop()
+    with RunningSpooler(spool, registry.url) as spooler:
+        for number in range(5):
+            spool.drop(f"waiting-{number}.txt", f"file {number}".encode())
+        spooler.wait_for_log("waiting-4.*(again|deferred|retry)")
+        assert len(spool.waiting) == 5
+
+        registry.start()
+        receipts = [spool.receipt(f"waiting-{number}.txt") for number in range(5)]
+
+    assert all(receipt["attempts"] > 1 for receipt in receipts)
+    for number, receipt in enumerate(receipts):
+        assert Reader(registry).image(f"waiting-{number}").digest == receipt["digest"]
+
+
+def test_a_stop_finishes_what_fits_into_its_grace(spool, make_registry):
+    registry = make_registry()
+    with RunningSpooler(spool, registry.url) as spooler:
+        spool.drop("large.bin", os.urandom(64 << 20))
+        spooler.wait_for_log("large")
+
+        assert spooler.terminate() == 0
+
+    assert spool.waiting == []
+    assert Reader(registry).image("large").layers[0].unpacked_size == 64 << 20
+
+
+def test_a_stop_without_grace_abandons_and_leaves_no_upload_behind(spool, make_registry):
+    registry = make_registry()
+    with RunningSpooler(spool, registry.url, "--shutdown-grace", "0") as spooler:
+        spool.drop("large.bin", os.urandom(256 << 20))
+        spooler.wait_for_log("large")
+
+        assert spooler.terminate() == 0
+
+    assert spool.waiting == ["large.bin"]
+    assert Reader(registry).tags("large") == []
+    assert list(registry.storage.rglob("_uploads/*")) == []
+
+    with RunningSpooler(spool, registry.url):
+        spool.receipt("large.bin")
+    assert Reader(registry).image("large").layers[0].unpacked_size == 256 << 20
+
+
+def test_nothing_is_lost_by_kills_at_random_instants(spool, make_registry, real_archives):
+    chance = random.Random(KILL_SEED)
+    registry = make_registry()
+    contents = {f"round-{number}": chance.randbytes(chance.randrange(1, 6 << 20)) for number in range(KILL_ROUNDS)}
+    spooler = RunningSpooler(spool, registry.url)
+
+    for number, (stem, content) in enumerate(contents.items()):
+        spool.drop(f"{stem}.bin", content)
+        spool.drop(f"archive:{number}.tar", real_archives.path("podman-docker"))
+        spooler.launch()
+        time.sleep(chance.uniform(0.0, 1.5))  # the instant of the kill is the point
+        spooler.kill()
+    with spooler:
+        digests = {stem: spool.receipt(f"{stem}.bin")["digest"] for stem in contents}
+        archives = {spool.receipt(f"archive:{number}.tar")["digest"] for number in range(KILL_ROUNDS)}
+
+    reader = Reader(registry)
+    for stem, content in contents.items():
+        image = reader.image(stem)
+        assert image.digest == digests[stem]
+        assert reader.unpacked(stem, image.layers[0]) == content
+        assert reader.tags(stem) == ["latest"]
+    assert archives == {reader.image("archive", str(number)).digest for number in range(KILL_ROUNDS)}
+    assert len(archives) == 1
+    assert spool.waiting == []
+    assert [path for path in spool.folder.glob(".work/*") if path.is_file()] == []
+    assert os.listdir(spool.folder / ".failed") == []
+
+
+def test_an_interrupt_is_a_clean_stop_too(spooler):
+    spooler.process.send_signal(signal.SIGINT)
+
+    assert spooler.ended() == 0
