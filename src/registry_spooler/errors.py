@@ -91,6 +91,20 @@ class SourceChanged(SpoolerError):
         return f"{self.name!r} changed while it was being read"
 
 
+class SourceUnreadable(SpoolerError):
+    """The operating system does not give us the file's bytes; it may again later."""
+
+    temporary = True
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name!r} cannot be read: {self.reason}"
+
+
 class RegistryError(SpoolerError):
     """Something between us and the registry, or the registry's own answer."""
 
@@ -153,6 +167,16 @@ class NotFound(RegistryAnswer):
 
 class AccessDenied(RegistryAnswer):
     """The registry wants other credentials (401 after logging in), or refuses these (403)."""
+
+
+class DeletesDisabled(RegistryAnswer):
+    """The registry is set up not to delete."""
+
+    def __str__(self) -> str:
+        return (
+            f"{super().__str__()}; deleting is switched off there (docker-registry: set storage.delete.enabled, or "
+            "REGISTRY_STORAGE_DELETE_ENABLED=true)"
+        )
 
 
 class RegistryProtocolError(RegistryError):
