@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 import readme
 from registry_spooler.filename import FileName
+from running_spooler import RunningSpooler, Spool
 
 TEXT = readme.README.read_text()
 
