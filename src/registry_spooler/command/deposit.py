@@ -1,0 +1,180 @@
+"""Writing a file into the spool directory from afar, in three calls that can each be made again after a cut.
+
+`probe` says what of `NAME~` has arrived, with its checksum; `append` writes from an offset on, and keeps what came
+before a cut; `finish` compares the whole with the sender's checksum, makes it durable and renames it to
+`NAME`, which hands it to the spooler. `NAME~` is locked meanwhile: two senders would mix their bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from registry_spooler.errors import InvalidFileName, SpoolerError
+from registry_spooler.filename import FileName, is_ignored
+
+PIECE_BYTES: Final = 1 << 20
+LOCK_SECONDS: Final = 5.0
+"""How long the writer before us may take to notice that its caller has gone."""
+
+
+class DepositError(SpoolerError):
+    """A file that cannot be written into the spool directory."""
+
+    def __init__(self, name: str, reason: str, *, temporary: bool = False) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+        self.temporary = temporary
+
+    def __str__(self) -> str:
+        return f"{self.name!r} cannot be put into the spool directory: {self.reason}"
+
+
+class ChecksumMismatch(DepositError):
+    """What arrived is not what was sent."""
+
+
+class NothingArrived(DepositError):
+    """There is no `NAME~`: nothing has been sent, or it has been renamed already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """One file on its way into a spool directory."""
+
+    directory: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    def probe(self) -> dict[str, Any]:
+        """How many bytes have arrived, and their sha256; `size` is None when there are none at all."""
+        try:
+            with self._opened(os.O_RDONLY) as file:
+                size = os.fstat(file).st_size
+                return {"size": size, "sha256": _sha256(file), "now": _now()}
+        except NothingArrived:
+            return {"size": None, "sha256": None, "now": _now()}
+
+    def append(self, source: int, offset: int) -> dict[str, Any]:
+        """Write what the descriptor `source` gives from `offset` on, to its end; durable on return."""
+        with self._opened(os.O_RDWR | os.O_CREAT) as file:
+            size = os.fstat(file).st_size
+            if size < offset:
+                raise DepositError(self.name, f"only {size} of {offset} bytes are there", temporary=True)
+            os.ftruncate(file, offset)
+            try:
+                _copy(source, file, offset)
+                os.fsync(file)
+            except OSError as exc:
+                raise self._translated(exc) from exc
+            return {"size": os.fstat(file).st_size, "now": _now()}
+
+    def finish(self, size: int, sha256: str) -> dict[str, Any]:
+        """Compare what arrived with what was sent, and rename it to its name."""
+        with self._opened(os.O_RDONLY) as file:
+            arrived = os.fstat(file).st_size
+            if arrived != size:
+                raise ChecksumMismatch(self.name, f"{arrived} bytes arrived and {size} were sent")
+            if _sha256(file) != sha256:
+                raise ChecksumMismatch(self.name, "its checksum differs from what was sent")
+            os.fsync(file)
+            now = _now()
+            os.rename(self._partial, self.directory / self.name)
+        _sync_directory(self.directory)
+        return {"name": self.name, "size": size, "sha256": sha256, "now": now}
+
+    @property
+    def _partial(self) -> Path:
+        return self.directory / f"{self.name}~"
+
+    @contextmanager
+    def _opened(self, flags: int) -> Generator[int]:
+        try:
+            file = os.open(self._partial, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError as exc:
+            if self.directory.is_dir():
+                raise NothingArrived(self.name, f"there is no {self._partial.name!r}") from exc
+            raise DepositError(self.name, f"there is no directory {str(self.directory)!r}") from exc
+        except OSError as exc:
+            raise self._translated(exc) from exc
+        try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise DepositError(self.name, f"{self._partial.name!r} is no regular file")
+            self._lock(file)
+            yield file
+        finally:
+            os.close(file)
+
+    def _lock(self, file: int) -> None:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as exc:
+                if time.monotonic() > deadline:
+                    raise DepositError(self.name, "somebody else is writing it", temporary=True) from exc
+                time.sleep(0.05)
+
+    def _translated(self, exc: OSError) -> DepositError:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = os.statvfs(self.directory)
+            left = free.f_bavail * free.f_frsize
+            return DepositError(
+                self.name, f"the spool volume is full, {left} bytes are left; wait for the queue, or grow it"
+            )
+        return DepositError(self.name, exc.strerror or str(exc))
+
+
+def check_name(name: str) -> FileName:
+    """Read a name that a spool file is to have; InvalidFileName when the spooler would not take it."""
+    if "/" in name or "\0" in name:
+        raise InvalidFileName(name, r"a file name has no '/'; write '\' in its place")
+    if not name or is_ignored(name):
+        raise InvalidFileName(name, "names that start with '.' or end with '~' are ignored by the spooler")
+    if len(os.fsencode(name)) > 254:
+        raise InvalidFileName(name[:80] + "…", "it has more than 254 bytes")
+    return FileName.parse(name)
+
+
+def _copy(source: int, file: int, offset: int) -> None:
+    while piece := os.read(source, PIECE_BYTES):
+        view = memoryview(piece)
+        while view:
+            written = os.pwrite(file, view, offset)
+            offset += written
+            view = view[written:]
+
+
+def _sha256(file: int) -> str:
+    sha256 = hashlib.sha256()
+    offset = 0
+    while piece := os.pread(file, PIECE_BYTES, offset):
+        sha256.update(piece)
+        offset += len(piece)
+    return sha256.hexdigest()
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,103 @@
+"""What waits, runs and failed, read in the pod: the spooler's status page, and its `.failed` directory."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from registry_spooler.errors import SpoolerError
+
+FAILED: Final = ".failed"
+RECORD_SUFFIX: Final = ".error.json"
+STATUS_SECONDS: Final = 10.0
+STATUS_LIMIT_BYTES: Final = 8 << 20
+
+
+class SpoolerUnreachable(SpoolerError):
+    """The spooler beside us does not answer."""
+
+    temporary = True
+
+    def __init__(self, port: int, reason: str) -> None:
+        super().__init__(port, reason)
+        self.port = port
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the spooler does not answer on port {self.port}: {self.reason}; see `kubectl spool logs`"
+
+
+class NoFailure(SpoolerError):
+    """A name that has not failed, so that there is nothing to try again."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no file {self.name!r} has failed; `failed` lists those that have"
+
+
+class NameTaken(SpoolerError):
+    """A file of that name waits already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.name!r} is waiting in the spool directory already; wait for it, then try again"
+
+
+def read_status(port: int, address: str = "127.0.0.1") -> dict[str, Any]:
+    """The document that the spooler's `/status` gives."""
+    connection = http.client.HTTPConnection(address, port, timeout=STATUS_SECONDS)
+    try:
+        connection.request("GET", "/status", headers={"Accept": "application/json"})
+        document = orjson.loads(connection.getresponse().read(STATUS_LIMIT_BYTES))
+    except (OSError, http.client.HTTPException) as exc:
+        raise SpoolerUnreachable(port, str(exc) or type(exc).__name__) from exc
+    except orjson.JSONDecodeError as exc:
+        raise SpoolerUnreachable(port, "what answers there is no spooler") from exc
+    finally:
+        connection.close()
+    if not isinstance(document, dict):
+        raise SpoolerUnreachable(port, "what answers there is no spooler")
+    return document
+
+
+def list_failed(directory: Path) -> list[dict[str, Any]]:
+    """The records of the failures, oldest first; a file without a readable record has a record of its name alone."""
+    try:
+        names = sorted(os.listdir(directory / FAILED))
+    except FileNotFoundError:
+        return []
+    files = [name for name in names if not name.endswith(RECORD_SUFFIX)]
+    records = [_read_record(directory / FAILED, name) for name in files]
+    return sorted(records, key=lambda record: str(record.get("time") or ""))
+
+
+def _read_record(failed: Path, name: str) -> dict[str, Any]:
+    try:
+        document = orjson.loads((failed / f"{name}{RECORD_SUFFIX}").read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        document = None
+    record = document if isinstance(document, dict) else {"error": "it has no record"}
+    return {**record, "name": name}
+
+
+def retry(directory: Path, name: str) -> None:
+    """Put a failed file back, as `mv .failed/NAME NAME` does, but never over a file that waits."""
+    if not name or "/" in name or "\0" in name or name.startswith("."):
+        raise NoFailure(name)
+    failed = directory / FAILED / name
+    if not failed.is_file() or failed.is_symlink():
+        raise NoFailure(name)
+    if (directory / name).exists():
+        raise NameTaken(name)
+    failed.rename(directory / name)
+    (directory / FAILED / f"{name}{RECORD_SUFFIX}").unlink(missing_ok=True)

@@ -1,0 +1,194 @@
+"""One command in one container, over the API server.
+
+`execute` dials; `Execution.send`, `close_stdin` and `receive` are the streams; `run` drives all of them at once:
+one task sends what is to be read, this one hands out what is written, a third pings so that no proxy on the way thinks
+the connection idle. Memory is constant: a piece is sent when the socket takes it, and the next message is read
+when the last one has been dealt with.
+
+Silence is what ends a connection, not duration: the far side says at least every ten seconds that it lives
+(`registry-client --remote`), so `silence_seconds` without a word mean that it, or the way to it, does not.
+
+A command is ended by closing the connection: its standard input ends and its output goes nowhere. It is up to the
+command to notice, and `registry-client --remote` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+import anyio
+from aiohttp import ClientWebSocketResponse, WSMsgType
+
+from registry_spooler.kube.cluster import Cluster
+from registry_spooler.kube.errors import ExecCut, ExecNotStarted
+from registry_spooler.kube.frames import V5, Channel, Exited, FrameError, FrameReader, Output, close_frame, stdin_frames
+from registry_spooler.kube.pods import Container
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+SILENCE_SECONDS: Final = 60.0
+"""Six keep-alive lines of the far side."""
+PING_SECONDS: Final = 20.0
+"""Proxies and load balancers cut what is idle, the strictest after 30 seconds."""
+
+_CLOSED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
+
+OnOutput = Callable[[Output], Awaitable[None]]
+"""Takes what the command wrote, in order; while it runs, nothing more is read."""
+
+
+class Execution:
+    """The streams of a running command. `send` and `receive` may be used by two tasks at once."""
+
+    def __init__(self, socket: ClientWebSocketResponse, container: Container, program: str) -> None:
+        self._socket = socket
+        self._container = container
+        self._program = program
+        self._frames = FrameReader()
+
+    @property
+    def pod(self) -> str:
+        """Where the command runs."""
+        return self._container.pod
+
+    @property
+    def closes_stdin(self) -> bool:
+        """Can standard input be closed (version 5)? If not, the far side has to be told its length."""
+        return self._socket.protocol == V5
+
+    async def send(self, data: Buffer) -> None:
+        """Write to the command's standard input; returns when the connection has taken it. ExecCut when it is gone."""
+        try:
+            for frame in stdin_frames(data):
+                await self._socket.send_bytes(frame)
+        except (ConnectionError, RuntimeError) as exc:  # aiohttp raises the latter for a closed transport
+            raise ExecCut(self._container.pod, "it was closed while sending") from exc
+
+    async def close_stdin(self) -> None:
+        """End the command's standard input; RuntimeError where the channel cannot (see `closes_stdin`)."""
+        if not self.closes_stdin:
+            raise RuntimeError("this channel cannot close standard input")
+        try:
+            await self._socket.send_bytes(close_frame(Channel.STDIN))
+        except ConnectionError as exc:
+            raise ExecCut(self._container.pod, "it was closed while sending") from exc
+
+    async def ping(self) -> None:
+        """Show everything on the way that the connection is in use; the answer is not waited for."""
+        await self._socket.ping()
+
+    async def receive(self) -> Output | int:
+        """What the command wrote next, or its exit code.
+
+        ExecCut when the connection ends before the command did; ExecNotStarted when it never ran.
+        """
+        while True:
+            message = await self._socket.receive()
+            if message.type in _CLOSED:
+                raise ExecCut(self._container.pod, self._reason()) from self._socket.exception()
+            if message.type is not WSMsgType.BINARY:
+                continue
+            try:
+                event = self._frames.feed(message.data)
+            except FrameError as exc:
+                raise ExecCut(self._container.pod, f"it does not follow the protocol ({exc})") from exc
+            if isinstance(event, Exited):
+                return self._exit_code(event)
+            if event is not None:
+                return event
+
+    def _exit_code(self, exited: Exited) -> int:
+        if exited.code is None:
+            raise ExecNotStarted(self._container.pod, self._container.name, self._program, exited.message)
+        return exited.code
+
+    def _reason(self) -> str:
+        code = self._socket.close_code
+        return (
+            f"it was closed before the command ended (code {code})"
+            if code
+            else "it was closed before the command ended"
+        )
+
+
+@asynccontextmanager
+async def execute(
+    cluster: Cluster, container: Container, command: Sequence[str], *, stdin: bool = True
+) -> AsyncGenerator[Execution]:
+    """Start a command; its arguments reach it as they are, no shell sees them. Leaving closes the connection."""
+    streams = [("stdin", "true" if stdin else "false"), ("stdout", "true"), ("stderr", "true"), ("tty", "false")]
+    query = [("container", container.name), *streams, *(("command", argument) for argument in command)]
+    path = f"{cluster.pods_path}/{quote(container.pod, safe='')}/exec"
+    asked = f"run {command[0]} in pod {container.pod}"
+    async with cluster.dial(path, query, asked=asked, permission="create pods/exec") as socket:
+        yield Execution(socket, container, command[0])
+
+
+async def run(
+    execution: Execution,
+    on_output: OnOutput,
+    *,
+    stdin: AsyncIterable[Buffer] | None = None,
+    silence_seconds: float = SILENCE_SECONDS,
+) -> int:
+    """Send `stdin`, if there is any, and hand out what is written, until the command ends; its exit code.
+
+    Without `stdin` standard input stays open as long as the connection, so that the far side sees the caller
+    go. With it, it is closed at the end of the bytes where the channel can. What `on_output` or `stdin` raise
+    ends the connection and is raised here.
+    """
+    with one_failure():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_keep_alive, execution)
+            if stdin is not None:
+                tasks.start_soon(_send_all, execution, stdin)
+            code = await _receive_all(execution, on_output, silence_seconds)
+            tasks.cancel_scope.cancel()
+    return code
+
+
+@contextmanager
+def one_failure() -> Generator[None]:
+    """Raise the first failure of a task group as it is: the others are its consequences."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failure: BaseException = group
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        raise failure from failure.__cause__
+
+
+async def _receive_all(execution: Execution, on_output: OnOutput, silence_seconds: float) -> int:
+    while True:
+        try:
+            with anyio.fail_after(silence_seconds):
+                event = await execution.receive()
+        except TimeoutError as exc:
+            raise ExecCut(execution.pod, f"nothing was heard for {silence_seconds:g} seconds") from exc
+        if isinstance(event, int):
+            return event
+        await on_output(event)
+
+
+async def _send_all(execution: Execution, stdin: AsyncIterable[Buffer]) -> None:
+    try:
+        async for piece in stdin:
+            await execution.send(piece)
+        if execution.closes_stdin:
+            await execution.close_stdin()
+    except ExecCut:
+        return  # the receiving side knows more: perhaps the command has ended, and said why
+
+
+async def _keep_alive(execution: Execution) -> None:
+    while True:
+        await anyio.sleep(PING_SECONDS)
+        try:
+            await execution.ping()
+        except ConnectionError:
+            return  # as above

@@ -1,0 +1,292 @@
+"""A cluster of one pod: as much of the API server as kubectl and we use, each exec a local process.
+
+A process sees the test's spool directory where a container has `/spool`: paths in its arguments are rewritten, and
+the environment says so to `registry-client`. As with a real runtime, nobody kills a process whose caller has gone:
+its standard input ends and its output goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+import orjson
+from aiohttp import WSMsgType, web
+
+V4 = "v4.channel.k8s.io"
+V5 = "v5.channel.k8s.io"
+STDIN, STDOUT, STDERR, ERROR, CLOSE = 0, 1, 2, 3, 255
+SPOOL = re.compile(r"(?<![\w.~-])/spool(?=/|\s|'|\"|$)")
+PROGRAMS = Path(sys.executable).parent
+
+
+@dataclass
+class Refusal:
+    """An answer in place of the next ones whose path matches."""
+
+    path: str
+    status: int
+    message: str
+    times: int
+
+
+@dataclass
+class Running:
+    """One exec: its command as it was asked for, and its process."""
+
+    command: list[str]
+    protocol: str | None
+    process: subprocess.Popen[bytes]
+    received: int = 0
+    """Bytes of its standard input."""
+    peak_bytes: int = 0
+    """The most memory that it was seen to have."""
+
+    def measure(self) -> None:
+        """Look how much memory the process has."""
+        with suppress(OSError):
+            text = Path(f"/proc/{self.process.pid}/status").read_text()
+            if found := re.search(r"VmHWM:\s+(\d+) kB", text):
+                self.peak_bytes = max(self.peak_bytes, int(found[1]) * 1024)
+
+
+@dataclass
+class ApiServer:
+    """Serves on a port of 127.0.0.1 while it is entered."""
+
+    spool: Path
+    registry: str = ""
+    health_port: int = 8086
+    protocols: tuple[str, ...] = (V5, V4)
+    namespace: str = "registry"
+    pods: tuple[str, ...] = ("spooler-0",)
+    token: str = "let-me-in"
+    phase: str = "Running"
+    environment: dict[str, str] = field(default_factory=dict)
+    port: int = 0
+    executions: list[Running] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    log: bytes = b"spooler ready\n"
+    _refusals: list[Refusal] = field(default_factory=list)
+    _runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        application = web.Application(middlewares=[self._gate])
+        application.router.add_get("/version", self._version)
+        application.router.add_get("/api", self._versions)
+        application.router.add_get("/apis", self._groups)
+        application.router.add_get("/api/v1", self._resources)
+        application.router.add_get("/api/v1/namespaces/{namespace}/pods", self._list)
+        application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}", self._pod)
+        application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/log", self._log)
+        application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/exec", self._exec)
+        self._runner = web.AppRunner(application, shutdown_timeout=1, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+        for running in self.executions:
+            if running.process.poll() is None:
+                running.process.kill()
+                await asyncio.to_thread(running.process.wait)
+
+    def refuse(self, path: str, status: int, message: str = "", *, times: int = 1) -> None:
+        """Answer the next requests for a path that ends so with a `Status` of that code."""
+        self._refusals.append(Refusal(path, status, message, times))
+
+    async def all_ended(self, seconds: float = 5.0) -> list[int]:
+        """Wait for every process to end by itself; their exit codes. TimeoutError when one stays."""
+        async with asyncio.timeout(seconds):
+            return [await asyncio.to_thread(running.process.wait, seconds) for running in self.executions]
+
+    def kubeconfig(self, path: Path, port: int | None = None, *, user: dict[str, Any] | None = None) -> Path:
+        """Write a kubeconfig for this cluster, reached through `port`."""
+        cluster = {"server": f"http://127.0.0.1:{port or self.port}"}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "me", "user": user or {"token": self.token}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "me", "namespace": self.namespace}}],
+            "current-context": "test",
+        }
+        path.write_bytes(orjson.dumps(document))
+        return path
+
+    @web.middleware
+    async def _gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.requests.append(f"{request.method} {request.path}")
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _status(401, "Unauthorized")
+        for refusal in self._refusals:
+            if request.path.endswith(refusal.path) and refusal.times > 0:
+                refusal.times -= 1
+                return _status(refusal.status, refusal.message)
+        namespace = request.match_info.get("namespace", self.namespace)
+        pod = request.match_info.get("pod", self.pods[0] if self.pods else "")
+        if namespace != self.namespace or (pod and pod not in self.pods):
+            return _status(404, f'pods "{pod}" not found')
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"major": "1", "minor": "32", "gitVersion": "v1.32.0"})
+
+    async def _versions(self, _: web.Request) -> web.Response:
+        return web.json_response({"kind": "APIVersions", "versions": ["v1"]})
+
+    async def _groups(self, _: web.Request) -> web.Response:
+        return web.json_response({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})
+
+    async def _resources(self, _: web.Request) -> web.Response:
+        pods = {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
+        return web.json_response({"kind": "APIResourceList", "groupVersion": "v1", "resources": [pods]})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        selector = request.query.get("labelSelector", "")
+        found = selector in ("", "app.kubernetes.io/name=registry-spooler")
+        items = [self._object(name) for name in self.pods] if found else []
+        return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+
+    async def _pod(self, request: web.Request) -> web.Response:
+        return web.json_response(self._object(request.match_info["pod"]))
+
+    def _object(self, name: str) -> dict[str, Any]:
+        labels = {"app.kubernetes.io/name": "registry-spooler"}
+        containers = [{"name": "registry", "image": "registry:2"}, {"name": "spooler", "image": "registry-spooler:1"}]
+        return {
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
+            "spec": {"containers": containers},
+            "status": {"phase": self.phase},
+        }
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self.log, content_type="text/plain")
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        if "Upgrade" not in request.headers:
+            return _status(400, "Upgrade request required")
+        if request.query.get("container") not in ("spooler", "registry", None):
+            return _status(
+                400, f"container {request.query['container']} is not valid for pod {request.match_info['pod']}"
+            )
+        socket = web.WebSocketResponse(protocols=self.protocols, max_msg_size=0, compress=False)
+        await socket.prepare(request)
+        for channel in (STDOUT, STDERR, ERROR):
+            await socket.send_bytes(bytes((channel,)))
+        command = request.query.getall("command")
+        try:
+            status = await self._run(socket, command, request.query.get("stdin") == "true")
+        except FileNotFoundError:
+            status = _failure("InternalError", f'exec: "{command[0]}": executable file not found in $PATH: unknown')
+        with suppress(ConnectionError):
+            await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
+            await socket.close()
+        return socket
+
+    async def _run(self, socket: web.WebSocketResponse, command: list[str], stdin: bool) -> dict[str, Any]:
+        process = subprocess.Popen(  # noqa: ASYNC220 - asyncio's own would kill the process with its pipes
+            [SPOOL.sub(str(self.spool), argument) for argument in command],
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment(),
+            cwd="/",
+        )
+        running = Running(command, socket.ws_protocol, process)
+        self.executions.append(running)
+        outputs = asyncio.gather(
+            _forward(process.stdout, socket, STDOUT, running), _forward(process.stderr, socket, STDERR, running)
+        )
+        gone = asyncio.ensure_future(_feed(socket, process.stdin, running))
+        await asyncio.wait({gone, outputs}, return_when=asyncio.FIRST_COMPLETED)
+        ended = outputs.done()
+        for task in (gone, outputs):
+            task.cancel()
+        await asyncio.gather(gone, outputs, return_exceptions=True)
+        code = await asyncio.to_thread(process.wait) if ended else 0
+        if code == 0:
+            return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+        cause = {"reason": "ExitCode", "message": str(code if code > 0 else 128 - code)}
+        failure = _failure("NonZeroExitCode", f"command terminated with non-zero exit code: exit code {code}")
+        return {**failure, "details": {"causes": [cause]}}
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
+            "HOME": "/nonexistent",
+            "REGISTRY_SPOOLER_DIRECTORY": str(self.spool),
+            "REGISTRY_SPOOLER_REGISTRY": self.registry,
+            "REGISTRY_SPOOLER_HEALTH_PORT": str(self.health_port),
+            **self.environment,
+        }
+
+
+async def _forward(pipe: IO[bytes] | None, socket: web.WebSocketResponse, channel: int, running: Running) -> None:
+    """What the process writes goes to the caller, as fast as that takes it."""
+    assert pipe is not None
+    reader = asyncio.StreamReader(limit=64 * 1024)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        while piece := await reader.read(32 * 1024):
+            running.measure()
+            await socket.send_bytes(bytes((channel,)) + piece)
+    finally:
+        transport.close()
+
+
+async def _feed(socket: web.WebSocketResponse, pipe: IO[bytes] | None, running: Running) -> None:
+    """What the caller sends goes to the process, as fast as that takes it; returns when the caller has gone."""
+    writer = await _writer(pipe) if pipe is not None else None
+    try:
+        async for message in socket:
+            assert message.type is WSMsgType.BINARY
+            if message.data[0] == CLOSE:
+                assert socket.ws_protocol == V5, "version 4 has no message that closes"
+                if writer is not None and message.data[1] == STDIN:
+                    writer.close()
+            elif message.data[0] == STDIN and writer is not None:
+                running.received += len(message.data) - 1
+                running.measure()
+                with suppress(ConnectionError):  # the process has closed its standard input, or ended
+                    writer.write(message.data[1:])
+                    await writer.drain()
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def _writer(pipe: IO[bytes]) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def _failure(reason: str, message: str) -> dict[str, Any]:
+    return {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "reason": reason,
+        "message": message,
+    }
+
+
+def _status(code: int, message: str) -> web.Response:
+    return web.json_response({**_failure("", message), "code": code}, status=code)
