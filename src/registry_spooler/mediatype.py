@@ -31,3 +31,10 @@ MANIFEST_ACCEPT: Final = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER
 def is_foreign(media_type: str) -> bool:
     """Is it a layer that registries need not hold (Windows base layers)?"""
     return ".foreign." in media_type or ".nondistributable." in media_type
+
+
+def layer_compression(media_type: str) -> str:
+    """How a layer of this type is compressed: `gzip`, `zstd`, or `none`, by the words of `--compression`."""
+    if media_type.endswith("+zstd"):
+        return "zstd"
+    return "gzip" if media_type.endswith(("+gzip", ".gzip")) else "none"

@@ -1,0 +1,114 @@
+"""Where a pull writes to: a descriptor such as standard output, or a file that appears when it is complete.
+
+Writes are blocking calls in a thread. A reader that takes its time must not keep a cancelled pull alive,
+so a write to a pipe is left behind on cancellation; a file's is waited for, since its descriptor is
+closed next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from registry_spooler.pull.errors import OutputClosed, OutputFailed
+from registry_spooler.threads import in_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+PIPE_BYTES: Final = 1 << 20
+"""As much as one piece, so that writer and reader run side by side; the kernel's default is 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Takes pieces of any size, in order. The descriptor stays the caller's; `name` is for errors."""
+
+    fd: int
+    name: str
+    leaves_writes: bool = True
+    """May a write go on in its thread after a cancellation?"""
+
+    async def write(self, piece: Buffer) -> None:
+        """Write all of a piece; OutputClosed when nobody reads any more, OutputFailed for anything else."""
+        try:
+            await anyio.to_thread.run_sync(_write_all, self.fd, piece, abandon_on_cancel=self.leaves_writes)
+        except OSError as exc:
+            if exc.errno in (errno.EPIPE, errno.ECONNRESET):
+                raise OutputClosed from exc
+            raise OutputFailed(self.name, exc.strerror or str(exc)) from exc
+
+
+def standard_output() -> Output:
+    """The standard output of the process; a pipe is made large enough to keep both ends busy."""
+    with contextlib.suppress(OSError, AttributeError):  # no pipe, over the user's limit, or not Linux
+        fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return Output(1, "standard output")
+
+
+@asynccontextmanager
+async def output_file(path: Path) -> AsyncGenerator[Output]:
+    """A file that gets its name when the block ends well, and leaves nothing behind when it does not.
+
+    Its name meanwhile starts with a dot and ends in `~`, so that it can be written in a spool directory. What is
+    no regular file (a FIFO, `/dev/null`) is written as it is.
+    """
+    fd, target, temporary = await in_thread(_translated, path, _open)
+    complete = False
+    try:
+        yield Output(fd, str(path), leaves_writes=temporary is None)
+        complete = True
+    finally:
+        with anyio.CancelScope(shield=True):
+            await in_thread(os.close, fd)
+            if temporary is not None and complete:
+                await in_thread(_translated, path, lambda _: _publish(temporary, target))
+            elif temporary is not None:
+                await in_thread(temporary.unlink, True)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    try:
+        temporary.replace(target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _translated(path: Path, act: Callable[[Path], T]) -> T:
+    try:
+        return act(path)
+    except OSError as exc:
+        raise OutputFailed(str(path), exc.strerror or str(exc)) from exc
+
+
+def _open(path: Path) -> tuple[int, Path, Path | None]:
+    target = Path(os.path.realpath(path))
+    try:
+        is_special = not stat.S_ISREG(target.stat().st_mode)
+    except FileNotFoundError:
+        is_special = False
+    if is_special:
+        return os.open(target, os.O_WRONLY | os.O_CLOEXEC), target, None
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}~")
+    return os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), target, temporary
+
+
+def _write_all(fd: int, piece: Buffer) -> None:
+    rest = memoryview(piece)
+    while rest:
+        rest = rest[os.write(fd, rest) :]

@@ -1,0 +1,139 @@
+"""A pull, top to bottom: find the image, list what goes into the archive, then pass the blobs through.
+
+Nothing is written before all metadata has been read, so that a wrong name or platform leaves no trace. Every
+byte is verified on its way; when something is wrong, the archive stays without its end marker, and
+whoever reads it notices.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from registry_spooler import mediatype
+from registry_spooler.digest import Digest
+from registry_spooler.errors import NotFound
+from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest, Platform
+from registry_spooler.pull import tar
+from registry_spooler.pull.docker import docker_archive, image_config
+from registry_spooler.pull.entry import Entry, archive_bytes
+from registry_spooler.pull.errors import IncompleteImage
+from registry_spooler.pull.oci import oci_archive
+from registry_spooler.pull.platform import image_for
+from registry_spooler.pull.tree import read_tree
+from registry_spooler.reference import Reference
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from registry_spooler.progress import Progress
+    from registry_spooler.pull.output import Output
+    from registry_spooler.registry import RegistryClient
+
+
+class Format(enum.Enum):
+    """What a pull writes: the values of `--format`."""
+
+    DOCKER = "docker"
+    OCI = "oci"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Puller:
+    """Pulls one image. Errors are SpoolerError, or OutputClosed when nobody reads any more."""
+
+    client: RegistryClient
+    reference: Reference
+    output: Output
+    progress: Progress
+
+    async def archive(self, archive_format: Format, wanted: Platform | None) -> tuple[Descriptor, ...]:
+        """Write an archive; the children of an index that the registry does not hold come back.
+
+        An OCI archive of an index holds all its platforms, unless one is wanted.
+        """
+        root = await self.client.get_manifest(self.reference)
+        if archive_format is Format.OCI:
+            return await self._oci(root if wanted is None else await self._image(root, wanted))
+        manifest = await self._image(root, wanted)
+        config = await self._config(image_config(self.reference, manifest))
+        absent = await self._absent(manifest.layers)
+        await self._write(docker_archive(self.reference, manifest, config, absent=absent))
+        return ()
+
+    async def file(self, wanted: Platform | None) -> None:
+        """Write the file that the image was made from."""
+        # Decompression has libraries of its own, which no other command needs to load.
+        from registry_spooler.pull.unpack import Unpacking, compression_of, only_diff_id, only_layer
+
+        manifest = await self._image(await self.client.get_manifest(self.reference), wanted)
+        layer = only_layer(self.reference, manifest)
+        config = manifest.config
+        is_image = config is not None and config.media_type in mediatype.IMAGE_CONFIGS
+        diff_id = only_diff_id(await self._config(config)) if is_image and config is not None else None
+        unpacking = Unpacking(self.reference, self.output, compression_of(layer, diff_id), diff_id)
+        self.progress.bytes_total = layer.size
+        async with self._open(layer.digest, layer.size) as pieces:
+            async for piece in pieces:
+                await unpacking.write(piece)
+                self._count(piece)
+        unpacking.finish()
+
+    async def _oci(self, root: Manifest) -> tuple[Descriptor, ...]:
+        tree = await read_tree(self.client, self.reference.repository, root)
+        await self._write(oci_archive(self.reference, tree, absent=await self._absent(tree.blobs)))
+        return tree.missing
+
+    async def _image(self, root: Manifest, wanted: Platform | None) -> Manifest:
+        return await image_for(self.client, self.reference, root, wanted)
+
+    async def _config(self, config: Descriptor) -> bytes:
+        with self._complete(config.digest):
+            return await self.client.get_bytes(self.reference.repository, config.digest, limit_bytes=MANIFEST_MAX_BYTES)
+
+    async def _absent(self, layers: Iterable[Descriptor]) -> frozenset[Digest]:
+        """The foreign layers that the registry does not hold; it need not."""
+        foreign = {layer.digest for layer in layers if layer.is_foreign}
+        return frozenset(
+            [digest for digest in foreign if await self.client.blob_exists(self.reference.repository, digest) is None]
+        )
+
+    async def _write(self, entries: tuple[Entry, ...]) -> None:
+        self.progress.bytes_total = archive_bytes(entries)
+        for entry in entries:
+            await self._put(tar.header(entry.path, entry.size))
+            if isinstance(entry.content, bytes):
+                await self._put(entry.content)
+            else:
+                await self._pass(entry.content, entry.size)
+            await self._put(tar.padding(entry.size))
+        await self._put(tar.END)
+
+    async def _pass(self, digest: Digest, size: int) -> None:
+        async with self._open(digest, size) as pieces:
+            async for piece in pieces:
+                await self._put(piece)
+
+    async def _put(self, piece: Buffer) -> None:
+        await self.output.write(piece)
+        self._count(piece)
+
+    def _count(self, piece: Buffer) -> None:
+        self.progress.bytes_done += memoryview(piece).nbytes
+
+    @asynccontextmanager
+    async def _open(self, digest: Digest, size: int) -> AsyncGenerator[AsyncIterator[bytes]]:
+        with self._complete(digest):
+            async with self.client.open_blob(self.reference.repository, digest, size) as pieces:
+                yield pieces
+
+    @contextmanager
+    def _complete(self, digest: Digest) -> Generator[None]:
+        """Only the manifest may be absent for a user; a blob that it names is the registry's fault."""
+        try:
+            yield
+        except NotFound as exc:
+            raise IncompleteImage(str(self.reference), digest) from exc
