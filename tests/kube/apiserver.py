@@ -8,8 +8,10 @@ its standard input ends and its output goes nowhere.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
+import ssl
 import subprocess
 import sys
 from contextlib import suppress
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import orjson
+import trustme
 from aiohttp import WSMsgType, web
 
 V4 = "v4.channel.k8s.io"
@@ -62,6 +65,8 @@ class ApiServer:
     """Serves on a port of 127.0.0.1 while it is entered."""
 
     spool: Path
+    certificates: Path
+    """The folder that `write_certificates` wrote; kubectl sends a token over TLS only."""
     registry: str = ""
     health_port: int = 8086
     protocols: tuple[str, ...] = (V5, V4)
@@ -89,7 +94,9 @@ class ApiServer:
         application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/exec", self._exec)
         self._runner = web.AppRunner(application, shutdown_timeout=1, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(self.certificates / "server.pem")
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self
@@ -113,7 +120,10 @@ class ApiServer:
 
     def kubeconfig(self, path: Path, port: int | None = None, *, user: dict[str, Any] | None = None) -> Path:
         """Write a kubeconfig for this cluster, reached through `port`."""
-        cluster = {"server": f"http://127.0.0.1:{port or self.port}"}
+        cluster = {
+            "server": f"https://127.0.0.1:{port or self.port}",
+            "certificate-authority-data": base64.b64encode((self.certificates / "ca.pem").read_bytes()).decode(),
+        }
         document = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -275,6 +285,15 @@ async def _writer(pipe: IO[bytes]) -> asyncio.StreamWriter:
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
     return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def write_certificates(folder: Path) -> Path:
+    """Write `ca.pem`, and `server.pem` for 127.0.0.1 with its key."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+    return folder
 
 
 def _failure(reason: str, message: str) -> dict[str, Any]:

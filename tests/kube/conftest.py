@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apiserver import ApiServer
+from apiserver import ApiServer, write_certificates
 from registry_spooler.kube.cluster import Cluster
 from registry_spooler.kube.login import log_in
 from registry_spooler.kube.pods import Container
@@ -21,9 +21,14 @@ def spool(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture
-async def api(spool: Path) -> AsyncIterator[ApiServer]:
-    async with ApiServer(spool) as server:
+async def api(spool: Path, certificates: Path) -> AsyncIterator[ApiServer]:
+    async with ApiServer(spool, certificates) as server:
         yield server
 
 

@@ -6,9 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-import pytest
-
-from apiserver import V4, V5, ApiServer
+from apiserver import V5, ApiServer
 from wire import Wire
 
 KUBECTL = "kubectl"
@@ -30,12 +28,10 @@ async def kubectl(*arguments: str, kubeconfig: Path, cwd: Path, stdin: bytes = b
     return process.returncode, stdout, stderr
 
 
-@pytest.mark.parametrize("protocols", [(V5, V4), (V4,)])
-async def test_exec(api: ApiServer, kubeconfig: Path, tmp_path: Path, protocols: tuple[str, ...]) -> None:
-    api.protocols = protocols
+async def test_exec_is_a_websocket_of_version_5(api: ApiServer, kubeconfig: Path, tmp_path: Path) -> None:
     arguments = ("exec", "-i", "spooler-0", "-c", "spooler", "--", "head", "-c", "5")
     assert (0, b"hello", b"") == await kubectl(*arguments, kubeconfig=kubeconfig, cwd=tmp_path, stdin=b"hello")
-    assert protocols[0] == api.executions[0].protocol
+    assert V5 == api.executions[0].protocol
 
 
 async def test_exit_codes(api: ApiServer, kubeconfig: Path, tmp_path: Path) -> None:
