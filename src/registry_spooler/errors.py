@@ -9,6 +9,8 @@ Errors of other libraries are translated once, in the module that wraps the libr
 
 from __future__ import annotations
 
+from registry_spooler.digest import Digest
+
 
 class SpoolerError(Exception):
     """Base of all errors that a user may see."""
@@ -203,3 +205,19 @@ class UploadLost(RegistryError):
 
     def __str__(self) -> str:
         return f"an upload to {self.repository} was lost: {self.reason}"
+
+
+class TagNotConfirmed(RegistryError):
+    """The registry took a manifest and then answered the tag with something else."""
+
+    temporary = True
+
+    def __init__(self, reference: str, pushed: Digest, answered: Digest | None) -> None:
+        super().__init__(reference, pushed, answered)
+        self.reference = reference
+        self.pushed = pushed
+        self.answered = answered
+
+    def __str__(self) -> str:
+        answered = self.answered if self.answered is not None else "nothing"
+        return f"the registry took {self.pushed} for {self.reference} and answers the tag with {answered}"

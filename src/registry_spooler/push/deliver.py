@@ -1,0 +1,92 @@
+"""Delivering what the chosen images need: by offset from a plain tar, or from what a stream brought by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from registry_spooler.archive import IndexedArchive, Source, StreamedArchive, open_archive
+from registry_spooler.errors import UploadLost
+from registry_spooler.progress import Progress
+from registry_spooler.push.delivery import Delivery
+from registry_spooler.push.need import Need
+from registry_spooler.push.stream import Sessions, guess_wanted
+from registry_spooler.push.target import Target
+from registry_spooler.push.watched import watched
+from registry_spooler.tasks import task_group
+
+PASSES_MAX: Final = 4
+"""Further readings of one stream, before the push is given up for now: each is what a broken connection cost."""
+
+
+async def deliver_indexed(
+    targets: Sequence[Target], archive: IndexedArchive, progress: Progress, transfers: int, *, inflate: bool
+) -> None:
+    """Send what the registry lacks, largest first, `transfers` blobs at once.
+
+    The images come one after another: the second then finds what the first brought.
+    """
+    limiter = anyio.Semaphore(transfers)
+    for target in targets:
+        needs = sorted(
+            dict.fromkeys(need for need in target.needs if need.foreign is None), key=lambda need: -need.size
+        )
+        async with task_group() as tasks:
+            for need in needs:
+                await limiter.acquire()
+                tasks.start_soon(_deliver_one, need, target.delivery, archive, progress, limiter, inflate)
+
+
+async def _deliver_one(
+    need: Need, delivery: Delivery, archive: IndexedArchive, progress: Progress, limiter: anyio.Semaphore, inflate: bool
+) -> None:
+    try:
+        if await delivery.find(need) is not None:
+            progress.bytes_done += need.size
+            return
+        if need.member is None:
+            raise archive.missing(f"the blob {need.likely_digest}")
+        opener = archive.blob(need.member, compression=need.compression, expect=need.expect, inflate=inflate)
+        await delivery.send(need, watched(opener, progress))
+    finally:
+        limiter.release()
+
+
+async def deliver_streamed(
+    targets: Sequence[Target], source: Source, archive: StreamedArchive, sessions: Sessions
+) -> None:
+    """Make blobs of what the sessions received, and take what is still lacking from further passes.
+
+    A pass that guessed right and lost nothing leaves nothing lacking, so that usually there is no second one.
+    """
+    for _ in range(PASSES_MAX):
+        lacking = [item for target in targets for item in await _settle(target, archive, sessions)]
+        if not lacking:
+            return
+        if not archive.rereadable:
+            raise UploadLost(targets[0].repository, "the archive came through a pipe and cannot be read again")
+        # The first repository that lacks a member gets it; the others mount it from there.
+        wanted = {need.member: (delivery, need) for delivery, need in reversed(lacking) if need.member is not None}
+        async with open_archive(source) as again:
+            assert isinstance(again, StreamedArchive)
+            await sessions.receive(again, guess_wanted(wanted))
+    raise UploadLost(targets[0].repository, f"{len(lacking)} of its blobs were lost {PASSES_MAX} times")
+
+
+async def _settle(target: Target, archive: StreamedArchive, sessions: Sessions) -> list[tuple[Delivery, Need]]:
+    """Commit, find or send from memory what the target needs; what is left is lacking."""
+    delivery = target.delivery
+    lacking = []
+    for need in dict.fromkeys(need for need in target.needs if need.foreign is None):
+        if delivery.delivered(need) or await sessions.commit(need, delivery) or await delivery.find(need):
+            continue
+        content = await archive.content(need.expect.digest) if need.expect.digest is not None else None
+        if content is not None:
+            await delivery.send_content(need, content)
+        elif need.member is None:
+            raise archive.missing(f"the blob {need.likely_digest}")
+        else:
+            lacking.append((delivery, need))
+    return lacking

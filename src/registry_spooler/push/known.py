@@ -1,0 +1,122 @@
+"""What earlier pushes found out, so that a later one need not read or compress again.
+
+Two things are remembered. Which digest a plain layer became when it was compressed: on disk, one small file
+per diff ID and compression, written by rename, so that any number of spoolers may share the
+directory. And which repository was seen to hold a blob: in memory, for mounts. Both are only hints:
+whoever uses one asks the registry first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from registry_spooler.digest import Digest
+from registry_spooler.threads import in_thread
+
+LAYERS_MAX: Final = 20_000
+"""Entries kept on disk, of about 200 bytes each; the oldest go at the next start."""
+BLOBS_MAX: Final = 20_000
+"""Blobs whose repository is remembered in memory, of about 300 bytes each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownLayer:
+    """The blob that a plain layer was compressed to. `size` is in bytes."""
+
+    digest: Digest
+    size: int
+    repository: str
+    """Where it was pushed to, for a mount."""
+
+
+class KnownBlobs:
+    """The memory of earlier pushes; `directory` is None for one that forgets at the end of the process."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory
+        self._repositories: OrderedDict[Digest, str] = OrderedDict()
+        self._layers: OrderedDict[str, KnownLayer] = OrderedDict()
+
+    def repository(self, digest: Digest) -> str | None:
+        """A repository that held this blob when it was last seen."""
+        return self._repositories.get(digest)
+
+    def seen(self, digest: Digest, repository: str) -> None:
+        """Remember that `repository` holds the blob."""
+        self._repositories[digest] = repository
+        self._repositories.move_to_end(digest)
+        if len(self._repositories) > BLOBS_MAX:
+            self._repositories.popitem(last=False)
+
+    async def layer(self, diff_id: Digest, compression: str) -> KnownLayer | None:
+        """The blob that the layer was compressed to, if that is remembered."""
+        key = _key(diff_id, compression)
+        if key not in self._layers and self._directory is not None:
+            found = await in_thread(_read, self._directory / key)
+            if found is not None:
+                self._layers[key] = found
+        return self._layers.get(key)
+
+    async def remember_layer(self, diff_id: Digest, compression: str, layer: KnownLayer) -> None:
+        """Remember it for the next push, and the next process. A disk that refuses is no reason to fail a push."""
+        key = _key(diff_id, compression)
+        if self._layers.get(key) == layer:
+            return
+        self._layers[key] = layer
+        if len(self._layers) > LAYERS_MAX:
+            self._layers.popitem(last=False)
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                await in_thread(_write, self._directory / key, layer)
+
+    async def trim(self) -> None:
+        """Forget the oldest entries on disk beyond `LAYERS_MAX`, and what a killed process left half-written."""
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                await in_thread(_trim, self._directory)
+
+
+def _key(diff_id: Digest, compression: str) -> str:
+    return f"{diff_id.algorithm}-{diff_id.hex}.{compression}.json"
+
+
+def _read(path: Path) -> KnownLayer | None:
+    try:
+        document = orjson.loads(path.read_bytes())
+        return KnownLayer(
+            digest=Digest.parse(document["digest"]), size=int(document["size"]), repository=str(document["repository"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        # Absent, unreadable or of another version: the layer is compressed once more, and the entry written anew.
+        return None
+
+
+def _write(path: Path, layer: KnownLayer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = orjson.dumps({"digest": str(layer.digest), "size": layer.size, "repository": layer.repository})
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _trim(directory: Path) -> None:
+    with os.scandir(directory) as entries:
+        found = sorted(((entry.stat().st_mtime, entry.path) for entry in entries), reverse=True)
+    for _, path in found[LAYERS_MAX:]:
+        Path(path).unlink(missing_ok=True)
+    for _, path in found[:LAYERS_MAX]:
+        if Path(path).name.startswith(".new-"):
+            Path(path).unlink(missing_ok=True)

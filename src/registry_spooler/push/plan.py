@@ -1,0 +1,206 @@
+"""What of an OCI image is to be pushed: its graph walked down, and what is incomplete left out.
+
+An index may list more platforms than its archive holds (`docker save` writes such). A child counts as present
+when the archive holds it with all its blobs, or the registry does. When some are not, the pushed index holds
+the rest, and when only one is left, that one's manifest takes the tag itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from registry_spooler import mediatype
+from registry_spooler.archive import Compression, Expectation, IndexedArchive, StreamedArchive
+from registry_spooler.digest import Digest
+from registry_spooler.errors import ArchiveError
+from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
+from registry_spooler.push.image import partial_index, read_diff_ids
+from registry_spooler.push.need import Need
+from registry_spooler.push.registry import Registry
+from registry_spooler.reference import Reference
+
+DEPTH_MAX: Final = 8
+"""Indexes inside indexes. Builders nest two deep; the rest is somebody's joke."""
+MANIFESTS_MAX: Final = 2_000
+"""Of one image, so that a crafted graph ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A complete image: `root` goes under the tag, after `children` (deepest first) and all `needs`."""
+
+    root: Manifest
+    children: tuple[Manifest, ...] = ()
+    needs: tuple[Need, ...] = ()
+    missing: tuple[Digest, ...] = ()
+    platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Branch:
+    """One manifest of the graph with what hangs below it; `lacks` says what keeps it from being complete."""
+
+    descriptor: Descriptor
+    manifest: Manifest | None
+    """None when only the registry has it."""
+    children: tuple[_Branch, ...] = ()
+    needs: tuple[Need, ...] = ()
+    platform: Platform | None = None
+    lacks: str = ""
+
+    def below(self) -> Iterator[_Branch]:
+        """All branches under this one, deepest first."""
+        for child in self.children:
+            yield from child.below()
+            yield child
+
+
+async def plan_image(
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, repository: str
+) -> Plan:
+    """Walk the graph under `root`; ArchiveError when nothing complete is left of it."""
+    missing: list[Digest] = []
+    branch = _prune(await _Walk(archive, registry, repository).branch(root, depth=0), missing)
+    if branch.lacks:
+        raise archive.missing(branch.lacks)
+    manifest = branch.manifest
+    if manifest is None:
+        manifest = await registry.get_manifest(Reference(repository, None, branch.descriptor.digest))
+    every = (*branch.below(), branch)
+    return Plan(
+        root=manifest,
+        children=tuple({b.manifest.digest: b.manifest for b in every[:-1] if b.manifest is not None}.values()),
+        needs=tuple(dict.fromkeys(need for b in every for need in b.needs)),
+        missing=tuple(missing),
+        platforms=tuple(dict.fromkeys(_platforms(every))),
+    )
+
+
+def _platforms(branches: tuple[_Branch, ...]) -> Iterator[str]:
+    for branch in branches:
+        is_image = branch.manifest is None or not branch.manifest.is_index
+        platform = branch.descriptor.platform or branch.platform
+        if is_image and not branch.descriptor.is_attestation and platform is not None and platform.os != "unknown":
+            yield str(platform)
+
+
+def _prune(branch: _Branch, missing: list[Digest]) -> _Branch:
+    """Leave out of an index what is incomplete, and the attestations of what was left out."""
+    if branch.manifest is None or not branch.manifest.is_index:
+        return branch
+    pruned = {child.descriptor.digest: _prune(child, missing) for child in branch.children}
+    gone = {digest for digest, child in pruned.items() if child.lacks}
+    kept = {
+        digest: child for digest, child in pruned.items() if digest not in gone and child.descriptor.attests not in gone
+    }
+    missing += [digest for digest in pruned if digest not in kept]
+    if all(child.descriptor.is_attestation for child in kept.values()):
+        return replace(branch, children=(), lacks=_nothing_left(branch))
+    if len(kept) == 1 < len(pruned):
+        return next(iter(kept.values()))
+    children = tuple(kept.values())
+    if children == branch.children:
+        return branch
+    index = partial_index(branch.manifest, {digest: child.descriptor for digest, child in kept.items()})
+    return replace(
+        branch, descriptor=index.descriptor(platform=branch.descriptor.platform), manifest=index, children=children
+    )
+
+
+def _nothing_left(branch: _Branch) -> str:
+    reasons = [child.lacks for child in branch.children if child.lacks]
+    platforms = [str(child.descriptor.platform) for child in branch.children if child.descriptor.platform is not None]
+    listed = f" ({', '.join(platforms[:8])})" if platforms else ""
+    reason = reasons[0] if reasons else "it is empty"
+    return f"any complete image of the {len(branch.children)} that its index lists{listed}: {reason}"
+
+
+class _Walk:
+    def __init__(self, archive: IndexedArchive | StreamedArchive, registry: Registry, repository: str) -> None:
+        self._archive = archive
+        self._registry = registry
+        self._repository = repository
+        self._manifests = 0
+
+    async def branch(self, descriptor: Descriptor, depth: int) -> _Branch:
+        self._manifests += 1
+        if depth > DEPTH_MAX or self._manifests > MANIFESTS_MAX:
+            raise ArchiveError(
+                f"more than {DEPTH_MAX} indexes inside one another, or {MANIFESTS_MAX} manifests in one image"
+            )
+        content = await self._archive.content(descriptor.digest)
+        if content is None:
+            return await self._absent(descriptor)
+        manifest = Manifest.parse(
+            content, media_type=descriptor.media_type, where=f"manifest {descriptor.digest.short}"
+        )
+        if descriptor.size != manifest.size:
+            raise ArchiveError(
+                f"it has {manifest.size} bytes, and what names it says {descriptor.size}",
+                where=f"manifest {descriptor.digest.short}",
+            )
+        if manifest.is_index:
+            children = [await self.branch(child, depth + 1) for child in manifest.manifests]
+            return _Branch(descriptor=descriptor, manifest=manifest, children=tuple(children))
+        return await self._image(descriptor, manifest)
+
+    async def _absent(self, descriptor: Descriptor) -> _Branch:
+        at = Reference(self._repository, None, descriptor.digest)
+        present = await self._registry.head_manifest(at) is not None
+        lacks = "" if present else f"the manifest {_name(descriptor)}"
+        return _Branch(descriptor=descriptor, manifest=None, lacks=lacks)
+
+    async def _image(self, descriptor: Descriptor, manifest: Manifest) -> _Branch:
+        platform, diff_ids = await self._read_config(manifest)
+        branch = _Branch(descriptor=descriptor, manifest=manifest, platform=platform)
+        needs = []
+        for blob in dict.fromkeys(manifest.blobs):
+            if (need := self._need(blob, diff_ids.get(blob.digest))) is not None:
+                needs.append(need)
+            elif not blob.is_foreign and await self._registry.blob_exists(self._repository, blob.digest) is None:
+                what = "config" if blob is manifest.config else "layer"
+                return replace(branch, lacks=f"the {what} {blob.digest} of the manifest {_name(descriptor)}")
+        return replace(branch, needs=tuple(needs))
+
+    def _need(self, blob: Descriptor, diff_id: Digest | None) -> Need | None:
+        member = self._archive.find(blob.digest)
+        if member is None:
+            return None
+        expect = Expectation(
+            digest=blob.digest, size=blob.size, diff_id=diff_id, compression=_compression(blob.media_type)
+        )
+        return Need(member=member, expect=expect)
+
+    async def _read_config(self, manifest: Manifest) -> tuple[Platform | None, dict[Digest, Digest]]:
+        """The image's platform, and its layers' diff IDs by the layers' digests, where the archive has its config."""
+        config = manifest.config
+        if config is None or config.media_type not in mediatype.IMAGE_CONFIGS:
+            return None, {}
+        content = await self._archive.content(config.digest)
+        if content is None:
+            return None, {}
+        where = f"image config {config.digest.short}"
+        document = load_object(content, where=where)
+        diff_ids = read_diff_ids(document, where=where)
+        if len(diff_ids) != len(manifest.layers):
+            # Attestations and images of artifacts have configs that list none.
+            if diff_ids:
+                raise ArchiveError(f"it lists {len(diff_ids)} layers, its manifest {len(manifest.layers)}", where=where)
+            return Platform.read(document), {}
+        pairs = zip((layer.digest for layer in manifest.layers), diff_ids, strict=True)
+        return Platform.read(document), dict(pairs)
+
+
+def _name(descriptor: Descriptor) -> str:
+    return f"{descriptor.digest}" + (f" ({descriptor.platform})" if descriptor.platform is not None else "")
+
+
+def _compression(media_type: str) -> Compression | None:
+    """What an image layer's type promises of its bytes; of artifacts nothing is known."""
+    if media_type == mediatype.DOCKER_LAYER_GZIP or media_type.endswith(".tar.gzip"):
+        return Compression.GZIP
+    if media_type == mediatype.OCI_LAYER_GZIP:
+        return Compression.GZIP
+    return Compression.ZSTD if media_type == mediatype.OCI_LAYER_ZSTD else None

@@ -1,0 +1,199 @@
+"""Streamed archives: members are uploaded as they come by, before anyone knows what they are for.
+
+A manifest nearly always comes last, so the first pass guesses: JSON is kept, whatever can be a layer goes into
+an upload session of its own, and the rest is passed over. A session becomes a blob when a manifest has named
+it, and is cancelled when none has. What a guess got wrong, or a broken connection lost, is taken from a
+further pass over the source, which then knows what it wants; a pipe cannot be read again, and then the push fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from registry_spooler.archive import Compression, Expectation, Kind, Member, StreamedArchive, layer_compression, sniff
+from registry_spooler.blob import Measured
+from registry_spooler.digest import Digest
+from registry_spooler.errors import ArchiveError, UploadLost
+from registry_spooler.manifest import Descriptor
+from registry_spooler.progress import Progress
+from registry_spooler.push.delivery import Delivery
+from registry_spooler.push.need import Need
+from registry_spooler.push.registry import Registry, Upload
+from registry_spooler.push.watched import WatchedReader
+
+_JSON_STARTS: Final = (b"{", b"[")
+_TAR_MAGIC_AT: Final = 257
+_CANCEL_SECONDS: Final = 5.0
+"""For giving up all open sessions; the registry purges what is left in the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A member that an upload session has received; the session is open until somebody commits it."""
+
+    measured: Measured
+    upload: Upload
+    repository: str
+    flaw: ArchiveError | None = None
+    """What is wrong with the compressed data, for when a manifest calls it a layer."""
+
+
+class Sessions:
+    """The uploads of one push that no manifest has named yet, by the members they came from."""
+
+    def __init__(self, registry: Registry, progress: Progress, *, inflate: bool, commit_early: bool) -> None:
+        self.kinds: dict[Member, Compression] = {}
+        """How each member that is no JSON turned out to be compressed."""
+        self._registry = registry
+        self._progress = progress
+        self._inflate = inflate
+        self._commit_early = commit_early
+        self._sent: dict[Member, Sent] = {}
+
+    def sent(self, need: Need, repository: str) -> Sent | None:
+        """The session that received the need's bytes, checked against what the manifest says of them."""
+        if need.member is None or (found := self._sent.get(need.member)) is None or found.repository != repository:
+            return None
+        expect, measured = need.expect, found.measured
+        if expect.compression not in (None, Compression.NONE) and found.flaw is not None:
+            raise found.flaw
+        for name, wanted, got in (
+            ("digest", expect.digest, measured.digest),
+            ("diff ID", expect.diff_id, measured.diff_id),
+            ("size", expect.size, measured.size),
+        ):
+            if wanted is not None and got is not None and wanted != got:
+                raise ArchiveError(f"its {name} is {got}, and the image says {wanted}", where=need.member.path)
+        return found
+
+    async def commit(self, need: Need, delivery: Delivery) -> Descriptor | None:
+        """Make a blob of the session that received the need's bytes; None when there is none, or it was lost."""
+        if (found := self.sent(need, delivery.repository)) is None or need.member is None:
+            return None
+        del self._sent[need.member]
+        try:
+            return await delivery.commit(need, found.measured, found.upload)
+        except UploadLost:
+            self._progress.retries["upload"] += 1
+            return None
+        finally:
+            await found.upload.cancel()
+
+    async def receive(self, archive: StreamedArchive, guess: Guess) -> None:
+        """One pass: keep the JSON, send what `guess` wants, and remember how all of it was compressed."""
+        advanced = self._advanced(archive)
+        async for member in archive.members():
+            advanced()
+            if member.kind is not Kind.FILE:
+                continue
+            head = archive.head
+            if head.lstrip()[:1] in _JSON_STARTS and await archive.keep() is not None:
+                continue
+            self.kinds[member] = sniff(head)
+            if member not in self._sent and (wanted := await guess(member, head)) is not None:
+                await self._send(archive, member, *wanted)
+        advanced()
+
+    async def _send(self, archive: StreamedArchive, member: Member, delivery: Delivery, need: Need) -> None:
+        upload = await self._registry.begin_upload(delivery.repository)
+        try:
+            async with archive.blob(
+                compression=need.compression, expect=need.expect, inflate=self._inflate
+            )() as reader:
+                measured = await upload.send(WatchedReader(reader, self._advanced(archive)), self._progress)
+                flaw = reader.flaw
+        except UploadLost:
+            self._progress.retries["upload"] += 1
+            await upload.cancel()
+            return
+        except BaseException:
+            await upload.cancel()
+            raise
+        self._sent[member] = Sent(measured=measured, upload=upload, repository=delivery.repository, flaw=flaw)
+        if self._commit_early and need.expect.digest is not None:
+            await self.commit(need, delivery)
+
+    def _advanced(self, archive: StreamedArchive) -> Callable[[], None]:
+        def advanced() -> None:
+            self._progress.bytes_done = self._progress.bytes_read = archive.position
+
+        return advanced
+
+    async def aclose(self) -> None:
+        """Cancel every session that was not committed."""
+        with anyio.move_on_after(_CANCEL_SECONDS, shield=True):
+            async with anyio.create_task_group() as tasks:
+                for sent in self._sent.values():
+                    tasks.start_soon(sent.upload.cancel)
+        self._sent.clear()
+
+
+Guess = Callable[[Member, bytes], Awaitable[tuple[Delivery, Need] | None]]
+"""Whether a member that comes by is to be sent, from its head; for whom, and as what."""
+
+
+def guess_all(delivery: Delivery, setting: Compression) -> Guess:
+    """The first pass of a push to one repository: send whatever can be a blob and is not there yet."""
+
+    async def guess(member: Member, head: bytes) -> tuple[Delivery, Need] | None:
+        kind = sniff(head)
+        if member.blob_digest is None and not _may_be_layer(head, kind):
+            return None
+        try:
+            compression = layer_compression(member, kind, setting)
+        except ArchiveError:
+            # Of a kind that no layer may have: an error only once a manifest names it.
+            return None
+        need = Need(
+            member=member,
+            expect=Expectation(digest=member.blob_digest),
+            compression=compression,
+            hint=_named_digest(member),
+        )
+        return None if await delivery.holds(need) else (delivery, need)
+
+    return guess
+
+
+def guess_blobs(delivery: Delivery) -> Guess:
+    """A stream of nothing but blobs: send each that the repository lacks, as it is."""
+
+    async def guess(member: Member, head: bytes) -> tuple[Delivery, Need] | None:
+        if member.blob_digest is None:
+            return None
+        need = Need(member=member, expect=Expectation(digest=member.blob_digest))
+        return None if await delivery.find(need) is not None else (delivery, need)
+
+    return guess
+
+
+async def guess_nothing(member: Member, head: bytes) -> None:
+    """A bundle's first pass: which repository a member belongs to is known only at the end."""
+
+
+def guess_wanted(wanted: dict[Member, tuple[Delivery, Need]]) -> Guess:
+    """A later pass, or a bundle's: send exactly these."""
+
+    async def guess(member: Member, head: bytes) -> tuple[Delivery, Need] | None:
+        return wanted.get(member)
+
+    return guess
+
+
+def _may_be_layer(head: bytes, kind: Compression) -> bool:
+    """Is it compressed, or a tar, or the zeros of an empty one?"""
+    is_tar = head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or not any(head)
+    return kind is not Compression.NONE or is_tar
+
+
+def _named_digest(member: Member) -> Digest | None:
+    """The digest in a name like `<hex>.tar` or `<hex>.tar.gz`, as podman's and crane's archives have."""
+    name = member.path.rpartition("/")[2].partition(".")[0]
+    try:
+        return Digest("sha256", name)
+    except ValueError:
+        return None

@@ -1,0 +1,139 @@
+"""One image on its way to one tag: what it needs, and the manifest that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from registry_spooler.archive import (
+    ArchiveImage,
+    Compression,
+    DockerImage,
+    Expectation,
+    IndexedArchive,
+    Member,
+    OciImage,
+    StreamedArchive,
+    select_image,
+)
+from registry_spooler.errors import ArchiveError
+from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
+from registry_spooler.progress import Progress
+from registry_spooler.push.delivery import Delivery
+from registry_spooler.push.image import ImageConfig, image_manifest
+from registry_spooler.push.known import KnownBlobs
+from registry_spooler.push.need import Need, docker_needs
+from registry_spooler.push.plan import Plan, plan_image
+from registry_spooler.push.registry import Registry
+from registry_spooler.reference import Reference
+from registry_spooler.result import ImageResult
+
+Archive = IndexedArchive | StreamedArchive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """An image and its tag. `origin` is the OCI graph it is pushed from, or the config of a docker archive's image."""
+
+    reference: Reference
+    delivery: Delivery
+    needs: tuple[Need, ...]
+    """In the order of the layers for a docker archive's image, where one may come up twice."""
+    origin: Plan | ImageConfig
+    platforms: tuple[str, ...] = ()
+    children: tuple[Manifest, ...] = field(default=())
+    """Pushed by digest before the manifest that is tagged."""
+
+    @property
+    def repository(self) -> str:
+        """Where its blobs go."""
+        return self.reference.repository
+
+    def manifest(self) -> Manifest:
+        """What goes under the tag; RuntimeError before every need is delivered."""
+        if isinstance(self.origin, Plan):
+            return self.origin.root
+        layers = []
+        for need in self.needs:
+            layer = need.foreign or self.delivery.delivered(need)
+            if layer is None:
+                raise RuntimeError(f"a layer of {self.reference} has not been delivered")
+            layers.append(layer)
+        return image_manifest(self.origin.descriptor, tuple(layers))
+
+    def result(self, root: Manifest) -> ImageResult:
+        """The image's part of the receipt, once the registry has confirmed the tag."""
+        counts = self.delivery.counts
+        manifests = (root, *self.children)
+        blobs = {blob.digest: blob.size for manifest in manifests for blob in manifest.blobs if not blob.is_foreign}
+        return ImageResult(
+            reference=self.reference,
+            digest=root.digest,
+            media_type=root.media_type,
+            size_bytes=sum(manifest.size for manifest in manifests) + sum(blobs.values()),
+            platforms=self.platforms,
+            missing=tuple(str(digest) for digest in self.origin.missing) if isinstance(self.origin, Plan) else (),
+            blobs_uploaded=counts.uploaded,
+            blobs_existing=counts.existing,
+            blobs_mounted=counts.mounted,
+            uploaded_bytes=counts.uploaded_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targeting:
+    """What it takes to make targets of an archive's images."""
+
+    archive: Archive
+    registry: Registry
+    known: KnownBlobs
+    progress: Progress
+    compression: Compression
+    kinds: dict[Member, Compression]
+    """How a stream's members turned out to be compressed; not used for an indexed archive."""
+
+    async def choose(self, reference: Reference | None) -> tuple[Target, ...]:
+        """The image that `reference` means, or with None all that the archive has names for."""
+        images = await self.archive.images()
+        if reference is not None:
+            return (await self._target(select_image(images, reference), reference),)
+        named = {name.reference: image for image in images for name in image.names}
+        if not named:
+            raise ArchiveError(
+                "the archive gives its images no names, and a bundle is pushed by them; name the file after the image instead"
+            )
+        return tuple([await self._target(image, to) for to, image in named.items()])
+
+    async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
+        delivery = Delivery(self.registry, reference.repository, self.known, self.progress)
+        if isinstance(image, OciImage):
+            return await self._oci(image.root, reference, delivery)
+        return await self._docker(image, reference, delivery)
+
+    async def _oci(self, root: Descriptor, reference: Reference, delivery: Delivery) -> Target:
+        plan = await plan_image(root, self.archive, self.registry, reference.repository)
+        return Target(
+            reference=reference,
+            delivery=delivery,
+            needs=plan.needs,
+            origin=plan,
+            platforms=plan.platforms,
+            children=plan.children,
+        )
+
+    async def _docker(self, image: DockerImage, reference: Reference, delivery: Delivery) -> Target:
+        config = ImageConfig.parse(image.config, where="image config")
+        platform = Platform.read(load_object(image.config, where="image config"))
+        return Target(
+            reference=reference,
+            delivery=delivery,
+            needs=await docker_needs(image, self.archive, self.compression, self.kinds),
+            origin=config,
+            platforms=(str(platform),) if platform is not None else (),
+        )
+
+
+def config_need(config: ImageConfig) -> Need:
+    """The need for a config whose bytes are at hand."""
+    descriptor = config.descriptor
+    expect = Expectation(digest=descriptor.digest, size=descriptor.size)
+    return Need(member=None, expect=expect, media_type=descriptor.media_type)
