@@ -97,6 +97,7 @@ class RunningSpooler:
         ]
         self.environment = {**os.environ, **(environment or {})}
         self.log: collections.deque[str] = collections.deque(maxlen=5000)
+        self._log_ended = False
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -117,11 +118,16 @@ class RunningSpooler:
     def start(self) -> None:
         """Start it; returns when it watches the spool."""
         self.launch()
-        self.wait_for_log("watching")
+        try:
+            self.wait_for_log("watching")
+        except BaseException:
+            self.kill()
+            raise
 
     def launch(self) -> None:
         """Start it and do not wait."""
         self.log.clear()
+        self._log_ended = False
         self._process = subprocess.Popen(
             self.command,
             env=self.environment,
@@ -134,15 +140,16 @@ class RunningSpooler:
         self._reader.start()
 
     def wait_for_log(self, pattern: str, timeout_seconds: float = START_TIMEOUT_SECONDS) -> str:
-        """Wait for a line in the log, since the start; the line."""
+        """Wait for a line in the log, since the start; the line. An AssertionError when the program ends without it."""
         found: list[str] = []
 
         def look() -> bool:
             found.extend(line for line in self.log if re.search(pattern, line))
-            return bool(found)
+            return bool(found) or self._log_ended
 
         with self._news:
-            assert self._news.wait_for(look, timeout_seconds), "\n".join(self.log)
+            self._news.wait_for(look, timeout_seconds)
+            assert found, f"no line with {pattern!r} in:\n" + "\n".join(self.log)
         return found[0]
 
     def terminate(self) -> int:
@@ -176,3 +183,6 @@ class RunningSpooler:
                 with self._news:
                     self.log.append(line.rstrip("\n"))
                     self._news.notify_all()
+        with self._news:
+            self._log_ended = True
+            self._news.notify_all()
