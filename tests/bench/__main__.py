@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import click
@@ -77,7 +77,7 @@ def main(
     machine, chosen = this_machine(), only.split(",")
     shelf = Shelf(cache_folder(), _tell)
     click.echo(f"{machine}\ncommit {commit()}, load {load():.2f}")
-    scratch = Path(tempfile.mkdtemp(prefix="run-", dir=cache_folder()))
+    scratch = Path(mkdtemp(prefix="run-", dir=cache_folder()))
     try:
         if grow:
             table = measure_growth(shelf, scratch, plan.rounds, 100 if quick else 10_000, tell=_tell)
@@ -89,7 +89,7 @@ def main(
             figures = _figures(plan, chosen, shelf, family, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    kind = f"{'grow' if grow else only}{case_name}, scale {plan.scale:g}{', cold' if cold else ''}"
+    kind = f"{'grow' if grow else only}{case_name}, scale {plan.scale:g}{', cold' if cold else ''}, {gettempdir()}"
     _publish(table, figures, output, machine=machine.key, title=f"{machine}, {commit()}, {kind}", kind=kind, grow=grow)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import sys
@@ -15,7 +14,6 @@ from bench.registry import Registry
 from bench.spooler import Spooler, clean_environment, program
 
 REPOSITORY = "bench"
-_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +82,11 @@ CONTESTANTS: dict[str, Push] = {
 
 def push_once(contestant: str, case: Case, scratch: Path, *, cold: bool = False) -> Sample:
     """One push into a fresh registry. RunFailed when the tag is not there afterwards."""
-    folder = scratch / f"run{next(_numbers)}"
+    place = scratch / "run"
+    if contestant != "spooler":
+        place.mkdir()
     settle(case.archive, cold=cold)
-    with Registry(folder / "registry") as registry:
-        place = folder / contestant
-        if contestant != "spooler":
-            place.mkdir()
+    with Registry() as registry:
         before = cpu_seconds(registry.pid)
         try:
             usage = CONTESTANTS[contestant](case, registry, place)

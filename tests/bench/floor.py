@@ -183,33 +183,24 @@ def push_blob(connection: Connection, member: tarfile.TarInfo, pieces: Iterator[
 def push_files(folder: str, host: str, counts: dict[str, int]) -> None:
     """Each file as an image of its own, with as many requests of each kind as `counts` has for one file."""
     connection = Connection(host, "")
-    first = ""
     for name in sorted(os.listdir(folder)):
         connection.repository = name.partition(".")[0]
-        first = first or connection.repository
-        push_small(connection, name, Path(folder, name).read_bytes(), first, collections.Counter(counts))
+        push_small(connection, name, Path(folder, name).read_bytes(), collections.Counter(counts))
 
 
-def push_small(connection: Connection, name: str, content: bytes, first: str, left: collections.Counter[str]) -> None:
-    """One file as an image of one layer; `left` counts down the requests that are to be sent for it."""
+def push_small(connection: Connection, name: str, content: bytes, counts: collections.Counter[str]) -> None:
+    """One file as an image of one layer: two blobs, a manifest, and what is asked before and after."""
     layer, diff_id = _small_layer(name, content)
     config = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]}}).encode()
-    base = f"/v2/{connection.repository}"
-    for blob in (layer, config):
-        if left["HEAD blobs"] > 0:
-            left["HEAD blobs"] -= 1
+    base, digests = f"/v2/{connection.repository}", []
+    for number, blob in enumerate((layer, config)):
+        if number < counts["HEAD blobs"]:
             connection.ask("HEAD", f"{base}/blobs/sha256:{hashlib.sha256(blob).hexdigest()}")
-    for blob in (layer, config)[: left["PUT uploads"]]:
-        connection.put_bytes(blob, patch=left["PATCH uploads"] > 0)
-        left["PATCH uploads"] -= 1
-    for _ in range(left["POST mounts"]):
-        known = hashlib.sha256(config).hexdigest()
-        connection.ask("POST", f"{base}/blobs/uploads/?mount=sha256:{known}&from={first}")
-    parts = [_descriptor("config.v1+json", hashlib.sha256(config).hexdigest(), len(config))]
-    parts.append(_descriptor("layer.v1.tar+gzip", hashlib.sha256(layer).hexdigest(), len(layer)))
-    connection.put_manifest(_manifest(parts[0], parts[1:]))
+        digests.append(connection.put_bytes(blob, patch=number < counts["PATCH uploads"]))
+    parts = [_descriptor("layer.v1.tar+gzip", digests[0], len(layer))]
+    connection.put_manifest(_manifest(_descriptor("config.v1+json", digests[1], len(config)), parts))
     for method in ("HEAD", "GET"):
-        for _ in range(left[f"{method} manifests"]):
+        for _ in range(counts[f"{method} manifests"]):
             connection.ask(method, f"{base}/manifests/latest", headers={"Accept": MANIFEST_TYPE})
 
 

@@ -29,7 +29,7 @@ Figures = dict[str, float]
 def again(archive: Path, scratch: Path) -> Figures:
     """Push an archive, and push it again under the same name."""
     settle(archive)
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         first = spooler.push([spooler.stage(archive, "again.tar")])
         seconds, read = spooler.push_again(spooler.stage(archive, "again.tar"))
     return {
@@ -43,11 +43,11 @@ def one_changed_layer(before: Path, after: Path, alone: Path, scratch: Path) -> 
     """Push an image, then the same with one layer changed; beside it, that layer alone into another registry."""
     for archive in (before, after, alone):
         settle(archive)
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         spooler.push([spooler.stage(before, "changed:before.tar")])
         settle(after)
         changed = spooler.push([spooler.stage(after, "changed:after.tar")], poll_seconds=QUICK_POLL_SECONDS)
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         settle(alone)
         lone = spooler.push([spooler.stage(alone, "changed:alone.tar")], poll_seconds=QUICK_POLL_SECONDS)
     return {
@@ -59,7 +59,7 @@ def one_changed_layer(before: Path, after: Path, alone: Path, scratch: Path) -> 
 
 def four_jobs(archives: Sequence[Path], scratch: Path) -> Figures:
     """Peak memory while four archives are pushed at once; what stays of it afterwards."""
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         jobs = [
             spooler.stage(archives[number % len(archives)], f"job{number}{_suffix(archives, number)}")
             for number in range(4)
@@ -72,7 +72,7 @@ def four_jobs(archives: Sequence[Path], scratch: Path) -> Figures:
 
 def small_files(count: int, scratch: Path) -> Figures:
     """Many files of 10 KB, moved in at once; beside it a bare loop that sends as many requests of each kind."""
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         folder = scratch / "files"
         files = _small_files(folder, count)
         asked = registry.requests()
@@ -98,7 +98,7 @@ def small_files(count: int, scratch: Path) -> Figures:
 def latency(count: int, scratch: Path) -> Figures:
     """From `mv` to the tag being there, one file of 10 KB after the other."""
     times = []
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         for file in _small_files(scratch / "files", count):
             staged = spooler.stage(file, file.name)
             times.append(spooler.push([staged], poll_seconds=QUICK_POLL_SECONDS).wall_seconds)
@@ -114,7 +114,7 @@ def latency(count: int, scratch: Path) -> Figures:
 def start(count: int, scratch: Path) -> Figures:
     """From the start of the process to the first good answer of `/ready`, and what is resident then."""
     times, sizes = [], []
-    with Registry(scratch / "registry") as registry:
+    with Registry() as registry:
         for _ in range(count):
             with Spooler(scratch / "spooler", registry) as spooler:
                 times.append(spooler.start_seconds)
@@ -124,7 +124,7 @@ def start(count: int, scratch: Path) -> Figures:
 
 def idle(seconds: float, scratch: Path) -> Figures:
     """A daemon that has nothing to do: memory, wake-ups and processor time."""
-    with Registry(scratch / "registry") as registry, Spooler(scratch / "spooler", registry) as spooler:
+    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
         time.sleep(QUIET_SECONDS)
         woken, spent = wake_ups(spooler.pid), cpu_seconds(spooler.pid)
         time.sleep(seconds)
@@ -137,7 +137,7 @@ def idle(seconds: float, scratch: Path) -> Figures:
 
 def _bare_loop(folder: Path, each: dict[str, int], scratch: Path) -> float:
     floor = Path(__file__).with_name("floor.py")
-    with Registry(scratch / "registry") as registry:
+    with Registry() as registry:
         command = [sys.executable, str(floor), "files", str(folder), registry.host, json.dumps(each)]
         return run_measured(command, scratch / "floor.log", environment=clean_environment()).wall_seconds
 
