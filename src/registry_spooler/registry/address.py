@@ -1,0 +1,146 @@
+"""Where a registry is: its origin, its URLs, and how a URL may be shown.
+
+An origin (scheme, host, port) is what credentials are bound to. Without a scheme, http is used for
+loopback hosts with no certificate and https for all else. URLs are plain strings here and are never
+decoded and encoded again: a registry's upload URL may be signed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from registry_spooler.errors import InvalidReference
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SHOWN_PARAMETERS: Final = frozenset({"digest", "from", "last", "mount", "n", "scope", "service"})
+"""The only parameters whose values are for everybody's eyes; all others may be signatures."""
+_NUMERIC_HOST: Final = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
+_HUB_HOSTS: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+HUB_API_HOST: Final = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a URL; the default port is always written out here."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}")
+
+    @property
+    def authority(self) -> str:
+        """`host[:port]`, as image references and docker's `config.json` write it."""
+        return str(self).partition("://")[2]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Is it this machine itself?"""
+        return is_loopback(self.host)
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """The origin of an absolute http or https URL; ValueError for anything else."""
+        parts = urlsplit(url)
+        if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+            raise ValueError(f"not an http or https URL: {redact(url)}")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(f"a URL with a login in it is not accepted: {redact(url)}")
+        return cls(parts.scheme, parts.hostname.rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme])
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAddress:
+    """A registry as a user names it: `host[:port]` or a URL, which may have a path before `/v2/`."""
+
+    origin: Origin
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.origin}{self.prefix}"
+
+    @property
+    def base(self) -> str:
+        """What the protocol's paths are appended to; ends in `/v2/`."""
+        return f"{self.origin}{self.prefix}/v2/"
+
+    @property
+    def is_docker_hub(self) -> bool:
+        """Does it go by several names, and put single-component names into `library/`?"""
+        return self.origin.host == HUB_API_HOST
+
+    @classmethod
+    def parse(cls, text: str, *, has_certificate: bool = False) -> RegistryAddress:
+        """Read `host[:port][/path]` or a URL; InvalidReference says what is wrong with it."""
+        stripped = text.strip()
+        scheme, separator, _ = stripped.partition("://")
+        try:
+            origin = Origin.of(stripped if separator else f"https://{stripped}")
+            parts = urlsplit(stripped if separator else f"https://{stripped}")
+        except ValueError as exc:
+            raise InvalidReference(redact(stripped)[:100], "a registry is given as host[:port] or as a URL") from exc
+        if parts.query or parts.fragment:
+            raise InvalidReference(redact(stripped)[:100], "a registry's address has no query and no fragment")
+        if not separator:
+            scheme = "http" if origin.is_loopback and not has_certificate else "https"
+        elif scheme == "http" and has_certificate:
+            raise InvalidReference(redact(stripped)[:100], "a certificate needs https, and this address says http")
+        if origin.host in _HUB_HOSTS:
+            return cls(Origin("https", HUB_API_HOST, 443))
+        port = parts.port or _DEFAULT_PORTS[scheme]
+        return cls(Origin(scheme, origin.host, port), _path_prefix(parts.path))
+
+    def url(self, *segments: str, query: str = "") -> str:
+        """A protocol URL; the segments are quoted but for `/` and `:`."""
+        path = "/".join(quote(segment, safe="/:@") for segment in segments)
+        return f"{self.base}{path}" + (f"?{query}" if query else "")
+
+
+def _path_prefix(path: str) -> str:
+    return path.rstrip("/").removesuffix("/v2")
+
+
+def is_loopback(host: str) -> bool:
+    """Does the host name this machine: `localhost`, a name under it, or a loopback address?"""
+    address = literal_address(host)
+    return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
+
+
+def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host spells out, in any form that a resolver takes (`127.1`, `0x7f000001`), or None."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        if not _NUMERIC_HOST.fullmatch(host):
+            return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped if mapped is not None else address
+
+
+def redact(url: str) -> str:
+    """The URL as it may be logged: no login, and of the query only what is known to be harmless."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "(a URL that cannot be read)"
+    if ":" in host:
+        host = f"[{host}]"
+    shown = "&".join(
+        f"{key}={value}" if key in _SHOWN_PARAMETERS else f"{key[:40]}=…"
+        for key, value in parse_qsl(parts.query, keep_blank_values=True)[:20]
+    )
+    start = f"{parts.scheme}://{host}{port}" if parts.scheme and host else f"{host}{port}"
+    return f"{start}{parts.path}" + (f"?{shown}" if shown else "")

@@ -1,0 +1,92 @@
+"""From an answer that was not asked for to an error that says what to do about it.
+
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from registry_spooler.errors import AccessDenied, DeletesDisabled, NotFound, RegistryAnswer
+from registry_spooler.registry.retry import retry_after_seconds
+from registry_spooler.registry.transport import Answer
+
+_MESSAGE_CHARACTERS: Final = 300
+_SECRETS: Final = re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]+|\beyJ[\w.-]{10,}|https?://[^\s\"'<>]*\?[^\s\"'<>]+")
+"""What a registry's text might repeat of what we sent: credentials, tokens, signed URLs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """The first entry of the registry's `errors`, or the start of whatever text it sent."""
+
+    code: str = ""
+    message: str = ""
+
+    @classmethod
+    def read(cls, answer: Answer) -> Complaint:
+        """Never fails: a body that is no error list is quoted when it is text."""
+        try:
+            document: Any = orjson.loads(answer.content)
+            entry = document["errors"][0]
+            detail = entry.get("detail")
+            message = str(entry.get("message") or "")
+            if isinstance(detail, str) and detail and detail != message:
+                message = f"{message} ({detail})" if message else detail
+            return cls(_clean(str(entry.get("code") or ""), 60), _clean(message, _MESSAGE_CHARACTERS))
+        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+            pass
+        if "html" in answer.headers.get("Content-Type", ""):
+            return cls()
+        return cls(
+            "", _clean(answer.content[: 2 * _MESSAGE_CHARACTERS].decode("utf-8", "replace"), _MESSAGE_CHARACTERS)
+        )
+
+
+def error_of(answer: Answer, *, hint: str = "") -> RegistryAnswer:
+    """The error that an unwanted answer stands for."""
+    complaint = Complaint.read(answer)
+    kind = {401: AccessDenied, 403: AccessDenied, 404: NotFound}.get(answer.status, RegistryAnswer)
+    if answer.status == 405 and answer.request.method == "DELETE":
+        kind = DeletesDisabled
+    return kind(
+        answer.request.method,
+        answer.request.shown_url,
+        answer.status,
+        code=complaint.code,
+        message=complaint.message,
+        hint=hint or _hint(answer, complaint),
+        retry_after_seconds=retry_after_seconds(answer.headers),
+    )
+
+
+def _hint(answer: Answer, complaint: Complaint) -> str:
+    status, upload = answer.status, "/blobs/uploads/" in answer.url
+    if status == 400 and "HTTP request to an HTTPS server" in complaint.message:
+        return "the registry speaks https; give its address as https://…"
+    if status in (301, 302, 307, 308) and answer.headers.get("Location", "").startswith("https:"):
+        return "the registry speaks https; give its address as https://…"
+    if status == 404 and complaint.code == "BLOB_UPLOAD_INVALID":
+        return "if it runs in several replicas, they need the same http.secret"
+    if status == 413:
+        return "a proxy in front of the registry limits the size of requests; a smaller --chunk-size may pass"
+    if status == 401:
+        return "check the user name and password or the token"
+    if status == 403:
+        return "these credentials may not do this"
+    if status == 415 or (
+        status == 400 and complaint.code == "MANIFEST_INVALID" and "mediatype" in complaint.message.lower()
+    ):
+        return "the registry does not take this kind of manifest (zot takes Docker's with http.compat docker2s2)"
+    if status == 405 and upload:
+        return "this registry does not accept pushes"
+    return ""
+
+
+def _clean(text: str, limit: int) -> str:
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return _SECRETS.sub("…", " ".join(printable.split()))[:limit]

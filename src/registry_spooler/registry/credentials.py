@@ -1,0 +1,4 @@
+"""Credentials of a registry."""
+
+
+class CredentialSource: ...

@@ -1,0 +1,105 @@
+"""A blob on its way out of a repository: in pieces, verified, taken up again where it broke off.
+
+The last piece is only handed out when the digest and the size of everything are right.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-blobs
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from registry_spooler.digest import Digest
+from registry_spooler.errors import RegistryError, RegistryProtocolError, RegistryUnreachable
+from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.transport import AnswerStream, Request
+from registry_spooler.threads import in_thread
+
+_HASH_IN_THREAD_BYTES: Final = 1 << 16
+"""Below this the way into a thread costs more than the hash."""
+
+
+class BlobDownload:
+    """One reading of one blob, front to back, by one task."""
+
+    def __init__(self, exchange: Exchange, repository: str, digest: Digest, access: Access, size: int | None) -> None:
+        self._exchange = exchange
+        self._url = exchange.address.url(repository, "blobs", str(digest))
+        self._access = access
+        self._digest = digest
+        self._size = size
+        self._hasher = hashlib.new(digest.algorithm)
+        self._received = 0
+        self._mishaps = 0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The blob's bytes, at most 1 MiB at a time; RegistryProtocolError instead of the last when they are wrong."""
+        held = b""
+        while True:
+            try:
+                async for piece in self._attempt():
+                    await self._count(piece)
+                    if held:
+                        yield held
+                    held = piece
+                break
+            except RegistryError as error:
+                # Without a byte since the last mishap, patience runs out.
+                self._mishaps += 1
+                if not await self._exchange.rest(error, self._mishaps):
+                    raise
+        self._verify()
+        if held:
+            yield held
+
+    async def _attempt(self) -> AsyncIterator[bytes]:
+        headers = {"Range": f"bytes={self._received}-"} if self._received else {}
+        request = Request(method="GET", url=self._url, headers=headers)
+        async with self._exchange.open(request, self._access) as answer:
+            skip = await self._skipped(answer)
+            async for piece in answer.pieces():
+                if skip >= len(piece):
+                    skip -= len(piece)
+                    continue
+                yield piece[skip:] if skip else piece
+                skip = 0
+            self._check_complete(answer)
+
+    async def _skipped(self, answer: AnswerStream) -> int:
+        """How many bytes of the body are known already: all that were received, when `Range` was ignored."""
+        if answer.status == 206 and self._received:
+            said = answer.headers.get("Content-Range", "")
+            if not said.startswith(f"bytes {self._received}-"):
+                raise RegistryProtocolError(
+                    str(self._exchange.address),
+                    f"asked for a blob from byte {self._received} on, it sent {said[:80]!r}",
+                )
+            return 0
+        if answer.status != 200:
+            raise self._exchange.error_of(await answer.finish())
+        return self._received
+
+    def _check_complete(self, answer: AnswerStream) -> None:
+        """A body without Content-Length that breaks off looks like one that ended."""
+        if self._size is not None and self._received < self._size:
+            raise RegistryUnreachable(str(self._exchange.address), "a blob broke off")
+
+    async def _count(self, piece: bytes) -> None:
+        self._received += len(piece)
+        self._mishaps = 0
+        if self._size is not None and self._received > self._size:
+            raise RegistryProtocolError(
+                str(self._exchange.address), f"the blob {self._digest} is longer than its {self._size} bytes"
+            )
+        if len(piece) < _HASH_IN_THREAD_BYTES:
+            self._hasher.update(piece)
+        else:
+            await in_thread(self._hasher.update, piece)
+
+    def _verify(self) -> None:
+        if self._hasher.hexdigest() != self._digest.hex:
+            raise RegistryProtocolError(
+                str(self._exchange.address),
+                f"the content of the blob {self._digest} has another digest (sha: {self._hasher.hexdigest()[:12]}…)",
+            )

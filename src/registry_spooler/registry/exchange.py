@@ -1,0 +1,166 @@
+"""One question to the registry and its answer: logged in, redirected, repeated, all within the rules.
+
+The flow of a request: wait while its host asks to be left in peace → send it with the credentials of its
+own origin → on 401 log in and send it once more → follow redirects, without credentials when they leave the
+origin → repeat what can be repeated when the trouble may pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import anyio
+
+from registry_spooler.errors import RegistryAnswer, RegistryError, RegistryProtocolError, RegistryUnreachable
+from registry_spooler.registry.address import Origin, RegistryAddress
+from registry_spooler.registry.complaint import error_of
+from registry_spooler.registry.origins import TargetRules
+from registry_spooler.registry.retry import RETRIED_STATUSES, HostPauses, RetryPolicy, retry_after_seconds
+from registry_spooler.registry.transport import ANSWER_BYTES, Answer, AnswerStream, Request, StreamedBody, Transport
+
+MAX_REDIRECTS: Final = 10
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PAUSING: Final = frozenset({429, 503})
+
+Access = tuple[str, ...]
+"""The token scopes that a request needs, the main one first: `repository:<name>:pull,push`."""
+
+
+class Login(Protocol):
+    """Who holds the credentials of one registry."""
+
+    async def header(self, access: Access) -> str | None:
+        """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
+
+    async def answer_challenge(self, answer: Answer, access: Access, used: str | None) -> bool:
+        """Learn from a 401; True when the same request is worth sending again."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """Everything that requests to one registry share."""
+
+    address: RegistryAddress
+    transport: Transport
+    login: Login
+    rules: TargetRules
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    pauses: HostPauses = field(default_factory=HostPauses)
+    retries: Counter[str] = field(default_factory=Counter)
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        access: Access,
+        expected: Collection[int],
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        repeatable: bool = True,
+        silence_seconds: float | None = None,
+    ) -> Answer:
+        """Ask, and ask again while that may help; any status but the expected ones is an error."""
+        request = Request(method=method, url=url, headers=headers or {}, body=body)
+        if silence_seconds is not None:
+            request = dataclasses.replace(request, silence_seconds=silence_seconds)
+        failures = 0
+        while True:
+            try:
+                answer = await self.once(request, access)
+                if answer.status in expected:
+                    return answer
+                raise self.error_of(answer)
+            except RegistryError as error:
+                failures += 1
+                if not repeatable or not await self.rest(error, failures):
+                    raise
+
+    async def rest(self, error: RegistryError, failures: int) -> bool:
+        """Sleep before another try; False, at once, when there should be none."""
+        delay = self.policy.delay_seconds(failures)
+        asked = error.retry_after_seconds or 0.0
+        if not error.temporary or failures >= self.policy.tries or asked > self.policy.patience_seconds:
+            return False
+        self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
+        await anyio.sleep(max(delay, asked))
+        return True
+
+    async def once(self, request: Request, access: Access, *, log_in_again: bool = True) -> Answer:
+        """Ask once (twice when a login was needed) and take any status."""
+        async with self.open(request, access, log_in_again=log_in_again) as stream:
+            return await stream.finish(ANSWER_BYTES)
+
+    @asynccontextmanager
+    async def open(self, request: Request, access: Access, *, log_in_again: bool = True) -> AsyncIterator[AnswerStream]:
+        """Ask once and hand over the answer while its body is still to be read.
+
+        A 401 to a streamed body is learned from but handed over: only its sender can send it again.
+        """
+        logged_in = not log_in_again
+        for _ in range(MAX_REDIRECTS + 2):
+            origin = Origin.of(request.url)
+            await self._await_turn(request, origin)
+            used = await self.login.header(access) if origin == self.address.origin else None
+            async with self.transport.stream(_authorized(request, used)) as answer:
+                self._note_pause(origin, answer)
+                if answer.status == 401 and origin == self.address.origin and not logged_in:
+                    logged_in = await self.login.answer_challenge(await answer.finish(), access, used)
+                    answer.logged_in_anew = logged_in
+                    if logged_in and not isinstance(request.body, StreamedBody):
+                        continue
+                if redirected := self._redirected(request, answer):
+                    request = redirected
+                    continue
+                yield answer
+                return
+        raise RegistryProtocolError(str(self.address.origin), f"more than {MAX_REDIRECTS} redirects")
+
+    def error_of(self, answer: Answer) -> RegistryError:
+        """The error that an unwanted answer stands for."""
+        if answer.status == 400 and b"HTTP request to an HTTPS server" in answer.content:
+            return RegistryUnreachable(
+                str(self.address.origin), "it speaks https, not http (give the address as https://…)"
+            )
+        return error_of(answer)
+
+    async def _await_turn(self, request: Request, origin: Origin) -> None:
+        remaining = self.pauses.remaining_seconds(origin.authority)
+        if remaining > self.policy.patience_seconds:
+            raise RegistryAnswer(
+                request.method,
+                request.shown_url,
+                429,
+                message="not sent: the registry has asked to be left in peace",
+                retry_after_seconds=remaining,
+            )
+        if remaining:
+            await self.pauses.wait(origin.authority)
+
+    def _note_pause(self, origin: Origin, answer: AnswerStream) -> None:
+        if answer.status in _PAUSING and (seconds := retry_after_seconds(answer.headers)):
+            self.pauses.pause(origin.authority, seconds)
+
+    def _redirected(self, request: Request, answer: AnswerStream) -> Request | None:
+        location = answer.headers.get("Location")
+        if answer.status not in _REDIRECTS or not location or isinstance(request.body, StreamedBody):
+            return None
+        if request.method not in {"GET", "HEAD"} and answer.status not in {307, 308}:
+            return None
+        return dataclasses.replace(request, url=self.rules.redirect(request.url, location))
+
+
+def _authorized(request: Request, header: str | None) -> Request:
+    if header is None:
+        return request
+    return dataclasses.replace(request, headers={**request.headers, "Authorization": header})
+
+
+def is_temporary(status: int) -> bool:
+    """Is it a status that may be another one soon?"""
+    return status in RETRIED_STATUSES

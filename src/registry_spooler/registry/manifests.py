@@ -1,0 +1,96 @@
+"""Manifests in and out, byte for byte.
+
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-manifests
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from registry_spooler import mediatype
+from registry_spooler.digest import Digest
+from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
+from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest
+from registry_spooler.reference import Reference
+from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.transport import Answer
+
+_ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
+
+
+async def get_manifest(exchange: Exchange, reference: Reference, access: Access) -> Manifest:
+    """The manifest that a reference names, verified; NotFound when there is none."""
+    url = exchange.address.url(reference.repository, "manifests", reference.target)
+    answer = await exchange.call("GET", url, access=access, expected={200}, headers=_ACCEPT)
+    manifest = _read(exchange, answer, reference)
+    wanted = reference.digest or _said_digest(answer)
+    if wanted is not None and not _has_digest(manifest, wanted):
+        raise RegistryProtocolError(
+            str(exchange.address), f"the manifest of {reference} has the digest {manifest.digest}, not {wanted}"
+        )
+    return manifest
+
+
+async def head_manifest(exchange: Exchange, reference: Reference, access: Access) -> Descriptor | None:
+    """What a reference points to; None when there is no such manifest. Some registries only know GET."""
+    url = exchange.address.url(reference.repository, "manifests", reference.target)
+    answer = await exchange.call("HEAD", url, access=access, expected={200, 404, 405}, headers=_ACCEPT)
+    if answer.status == 404:
+        return None
+    digest, length = _said_digest(answer), answer.headers.get("Content-Length", "")
+    if answer.status == 200 and digest is not None and length.isascii() and length.isdigit():
+        return Descriptor(media_type=_media_type(answer), digest=digest, size=int(length))
+    try:
+        return (await get_manifest(exchange, reference, access)).descriptor()
+    except NotFound:
+        return None
+
+
+async def put_manifest(exchange: Exchange, reference: Reference, manifest: Manifest, access: Access) -> Answer:
+    """Store a manifest under its reference; its blobs and children must be there."""
+    url = exchange.address.url(reference.repository, "manifests", reference.target)
+    answer = await exchange.call(
+        "PUT",
+        url,
+        access=access,
+        expected={200, 201, 202},
+        headers={"Content-Type": manifest.media_type},
+        body=manifest.content,
+    )
+    said = _said_digest(answer)
+    if said is not None and said.algorithm == manifest.digest.algorithm and said != manifest.digest:
+        raise RegistryProtocolError(
+            str(exchange.address), f"it stored {reference} as {said}, and {manifest.digest} was sent"
+        )
+    if answer.status != 201 and said is None:
+        # A web server that says 200 to everything has not stored an image.
+        raise RegistryProtocolError(str(exchange.address), f"it answered {answer.status} to a manifest, not 201")
+    return answer
+
+
+def _read(exchange: Exchange, answer: Answer, reference: Reference) -> Manifest:
+    if len(answer.content) > MANIFEST_MAX_BYTES:
+        raise RegistryProtocolError(str(exchange.address), f"the manifest of {reference} is larger than 4 MiB")
+    try:
+        return Manifest.parse(answer.content, media_type=_media_type(answer), where=str(reference))
+    except ArchiveError as exc:
+        raise RegistryProtocolError(str(exchange.address), f"a manifest cannot be read: {exc}") from exc
+
+
+def _has_digest(manifest: Manifest, wanted: Digest) -> bool:
+    return wanted == manifest.digest if wanted.algorithm == "sha256" else wanted == _sha512(manifest.content)
+
+
+def _sha512(content: bytes) -> Digest:
+    return Digest("sha512", hashlib.sha512(content).hexdigest())
+
+
+def _media_type(answer: Answer) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip()
+
+
+def _said_digest(answer: Answer) -> Digest | None:
+    try:
+        return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
+    except ValueError:
+        return None

@@ -1,0 +1,80 @@
+"""Which manifests speak of another one (signatures, SBOMs), where the registry does not keep track.
+
+A registry that answers a manifest's PUT with `OCI-Subject` knows referrers; for any other the client keeps
+an index under a tag made of the subject's digest.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-manifests-with-subject
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from registry_spooler import mediatype
+from registry_spooler.digest import Digest
+from registry_spooler.errors import NotFound, RegistryProtocolError
+from registry_spooler.manifest import Descriptor, Manifest
+from registry_spooler.reference import Reference
+from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.manifests import get_manifest, put_manifest
+
+_ROUNDS: Final = 3
+"""Others may write the same tag between our reading and our writing; what was lost is added again."""
+
+
+def referrers_tag(digest: Digest) -> str:
+    """The tag of the fallback index of a subject."""
+    return f"{digest.algorithm[:32]}-{digest.hex[:64]}"
+
+
+async def note_referrer(exchange: Exchange, repository: str, manifest: Manifest, access: Access) -> None:
+    """Add a manifest to the fallback index of its subject, unless it is there."""
+    if manifest.subject is None:
+        return
+    reference = Reference(repository, referrers_tag(manifest.subject.digest))
+    for _ in range(_ROUNDS):
+        index = await _fallback_index(exchange, reference, access)
+        known = index.manifests if index is not None else ()
+        if any(entry.digest == manifest.digest for entry in known):
+            return
+        await put_manifest(exchange, reference, _with_entry(index, manifest), access)
+
+
+async def list_referrers(exchange: Exchange, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
+    """What is known to refer to a digest: from the registry's API, or from the fallback index."""
+    url = exchange.address.url(repository, "referrers", str(digest))
+    answer = await exchange.call(
+        "GET", url, access=access, expected={200, 404, 405}, headers={"Accept": mediatype.OCI_INDEX}
+    )
+    if answer.status == 200:
+        return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where=f"referrers of {digest}").manifests
+    index = await _fallback_index(exchange, Reference(repository, referrers_tag(digest)), access)
+    return index.manifests if index is not None else ()
+
+
+async def _fallback_index(exchange: Exchange, reference: Reference, access: Access) -> Manifest | None:
+    try:
+        index = await get_manifest(exchange, reference, access)
+    except NotFound:
+        return None
+    if not index.is_index:
+        raise RegistryProtocolError(str(exchange.address), f"{reference} should be an index of referrers and is none")
+    return index
+
+
+def _with_entry(index: Manifest | None, manifest: Manifest) -> Manifest:
+    document: dict[str, Any] = (
+        orjson.loads(index.content)
+        if index is not None
+        else {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}
+    )
+    entry = manifest.descriptor().to_json()
+    kind = manifest.artifact_type or (manifest.config.media_type if manifest.config is not None else "")
+    if kind:
+        entry["artifactType"] = kind
+    if manifest.annotations:
+        entry["annotations"] = manifest.annotations
+    document["manifests"] = [*document["manifests"], entry]
+    content = orjson.dumps(document)
+    return Manifest.parse(content, media_type=mediatype.OCI_INDEX, where="index of referrers")

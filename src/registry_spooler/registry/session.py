@@ -1,0 +1,103 @@
+"""An upload session at the registry: its place, and the four requests that it knows.
+
+The place (`Location`) may move with every answer, may be on another host, and is used byte for byte.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import anyio
+
+from registry_spooler.digest import Digest
+from registry_spooler.errors import RegistryError, RegistryProtocolError
+from registry_spooler.registry.address import Origin
+from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.retry import RETRIED_STATUSES
+from registry_spooler.registry.transport import Answer, Request, StreamedBody
+
+OCTETS: Final = "application/octet-stream"
+_ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - RETRIED_STATUSES
+CANCEL_SECONDS: Final = 5.0
+"""What an abandoned session is worth: registries clear them away by themselves."""
+
+
+@dataclass(slots=True)
+class UploadSession:
+    """An open session; `location` is the newest one known."""
+
+    exchange: Exchange
+    access: Access
+    location: str
+    chunk_minimum_bytes: int = 0
+
+    @classmethod
+    async def start(cls, exchange: Exchange, repository: str, access: Access) -> UploadSession:
+        """Open a session."""
+        url = exchange.address.url(repository, "blobs", "uploads", "")
+        answer = await exchange.call("POST", url, access=access, expected={202}, body=b"")
+        return cls.from_answer(exchange, answer, access)
+
+    @classmethod
+    def from_answer(cls, exchange: Exchange, answer: Answer, access: Access) -> UploadSession:
+        """The session that a 202 speaks of."""
+        location = answer.headers.get("Location", "")
+        if not location:
+            raise RegistryProtocolError(str(exchange.address), "it opened an upload without a Location")
+        minimum = answer.headers.get("OCI-Chunk-Min-Length", "")
+        return cls(
+            exchange,
+            access,
+            exchange.rules.upload(answer.url, location),
+            int(minimum) if minimum.isascii() and minimum.isdigit() else 0,
+        )
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Is it on another origin, where we have no credentials?"""
+        return Origin.of(self.location) != self.exchange.address.origin
+
+    async def patch(self, body: StreamedBody, start: int | None) -> Answer:
+        """Send bytes, with their range when `start` is given; any status is an answer."""
+        headers = {"Content-Type": OCTETS}
+        if body.length is not None:
+            headers["Content-Length"] = str(body.length)
+            if start is not None:
+                headers["Content-Range"] = f"{start}-{start + body.length - 1}"
+        request = Request(method="PATCH", url=self.location, headers=headers, body=body)
+        return self._moved(await self.exchange.once(request, self.access))
+
+    async def ask(self) -> Answer:
+        """How much is stored? Any status but those that pass is an answer."""
+        return self._moved(await self.exchange.call("GET", self.location, access=self.access, expected=_ANY_THAT_STAYS))
+
+    async def put(self, digest: Digest, content: bytes, silence_seconds: float) -> Answer:
+        """Close the session as a blob; `content` is all of it or, after PATCHes, nothing. Any status is an answer."""
+        separator = "&" if "?" in self.location else "?"
+        request = Request(
+            method="PUT",
+            url=f"{self.location}{separator}digest={quote(str(digest), safe='')}",
+            headers={"Content-Type": OCTETS, "Content-Length": str(len(content))},
+            body=content,
+            silence_seconds=silence_seconds,
+        )
+        return await self.exchange.once(request, self.access)
+
+    async def cancel(self) -> None:
+        """Tell the registry to forget it: one attempt, whatever becomes of it, also while we are being cancelled."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_SECONDS):
+            request = Request(method="DELETE", url=self.location, headers={"Content-Length": "0"})
+            try:
+                # Not logging in anew: registries ask for a right to delete here that hardly anybody has.
+                await self.exchange.once(request, self.access, log_in_again=False)
+            except RegistryError:
+                return
+
+    def _moved(self, answer: Answer) -> Answer:
+        location = answer.headers.get("Location", "")
+        if location and answer.status < 300:
+            self.location = self.exchange.rules.upload(answer.url, location)
+        return answer

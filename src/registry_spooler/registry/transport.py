@@ -1,0 +1,228 @@
+"""The one module that knows the HTTP library: requests out, answers in, its errors made ours.
+
+One session with one connection pool per client. Nothing is followed, decoded or remembered here: no
+redirects, no cookies, no decompression. There is no limit to how long a transfer may take, only to how
+long a connection may be silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import anyio
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from registry_spooler.blob import PIECE_BYTES
+from registry_spooler.errors import RegistryProtocolError, RegistryUnreachable
+from registry_spooler.registry.address import Origin, redact
+from registry_spooler.registry.tls import TrustStore, connection_reason
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CONNECT_SECONDS: Final = 20.0
+"""For the TCP and TLS handshakes: a registry that takes longer is not there."""
+SILENCE_SECONDS: Final = 120.0
+"""How long an answer, its next byte, or room for our next byte may be waited for."""
+CONNECTIONS: Final = 64
+"""Far more than there are jobs times layers in flight: a bound against leaks, not a throttle."""
+KEEP_ALIVE_SECONDS: Final = 30.0
+ANSWER_BYTES: Final = 8 << 20
+"""The most that is read of an answer's body at once; a manifest has at most 4 MiB."""
+
+USER_AGENT: Final = "registry-spooler"
+
+BodyPieces = Callable[[], AsyncIterator["Buffer"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamedBody:
+    """A body that is written piece by piece. `length` in bytes; None sends it in HTTP's chunked coding."""
+
+    pieces: BodyPieces
+    length: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request; the URL goes out byte for byte as it stands here."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | StreamedBody | None = field(default=None, repr=False)
+    silence_seconds: float = SILENCE_SECONDS
+
+    @property
+    def shown_url(self) -> str:
+        """For logs and errors."""
+        return redact(self.url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer whose body is at hand (cut off at ANSWER_BYTES)."""
+
+    request: Request
+    status: int
+    headers: CIMultiDictProxy[str] = field(repr=False)
+    content: bytes = field(repr=False)
+    logged_in_anew: bool = False
+    """Was it a 401, and would the next request say something else?"""
+
+    @property
+    def url(self) -> str:
+        """Where it came from: what a relative `Location` is relative to."""
+        return self.request.url
+
+
+class AnswerStream:
+    """An answer whose body is still to be read."""
+
+    def __init__(self, request: Request, response: aiohttp.ClientResponse) -> None:
+        self.request = request
+        self._response = response
+        self.status = response.status
+        self.headers = response.headers
+        self.logged_in_anew = False
+        self._whole: Answer | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body, at most PIECE_BYTES at a time; RegistryUnreachable when it breaks off."""
+        with _translated(self.request):
+            async for piece in self._response.content.iter_chunked(PIECE_BYTES):
+                yield piece
+
+    async def finish(self, limit_bytes: int = ANSWER_BYTES) -> Answer:
+        """Read the whole body; what is over the limit is left out, and the connection then closed."""
+        if self._whole is not None:
+            return replace(self._whole, logged_in_anew=self.logged_in_anew)
+        with _translated(self.request):
+            content = b""
+            if self.request.method != "HEAD" and self.status != 204:
+                parts = bytearray()
+                async for piece in self._response.content.iter_any():
+                    parts += piece
+                    if len(parts) > limit_bytes:
+                        self._response.close()
+                        break
+                content = bytes(parts[:limit_bytes])
+        self._whole = Answer(
+            request=self.request,
+            status=self.status,
+            headers=self.headers,
+            content=content,
+            logged_in_anew=self.logged_in_anew,
+        )
+        return self._whole
+
+
+class Transport:
+    """The connection pool. Use as an async context manager; may be entered once."""
+
+    def __init__(self, trust: TrustStore) -> None:
+        self._trust = trust
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Make the pool; nothing is connected yet."""
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10, enable_cleanup_closed=False
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
+            skip_auto_headers=("Content-Type",),
+            read_bufsize=PIECE_BYTES // 4,
+        )
+
+    async def aclose(self) -> None:
+        """Close every connection; may be called twice."""
+        session, self._session = self._session, None
+        if session is not None:
+            with anyio.CancelScope(shield=True):
+                await session.close()
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[AnswerStream]:
+        """Send a request and hand over its answer as soon as the head of it is there."""
+        if self._session is None:
+            raise RuntimeError("the client is not open; use it in 'async with'")
+        context = await self._trust.context() if request.url.startswith("https:") else False
+        with _translated(request):
+            response = await self._session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=CIMultiDict(request.headers),
+                data=_payload(request),
+                allow_redirects=False,
+                ssl=context,
+                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=request.silence_seconds),
+            )
+        try:
+            yield AnswerStream(request, response)
+        finally:
+            # After a whole body this gives the connection back; otherwise it closes it.
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def send(self, request: Request, *, limit_bytes: int = ANSWER_BYTES) -> Answer:
+        """Send a request and read its whole answer."""
+        async with self.stream(request) as answer:
+            return await answer.finish(limit_bytes)
+
+
+class _Payload(aiohttp.Payload):
+    """Writes pieces as they come, with flow control, and nothing is copied into one body."""
+
+    _autoclose = True
+
+    def __init__(self, body: StreamedBody, silence_seconds: float) -> None:
+        super().__init__(body, content_type=None)
+        self._body = body
+        self._silence_seconds = silence_seconds
+        self._size = body.length
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        raise TypeError("a streamed body has no text")
+
+    async def write(self, writer: Any) -> None:
+        await self.write_with_length(writer, self._size)
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        self._consumed = True
+        try:
+            async for piece in self._body.pieces():
+                async with asyncio.timeout(self._silence_seconds):
+                    await writer.write(memoryview(piece))
+        except ConnectionError:
+            # A server that refuses may answer and close before it has read all. The answer says why, so
+            # it is still waited for; when there is none, reading it fails by itself.
+            return
+
+
+def _payload(request: Request) -> bytes | _Payload | None:
+    if isinstance(request.body, StreamedBody):
+        return _Payload(request.body, request.silence_seconds)
+    # Nothing at all is sent with the head of the request; the library then adds `Content-Length: 0` by itself.
+    return request.body or None
+
+
+@contextlib.contextmanager
+def _translated(request: Request) -> Any:
+    """Make the library's errors ours; no foreign text goes out unless it is known to hold no secret."""
+    origin = str(Origin.of(request.url))
+    try:
+        yield
+    except aiohttp.InvalidURL as exc:
+        raise RegistryProtocolError(origin, f"a URL that cannot be used: {request.shown_url}") from exc
+    except (aiohttp.ClientError, OSError, EOFError) as exc:
+        raise RegistryUnreachable(origin, connection_reason(exc, origin)) from exc
