@@ -99,7 +99,7 @@ class Targeting:
         named = {name.reference: image for image in images for name in image.names}
         if not named:
             raise ArchiveError(
-                "the archive gives its images no names, and a bundle is pushed by them; name the file after the image instead"
+                "the archive gives its images no names, and a bundle is pushed by them; name the file after the image"
             )
         return tuple([await self._target(image, to) for to, image in named.items()])
 

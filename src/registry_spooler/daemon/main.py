@@ -1,0 +1,88 @@
+"""The program `registry-spooler`: its options, and the one place that starts and ends the process."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from registry_spooler.archive import Compression
+from registry_spooler.daemon.log import logging_to
+from registry_spooler.daemon.service import run
+from registry_spooler.daemon.settings import DaemonSettings, HealthSettings, LogSettings
+from registry_spooler.options import RegistrySettings, option, registry_options
+from registry_spooler.push import PushOptions
+from registry_spooler.spool import SpoolSettings
+
+PREFIX: Final = ("REGISTRY_SPOOLER",)
+_COMPRESSIONS: Final = [Compression.GZIP.value, Compression.ZSTD.value, Compression.NONE.value]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
+@option(PREFIX, "-d", "--directory", type=click.Path(path_type=Path), default=Path("/spool"),
+        help="The spool directory.")  # fmt: skip
+@registry_options(*PREFIX)
+@option(PREFIX, "-q", "--queue", type=click.IntRange(1, 64), default=4, help="Jobs at once.")
+@option(PREFIX, "--compression", type=click.Choice(_COMPRESSIONS), default="gzip",
+        help="For the plain layers of docker archives.")  # fmt: skip
+@option(PREFIX, "--verify", type=click.Choice(["full", "digest"]), default="full",
+        help="full: inflate compressed layers too, to check diff IDs and gzip checksums.")  # fmt: skip
+@option(PREFIX, "--settle", type=click.FloatRange(0, 3600), default=5.0, metavar="SECONDS",
+        help="How long a file that was written in place must rest before it counts as incomplete for good.")  # fmt: skip
+@option(PREFIX, "--rescan", type=click.FloatRange(1, 86400), default=60.0, metavar="SECONDS",
+        help="Between two full scans, for file systems that send no events.")  # fmt: skip
+@option(PREFIX, "--stale-after", type=click.FloatRange(1), default=86400.0, metavar="SECONDS",
+        help="When a …~ file shows as stale.")  # fmt: skip
+@option(PREFIX, "--receipts", type=click.IntRange(1), default=1000, help="How many receipts are kept.")
+@option(PREFIX, "--shutdown-grace", type=click.FloatRange(0, 3600), default=20.0, metavar="SECONDS",
+        help="For running jobs to finish after SIGTERM.")  # fmt: skip
+@option(PREFIX, "--health-port", type=click.IntRange(0, 65535), default=8086,
+        help="For probes, metrics and status; 0 takes any free one.")  # fmt: skip
+@option(PREFIX, "--health-address", default="", help="To listen on for them; empty means every address.")
+@option(PREFIX, "-l", "--log", type=click.Path(path_type=Path, dir_okay=False),
+        help="File for the log; standard error when not given.")  # fmt: skip
+@option(PREFIX, "-v", "--verbose", count=True, help="Say more; twice for debugging.")
+@option(PREFIX, "--log-format", type=click.Choice(["text", "json"]), default="text", help="For people, or machines.")
+@option(PREFIX, "-z", "--colorize", type=click.Choice(["true", "false", "force"]), default="true",
+        help="Colours in the log: true means on a terminal only.")  # fmt: skip
+@click.version_option(package_name="registry-spooler", prog_name="registry-spooler")
+def command(**values: Any) -> None:
+    """Push what is put into a directory to a container registry.
+
+    Every option can be set by an environment variable: --health-port by REGISTRY_SPOOLER_HEALTH_PORT.
+    """
+    registry = RegistrySettings.take(values)
+    settings = _settings(values)
+    log = settings.log
+    with logging_to(log.path, verbose=log.verbose, log_format=log.log_format, colorize=log.colorize):
+        sys.exit(run(settings, registry, version("registry-spooler")))
+
+
+def _settings(values: dict[str, Any]) -> DaemonSettings:
+    return DaemonSettings(
+        spool=SpoolSettings(
+            directory=values["directory"],
+            jobs_at_once=values["queue"],
+            settle_seconds=values["settle"],
+            rescan_seconds=values["rescan"],
+            stale_after_seconds=values["stale_after"],
+            receipts_kept=values["receipts"],
+            shutdown_grace_seconds=values["shutdown_grace"],
+        ),
+        push=PushOptions(compression=Compression(values["compression"]), inflate=values["verify"] == "full"),
+        health=HealthSettings(address=values["health_address"], port=values["health_port"]),
+        log=LogSettings(
+            path=values["log"],
+            verbose=values["verbose"],
+            log_format=values["log_format"],
+            colorize=values["colorize"],
+        ),
+    )
+
+
+def main() -> None:
+    """Run the program."""
+    command(prog_name="registry-spooler")
