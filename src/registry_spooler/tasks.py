@@ -21,8 +21,13 @@ async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
         async with anyio.create_task_group() as group:
             yield group
     except BaseExceptionGroup as group_error:
-        foremost = min(_leaves(group_error), key=_rank)
-        raise foremost from foremost.__cause__
+        error = foremost(group_error)
+        raise error from error.__cause__
+
+
+def foremost(error: BaseException) -> BaseException:
+    """The error that matters most in a group of them; any other error is itself."""
+    return min(_leaves(error), key=_rank) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

@@ -21,7 +21,10 @@ PREFIX: Final = ("REGISTRY_SPOOLER",)
 _COMPRESSIONS: Final = [Compression.GZIP.value, Compression.ZSTD.value, Compression.NONE.value]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100})
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
+
+
+@click.command(context_settings=_CONTEXT)
 @option(PREFIX, "-d", "--directory", type=click.Path(path_type=Path), default=Path("/spool"),
         help="The spool directory.")  # fmt: skip
 @registry_options(*PREFIX)

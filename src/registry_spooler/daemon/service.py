@@ -24,6 +24,7 @@ from registry_spooler.health import About, serve
 from registry_spooler.options import RegistrySettings
 from registry_spooler.push import KnownBlobs, Pusher
 from registry_spooler.spool import Spool
+from registry_spooler.tasks import foremost
 
 _log: Final = logging.getLogger("registry_spooler.daemon")
 STATE: Final = Path(".state", "layers")
@@ -36,8 +37,11 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         anyio.run(_serve, settings, registry, version)
-    except* (SpoolerError, OSError) as group:
-        _log.error("cannot run: %s", _first(group))
+    except Exception as exc:
+        error = foremost(exc)
+        if not isinstance(error, SpoolerError | OSError):
+            raise
+        _log.error("cannot run: %s", error)  # noqa: TRY400 - a sentence for people; there is nothing to trace
         return 1
     return 0
 
@@ -81,10 +85,3 @@ async def _listen(spool: Spool, everything: anyio.CancelScope) -> None:
                 everything.cancel()
             asked = True
             spool.stop()
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
