@@ -23,6 +23,7 @@ from asyncinotify import Inotify, Mask
 START_TIMEOUT_SECONDS = 30.0
 OUTCOME_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 40.0
+HEALTH_PORT = r"health on port (\d+)"
 CHANGES = Mask.CREATE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE | Mask.CLOSE_WRITE
 
 
@@ -97,6 +98,7 @@ class RunningSpooler:
         ]
         self.environment = {**os.environ, **(environment or {})}
         self.log: collections.deque[str] = collections.deque(maxlen=5000)
+        self.health_url = ""
         self._log_ended = False
         self._news = threading.Condition()
         self._process: subprocess.Popen[str] | None = None
@@ -116,13 +118,16 @@ class RunningSpooler:
         return self._process
 
     def start(self) -> None:
-        """Start it; returns when it watches the spool."""
+        """Start it; returns when it answers signals and the health port, and is about to look at the spool."""
         self.launch()
         try:
-            self.wait_for_log("watching")
+            line = self.wait_for_log(HEALTH_PORT)
         except BaseException:
             self.kill()
             raise
+        found = re.search(HEALTH_PORT, line)
+        assert found is not None
+        self.health_url = f"http://127.0.0.1:{found[1]}"
 
     def launch(self) -> None:
         """Start it and do not wait."""
