@@ -83,8 +83,9 @@ def main(
             table = measure_growth(shelf, scratch, plan.rounds, 100 if quick else 10_000, tell=_tell)
             figures: Figures = {}
         else:
-            family = shelf.family([int(size * plan.scale * MIB) for size in LAYERS_MIB])
-            cases = [case for case in _cases(family) if case_name in case.name] if "pushes" in chosen else []
+            sizes = [int(size * plan.scale * MIB) for size in LAYERS_MIB]
+            family = shelf.family(sizes) if {"pushes", "again", "memory"} & set(chosen) else None
+            cases = [case for case in _cases(family) if case_name in case.name] if family and "pushes" in chosen else []
             table = measure_pushes(cases, by.split(","), plan.rounds, scratch, tell=_tell, cold=cold)
             figures = _figures(plan, chosen, shelf, family, scratch)
     finally:
@@ -102,18 +103,17 @@ def _cases(family: Family) -> list[Case]:
     ]
 
 
-def _figures(plan: Plan, chosen: list[str], shelf: Shelf, family: Family, scratch: Path) -> Figures:
+def _figures(plan: Plan, chosen: list[str], shelf: Shelf, family: Family | None, scratch: Path) -> Figures:
+    forms = [family.docker_tar, family.docker_tgz, family.oci_tar, family.oci_tgz] if family else []
     layer_bytes = int(100 * plan.scale * MIB)
     measures: dict[str, Callable[[Path], Figures]] = {
         "start": lambda folder: scenarios.start(plan.starts, folder),
         "idle": lambda folder: scenarios.idle(plan.idle_seconds, folder),
         "latency": lambda folder: scenarios.latency(plan.latencies, folder),
         "files": lambda folder: scenarios.small_files(plan.files, folder),
-        "again": lambda folder: scenarios.again(family.docker_tar, folder),
+        "again": lambda folder: scenarios.again(forms[0], folder),
         "changed": lambda folder: scenarios.one_changed_layer(*shelf.changed(layer_bytes, CHANGED_LAYERS), folder),
-        "memory": lambda folder: scenarios.four_jobs(
-            [family.docker_tar, family.docker_tgz, family.oci_tar, family.oci_tgz], folder
-        ),
+        "memory": lambda folder: scenarios.four_jobs(forms, folder),
     }
     figures: Figures = {}
     for name, measure in measures.items():
