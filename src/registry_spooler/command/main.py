@@ -1,53 +1,103 @@
-"""The program `registry-client`: its group of commands, and how they end."""
+"""The program `registry-client`: its commands, and how they end.
+
+Only this module ends the process. A command raises what went wrong; what that means for the exit code is decided here.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import signal
 import sys
+from typing import Final, NoReturn
 
 import click
 
+from registry_spooler.command import printing
+from registry_spooler.command.caller import Caller
+from registry_spooler.command.deletion import delete
+from registry_spooler.command.ending import ExitCode, Interrupted, end_at_once, end_by, exit_code
+from registry_spooler.command.inspection import inspect
+from registry_spooler.command.listing import list_images, tags
+from registry_spooler.command.missing import missing
+from registry_spooler.command.pulling import pull
+from registry_spooler.command.pushing import push, receive
 from registry_spooler.command.remote import FarEnd
 from registry_spooler.command.spool_commands import deposit, failed, retry, status
+from registry_spooler.command.waiting import wait
 from registry_spooler.errors import SpoolerError
+from registry_spooler.pull.errors import OutputClosed
+
+PROGRAM: Final = "registry-client"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="registry-spooler", prog_name="registry-client")
 @click.option("--remote", is_flag=True, hidden=True, help="Be the far end of an exec channel.")
 @click.option("--stdin-bytes", type=click.IntRange(min=0), hidden=True, help="The length of standard input.")
 @click.pass_context
 def cli(context: click.Context, remote: bool, stdin_bytes: int | None) -> None:
-    """Look into a registry, push to it, and follow the spooler beside it."""
-    if remote:
-        context.obj = FarEnd()
-        context.obj.attach(stdin_bytes)
+    """Look into a registry, take images out and put them in, and follow the spooler beside it.
+
+    Every option can be an environment variable: --registry is REGISTRY_CLIENT_REGISTRY, and what is set for the spooler
+    as REGISTRY_SPOOLER_REGISTRY counts here too.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed.
+    """
+    context.obj = Caller(FarEnd() if remote else None)
+    if context.obj.far_end is not None:
+        context.obj.far_end.attach(stdin_bytes)
 
 
-for command in (deposit, status, failed, retry):
+for command in (list_images, tags, inspect, pull, push, delete, missing, receive, wait, status, failed, retry, deposit):
     cli.add_command(command)
 
 
-def main() -> None:
-    """Run the program; the one place that ends the process."""
+def main() -> NoReturn:
+    """Run the program to its exit code."""
+    caller = Caller()
+    code = int(ExitCode.DONE)
     try:
-        with cli.make_context("registry-client", sys.argv[1:]) as context:
+        with cli.make_context(PROGRAM, sys.argv[1:]) as context:
             try:
                 cli.invoke(context)
-            except SpoolerError as exc:
-                _report(context, exc)
-                sys.exit(1)
-    except click.ClickException as exc:
-        exc.show()
-        sys.exit(exc.exit_code)
-    except (click.Abort, KeyboardInterrupt, BrokenPipeError):
-        os._exit(1)
+                printing.flush()
+            finally:
+                caller = context.obj or caller
     except click.exceptions.Exit as exc:
-        sys.exit(exc.exit_code)
+        code = exc.exit_code
+    except (click.ClickException, SpoolerError) as exc:
+        code = _complain(caller, exc)
+    except (OutputClosed, BrokenPipeError):
+        _end(caller, signal.SIGPIPE)
+    except (Interrupted, KeyboardInterrupt) as exc:
+        _end(caller, exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
+    sys.exit(code)
 
 
-def _report(context: click.Context, error: SpoolerError) -> None:
-    if isinstance(context.obj, FarEnd):
-        context.obj.error(error)
+def _complain(caller: Caller, error: click.ClickException | SpoolerError) -> int:
+    """Say in one line what went wrong."""
+    with contextlib.suppress(OutputClosed, SpoolerError):
+        printing.flush()  # what was found before comes first
+    sentence = _sentence(error)
+    if caller.far_end is not None:
+        detail = {"detail": error.detail, "temporary": error.temporary} if isinstance(error, SpoolerError) else {}
+        kind = "UsageError" if isinstance(error, click.ClickException) else type(error).__name__
+        caller.far_end.say({"error": sentence, "kind": kind, "temporary": False, "detail": "", **detail})
     else:
-        click.echo(f"registry-client: {error}", err=True)
+        printing.warn(sentence)
+    return error.exit_code if isinstance(error, click.ClickException) else exit_code(error)
+
+
+def _sentence(error: click.ClickException | SpoolerError) -> str:
+    if not isinstance(error, click.ClickException):
+        return str(error)
+    command = getattr(getattr(error, "ctx", None), "command_path", PROGRAM)
+    help_hint = f" ({command} --help)" if isinstance(error, click.UsageError) else ""
+    return error.format_message() + help_hint
+
+
+def _end(caller: Caller, signum: int) -> NoReturn:
+    """End quietly: as programs end of a signal, or simply as failed when nobody is there to see how."""
+    if caller.far_end is not None:
+        end_at_once(ExitCode.FAILED)
+    end_by(signum)

@@ -27,7 +27,7 @@ def oci_archive(
     reference: Reference, tree: ImageTree, *, absent: AbstractSet[Digest] = frozenset()
 ) -> tuple[Entry, ...]:
     """The entries of an image's OCI archive. `absent` are the foreign layers that the registry does not hold."""
-    manifests = [Entry.of(blob_path(manifest.digest), manifest.content) for manifest in tree.manifests]
+    manifests = [Entry.of(blob_path(digest), manifest.content) for digest, manifest in tree.manifests.items()]
     blobs = [Entry.blob(blob_path(blob.digest), blob) for blob in tree.blobs if blob.digest not in absent]
     return once(
         (

@@ -91,10 +91,10 @@ async def image_for(client: RegistryClient, reference: Reference, root: Manifest
             choose(str(reference), [Candidate(offered, root.descriptor())], wanted)
         return root
     tree = await read_tree(client, reference.repository, root)
-    manifests = {manifest.digest: manifest for manifest in tree.manifests}
+    manifests = tree.manifests
     candidates = [
         Candidate(child.platform or await platform_of(client, reference.repository, manifests[child.digest]), child)
-        for parent in tree.manifests
+        for parent in manifests.values()
         for child in parent.manifests
         if child.is_manifest and not child.is_attestation and child.digest in manifests
     ]

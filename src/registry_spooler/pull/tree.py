@@ -6,10 +6,11 @@ named by the image's digest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from registry_spooler.digest import Digest
 from registry_spooler.errors import NotFound
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.pull.errors import ImageTooLarge
@@ -26,24 +27,20 @@ MANIFEST_BYTES_MAX: Final = 32 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTree:
-    """Manifests in the order in which they are found, the root first, each once."""
+    """The manifests by the digests that name them, in the order in which they are found, the root first."""
 
-    manifests: tuple[Manifest, ...]
+    root: Manifest
+    manifests: Mapping[Digest, Manifest]
     others: tuple[Descriptor, ...] = ()
     """What an index lists that is no manifest; it is taken as a blob."""
     missing: tuple[Descriptor, ...] = ()
     """Children of an index that the registry does not hold."""
 
     @property
-    def root(self) -> Manifest:
-        """What the reference stands for."""
-        return self.manifests[0]
-
-    @property
     def blobs(self) -> Iterator[Descriptor]:
         """All configs, then all layers; a blob that is named twice comes twice."""
-        yield from (manifest.config for manifest in self.manifests if manifest.config is not None)
-        yield from (layer for manifest in self.manifests for layer in manifest.layers)
+        yield from (manifest.config for manifest in self.manifests.values() if manifest.config is not None)
+        yield from (layer for manifest in self.manifests.values() for layer in manifest.layers)
         yield from self.others
 
 
@@ -70,7 +67,7 @@ async def read_tree(client: RegistryClient, repository: str, root: Manifest) -> 
         size_bytes += manifest.size
         waiting.extend(manifest.manifests)
         _check_size(repository, len(found) + len(waiting), size_bytes)
-    return ImageTree(manifests=tuple(found.values()), others=tuple(others), missing=tuple(missing))
+    return ImageTree(root=root, manifests=found, others=tuple(others), missing=tuple(missing))
 
 
 def _check_size(repository: str, manifests: int, size_bytes: int) -> None:

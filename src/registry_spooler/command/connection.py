@@ -1,0 +1,58 @@
+"""Commands that talk to a registry: their options, and the client that these make."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+
+import click
+
+from registry_spooler.command.caller import Caller
+from registry_spooler.options import RegistrySettings, option, registry_options
+
+if TYPE_CHECKING:
+    from registry_spooler.registry import RegistryClient
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+PREFIXES: Final = ("REGISTRY_CLIENT", "REGISTRY_SPOOLER")
+"""In a pod the spooler's own settings do for both programs."""
+
+setting = functools.partial(option, PREFIXES)
+"""An option that may be an environment variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection(Caller):
+    """A caller, and the registry that the command is about."""
+
+    settings: RegistrySettings
+    pushes: bool = False
+
+    def with_client(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
+        """Run asynchronous work with an open client."""
+
+        async def connected_work() -> T:
+            async with self.settings.client(pushes=self.pushes) as client:
+                return await work(client)
+
+        return self.run(connected_work)
+
+
+def connected(*, pushes: bool = False) -> Callable[[Callable[Concatenate[Connection, P], T]], Callable[..., T]]:
+    """Give a command a registry, and the options that say which. `pushes`: it writes there."""
+
+    def decorate(command: Callable[Concatenate[Connection, P], T]) -> Callable[..., T]:
+        @registry_options(*PREFIXES)
+        @functools.wraps(command)
+        def wrapper(*args: Any, **kwargs: Any) -> T:
+            caller = click.get_current_context().find_object(Caller) or Caller()
+            settings = RegistrySettings.take(kwargs)
+            return command(Connection(far_end=caller.far_end, settings=settings, pushes=pushes), *args, **kwargs)
+
+        return wrapper
+
+    return decorate
