@@ -39,3 +39,21 @@ class ImageResult:
             "blobs": {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted},
             "uploaded_bytes": self.uploaded_bytes,
         }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ImageResult:
+        """Read what `to_json` gave, whatever else stands beside it; ValueError or KeyError when it is not that."""
+        blobs = document.get("blobs") or {}
+        digest = document.get("digest")
+        return cls(
+            reference=Reference.parse(str(document["reference"])),
+            digest=Digest.parse(str(digest)) if digest else None,
+            media_type=str(document.get("media_type") or ""),
+            size_bytes=int(document.get("size_bytes") or 0),
+            platforms=tuple(document.get("platforms") or ()),
+            missing=tuple(document.get("missing") or ()),
+            blobs_uploaded=int(blobs.get("uploaded") or 0),
+            blobs_existing=int(blobs.get("existing") or 0),
+            blobs_mounted=int(blobs.get("mounted") or 0),
+            uploaded_bytes=int(document.get("uploaded_bytes") or 0),
+        )

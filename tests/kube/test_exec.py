@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import anyio
@@ -31,7 +31,7 @@ class Collected:
         (self.stdout if output.channel is Channel.STDOUT else self.stderr).extend(output.data)
 
 
-async def pieces(*content: bytes) -> AsyncIterator[bytes]:
+async def pieces(*content: bytes) -> AsyncGenerator[bytes]:
     for piece in content:
         yield piece
 
@@ -89,7 +89,7 @@ async def test_a_program_that_is_not_there(cluster: Cluster, container: Containe
 
 
 async def test_the_command_may_end_before_its_input(cluster: Cluster, container: Container) -> None:
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes]:
         while True:
             yield bytes(1 << 16)
 
@@ -104,7 +104,7 @@ async def test_leaving_ends_the_command(cluster: Cluster, container: Container, 
 
 
 async def test_cancelling_ends_the_command(cluster: Cluster, container: Container, api: ApiServer) -> None:
-    async def endless() -> AsyncIterator[bytes]:
+    async def endless() -> AsyncGenerator[bytes]:
         while True:
             yield bytes(1 << 16)
 
@@ -205,7 +205,7 @@ async def test_an_expired_login(cluster: Cluster, container: Container, api: Api
 async def test_a_large_stream_arrives_whole(cluster: Cluster, container: Container) -> None:
     piece = os.urandom(1 << 20)
 
-    async def many() -> AsyncIterator[bytes]:
+    async def many() -> AsyncGenerator[bytes]:
         for _ in range(64):
             yield piece
 

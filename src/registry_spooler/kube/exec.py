@@ -14,8 +14,8 @@ command to notice, and `registry-client --remote` does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -26,6 +26,7 @@ from registry_spooler.kube.cluster import Cluster
 from registry_spooler.kube.errors import ExecCut, ExecNotStarted
 from registry_spooler.kube.frames import V5, Channel, Exited, FrameError, FrameReader, Output, close_frame, stdin_frames
 from registry_spooler.kube.pods import Container
+from registry_spooler.tasks import task_group
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -132,7 +133,7 @@ async def run(
     execution: Execution,
     on_output: OnOutput,
     *,
-    stdin: AsyncIterable[Buffer] | None = None,
+    stdin: AsyncGenerator[Buffer] | None = None,
     silence_seconds: float = SILENCE_SECONDS,
 ) -> int:
     """Send `stdin`, if there is any, and hand out what is written, until the command ends; its exit code.
@@ -141,26 +142,13 @@ async def run(
     go. With it, it is closed at the end of the bytes where the channel can. What `on_output` or `stdin` raise
     ends the connection and is raised here.
     """
-    with one_failure():
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_keep_alive, execution)
-            if stdin is not None:
-                tasks.start_soon(_send_all, execution, stdin)
-            code = await _receive_all(execution, on_output, silence_seconds)
-            tasks.cancel_scope.cancel()
+    async with task_group() as tasks:
+        tasks.start_soon(_keep_alive, execution)
+        if stdin is not None:
+            tasks.start_soon(_send_all, execution, stdin)
+        code = await _receive_all(execution, on_output, silence_seconds)
+        tasks.cancel_scope.cancel()
     return code
-
-
-@contextmanager
-def one_failure() -> Generator[None]:
-    """Raise the first failure of a task group as it is: the others are its consequences."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        failure: BaseException = group
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        raise failure from failure.__cause__
 
 
 async def _receive_all(execution: Execution, on_output: OnOutput, silence_seconds: float) -> int:
@@ -175,10 +163,11 @@ async def _receive_all(execution: Execution, on_output: OnOutput, silence_second
         await on_output(event)
 
 
-async def _send_all(execution: Execution, stdin: AsyncIterable[Buffer]) -> None:
+async def _send_all(execution: Execution, stdin: AsyncGenerator[Buffer]) -> None:
     try:
-        async for piece in stdin:
-            await execution.send(piece)
+        async with aclosing(stdin):
+            async for piece in stdin:
+                await execution.send(piece)
         if execution.closes_stdin:
             await execution.close_stdin()
     except ExecCut:

@@ -1,0 +1,124 @@
+"""Putting a file into the spool directory from afar: `NAME~` piece by piece, then compared, then renamed.
+
+What arrived before a cut stays. The next attempt asks how much that is and for its checksum, compares it with the
+file's own first bytes, and goes on behind them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from registry_spooler.blob import PIECE_BYTES
+from registry_spooler.digest import Digest
+from registry_spooler.errors import SourceChanged
+from registry_spooler.kube.errors import RemoteError
+from registry_spooler.kube.redial import Redial
+from registry_spooler.kube.remote import Input, Remote
+from registry_spooler.threads import in_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+OnSent = Callable[[int, int], None]
+"""Told how many bytes have arrived or been sent, and of how many."""
+
+_MISMATCH: Final = "ChecksumMismatch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A file that the spooler has been given. `since` is the pod's time just before (RFC 3339), for `wait`."""
+
+    name: str
+    size: int
+    digest: Digest
+    since: str
+
+
+async def publish(
+    remote: Remote, path: Path, name: str, *, redial: Redial, on_sent: OnSent = lambda *_: None
+) -> Published:
+    """Write the file into the spool directory as `name`.
+
+    RemoteError when the name or the directory does not take it, SourceChanged when the file changes meanwhile.
+    """
+    file = await in_thread(path.open, "rb")
+    try:
+        publication = _Publication(remote, file, name, os.fstat(file.fileno()).st_size, on_sent)
+        return await redial.run(publication.attempt, progress=lambda: remote.sent)
+    finally:
+        await in_thread(file.close)
+
+
+class _Publication:
+    def __init__(self, remote: Remote, file: BinaryIO, name: str, size: int, on_sent: OnSent) -> None:
+        self._remote = remote
+        self._file = file
+        self._name = name
+        self._size = size
+        self._on_sent = on_sent
+        self._finishing: Published | None = None
+        self._from_start = False
+
+    async def attempt(self) -> Published:
+        """Send what has not arrived, and hand the file over; may be called again after a cut."""
+        arrived = await self._deposit("--probe")
+        if arrived["size"] is None and self._finishing is not None:
+            return self._finishing  # renamed before the connection broke: nobody else takes `NAME~` away
+        offset, checksum = await in_thread(self._compare, arrived)
+        while True:
+            sent = await self._deposit(
+                "--offset", str(offset), stdin=Input(self._size - offset, self._pieces(offset, checksum))
+            )
+            digest = Digest("sha256", checksum.hexdigest())
+            self._finishing = Published(name=self._name, size=self._size, digest=digest, since=str(sent["now"]))
+            try:
+                await self._deposit("--finish", digest.hex, "--size", str(self._size))
+            except RemoteError as exc:
+                if exc.kind != _MISMATCH or offset == 0:
+                    raise
+                offset, checksum = 0, hashlib.sha256()  # what was there before was not ours after all
+                continue
+            return self._finishing
+
+    def _compare(self, arrived: dict[str, Any]) -> tuple[int, hashlib._Hash]:
+        """Where to go on, and the checksum up to there; from the start when what arrived is not this file's start."""
+        checksum = hashlib.sha256()
+        size = arrived["size"]
+        if not size or size > self._size:
+            return 0, checksum
+        self._file.seek(0)
+        left = size
+        while left and (piece := self._file.read(min(left, PIECE_BYTES))):
+            checksum.update(piece)
+            left -= len(piece)
+        if left or checksum.hexdigest() != arrived["sha256"]:
+            return 0, hashlib.sha256()
+        return size, checksum
+
+    async def _pieces(self, offset: int, checksum: hashlib._Hash) -> AsyncGenerator[Buffer]:
+        self._on_sent(offset, self._size)
+        await in_thread(self._file.seek, offset)
+        while offset < self._size:
+            piece = await in_thread(self._read, min(PIECE_BYTES, self._size - offset), checksum)
+            if not piece:
+                raise SourceChanged(self._name)
+            yield piece
+            offset += len(piece)
+            self._on_sent(offset, self._size)
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            raise SourceChanged(self._name)
+
+    def _read(self, size: int, checksum: hashlib._Hash) -> bytes:
+        piece = self._file.read(size)
+        checksum.update(piece)
+        return piece
+
+    async def _deposit(self, *arguments: str, stdin: Input | None = None) -> dict[str, Any]:
+        answer = await self._remote.call_json("deposit", *arguments, "--", self._name, stdin=stdin)
+        return dict(answer)

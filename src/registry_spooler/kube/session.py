@@ -1,0 +1,71 @@
+"""The pod that a client works with, and another one when that goes.
+
+Pods are replaced: by an update, a drained node, a crash. What is asked of a pod that is no more is asked again of
+the one that took its place; whoever asks starts over there, and finds out what has arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from registry_spooler.kube.cluster import Cluster
+from registry_spooler.kube.errors import KubeNotFound, NoPod
+from registry_spooler.kube.pods import Container, find_containers
+from registry_spooler.kube.rate import RateLimit
+from registry_spooler.kube.redial import Redial
+from registry_spooler.kube.remote import Remote
+
+T = TypeVar("T")
+
+REPLACEMENTS_MAX: Final = 3
+"""In the course of one piece of work."""
+
+
+class PodSession:
+    """One of the pods that a selector finds; `pod` wants a certain one. The constructor asks nothing."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        selector: str,
+        container: str,
+        *,
+        pod: str | None = None,
+        rate: RateLimit | None = None,
+        redial: Redial | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.redial = redial or Redial()
+        self._selector = selector
+        self._container = container
+        self._pod = pod
+        self._rate = rate
+        self._remote: Remote | None = None
+
+    async def containers(self) -> tuple[Container, ...]:
+        """All that the selector finds, in the order of the pods' names."""
+        return await find_containers(self.cluster, self._selector, self._container)
+
+    async def remote(self) -> Remote:
+        """`registry-client` in the pod that is worked with: chosen once, until `use` finds it gone."""
+        if self._remote is None:
+            found = await self.redial.run(self.containers)
+            wanted = [container for container in found if self._pod in (None, container.pod)]
+            if not wanted:
+                raise NoPod(f"{self._selector} (pod {self._pod})", self.cluster.namespace)
+            self._remote = Remote(self.cluster, wanted[0], rate=self._rate)
+        return self._remote
+
+    async def use(self, work: Callable[[Remote], Awaitable[T]]) -> T:
+        """Do `work` with the pod, and from its beginning with another when that one is no more."""
+        for _ in range(REPLACEMENTS_MAX):
+            try:
+                return await work(await self.remote())
+            except KubeNotFound:
+                self._remote = None
+        return await work(await self.remote())
+
+    async def ask(self, work: Callable[[Remote], Awaitable[T]]) -> T:
+        """As `use`, and again after a cut: for what can be asked twice."""
+        return await self.use(lambda remote: self.redial.run(lambda: work(remote)))
