@@ -43,9 +43,9 @@ class Digest:
         return cls(algorithm, hexadecimal)
 
     @classmethod
-    def of(cls, content: Buffer) -> Digest:
-        """The sha256 digest of bytes that are at hand."""
-        return cls("sha256", hashlib.sha256(content).hexdigest())
+    def of(cls, content: Buffer, algorithm: str = "sha256") -> Digest:
+        """The digest of bytes that are at hand."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
 
 EMPTY_JSON: Final = b"{}"

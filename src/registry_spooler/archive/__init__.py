@@ -12,11 +12,12 @@ takes it into threads.
 from __future__ import annotations
 
 from registry_spooler.archive.compression import Compression, sniff
+from registry_spooler.archive.image import ArchiveImage, DockerImage, DockerLayer, Names, OciImage
 from registry_spooler.archive.indexed import IndexedArchive
-from registry_spooler.archive.layout import ArchiveImage, DockerImage, DockerLayer, OciImage
+from registry_spooler.archive.measure import Expectation
 from registry_spooler.archive.member import Kind, Member
 from registry_spooler.archive.opening import open_archive
-from registry_spooler.archive.reader import Expectation, MemberOpener, MemberReader, file_blob
+from registry_spooler.archive.reader import MemberOpener, MemberReader, file_blob
 from registry_spooler.archive.selection import layer_compression, select_image
 from registry_spooler.archive.source import FileSource, PipeSource, Source
 from registry_spooler.archive.streamed import StreamedArchive
@@ -33,6 +34,7 @@ __all__ = [
     "Member",
     "MemberOpener",
     "MemberReader",
+    "Names",
     "OciImage",
     "PipeSource",
     "Source",

@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from registry_spooler.archive.compression import Compression
-from registry_spooler.archive.layout import ArchiveImage
-from registry_spooler.archive.member import Member
-from registry_spooler.archive.reader import Expectation, MemberOpener
+from registry_spooler.archive.contents import Contents
+from registry_spooler.archive.image import ArchiveImage
+from registry_spooler.archive.layout import find_images
+from registry_spooler.archive.limits import ZERO_TAIL_MAX_BYTES
+from registry_spooler.archive.measure import Expectation
+from registry_spooler.archive.member import Kind, Member, shown
+from registry_spooler.archive.reader import MemberOpener, range_blob
+from registry_spooler.archive.source import FileSource
+from registry_spooler.archive.tape import FileTape
+from registry_spooler.archive.tar import TarReader
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
+from registry_spooler.threads import in_thread
+
+_HEAD_BYTES: Final = 512
+_MEMBERS_PER_STEP: Final = 4096
+"""How many headers are read before a cancellation gets its chance: some 50 ms."""
 
 
 class IndexedArchive:
-    """A plain tar in a regular file. All members are known from the start."""
+    """A plain tar in a regular file. All members are known from the start; any task may read any of them."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self._reader = TarReader(FileTape(source), tail_max_bytes=ZERO_TAIL_MAX_BYTES)
+        self._contents = Contents(fetch=self._fetch)
+
+    async def index(self) -> None:
+        """Read all headers; called once, by who makes this."""
+        while not await in_thread(self._index_some):
+            pass
+
+    def _index_some(self) -> bool:
+        for _ in range(_MEMBERS_PER_STEP):
+            member = self._reader.next()
+            if member is None:
+                self._contents.complete = self._reader.ended
+                return True
+            self._contents.add(member, self._reader.archives)
+        return False
+
+    def _fetch(self, member: Member) -> bytes:
+        return self._source.read_at(member.offset, member.size)
 
     async def images(self) -> tuple[ArchiveImage, ...]:
         """What the archive holds; ArchiveError with a sentence for the user when it holds no image."""
-        raise NotImplementedError
+        return await in_thread(find_images, self._contents)
 
     async def content(self, digest: Digest) -> bytes | None:
         """A manifest's or a config's bytes (at most 4 MiB), checked; None when the archive lacks it."""
-        raise NotImplementedError
+        return await in_thread(self._contents.content, digest)
 
     def find(self, digest: Digest) -> Member | None:
         """The member that holds a blob, by its path; None when the archive lacks it."""
-        raise NotImplementedError
+        return self._contents.find(digest)
 
     def missing(self, what: str) -> ArchiveError:
         """The error for a member that is not there: `incomplete` when the tar has no end marker."""
-        raise NotImplementedError
+        return self._contents.missing(what)
 
-    async def head(self, member: Member, size: int = 512) -> bytes:
+    async def head(self, member: Member, size: int = _HEAD_BYTES) -> bytes:
         """The first bytes of a member, to `sniff`."""
-        raise NotImplementedError
+        return await in_thread(self._source.read_at, member.offset, min(size, member.size))
 
     def blob(
         self,
@@ -42,4 +78,14 @@ class IndexedArchive:
         inflate: bool = True,
     ) -> MemberOpener:
         """A member's bytes, as they are (NONE; rewindable) or compressed on the way."""
-        raise NotImplementedError
+        if member.kind is not Kind.FILE:
+            raise ArchiveError(f"it is a {member.kind.value}, not a file", where=shown(member.path))
+        return range_blob(
+            self._source,
+            member.offset,
+            member.size,
+            compression=compression,
+            expect=expect,
+            inflate=inflate,
+            name=shown(member.path),
+        )

@@ -1,46 +1,91 @@
-"""Which images an archive holds: OCI layouts, docker archives, and what is both."""
+"""Which images an archive holds: OCI layouts, docker archives, and what is both.
+
+An OCI layout wins over the manifest.json beside it, since its manifests can be pushed byte for byte. But docker 25.0
+wrote layouts whose manifests have their layers in a random order, and left images without a name out of
+the index (https://github.com/moby/moby/pull/47161): what the two do not agree on is taken from manifest.json.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-from registry_spooler.archive.member import Member
+from registry_spooler.archive import strangers
+from registry_spooler.archive.contents import Contents
+from registry_spooler.archive.docker import is_docker_index, read_docker
+from registry_spooler.archive.image import ArchiveImage, DockerImage, OciImage
+from registry_spooler.archive.member import blob_digest
+from registry_spooler.archive.oci import manifests_of, read_layout
 from registry_spooler.digest import Digest
-from registry_spooler.manifest import Descriptor
-from registry_spooler.reference import ImageName
+from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OciImage:
-    """An image of an OCI layout: `root` is a manifest or an index, to be pushed byte for byte."""
-
-    root: Descriptor
-    names: tuple[ImageName, ...] = ()
-    tags: tuple[str, ...] = ()
-    """Names that are a tag alone, of whatever repository."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DockerLayer:
-    """A layer of a docker archive.
-
-    `member` is None when the archive does not hold it. `source` is what `LayerSources` says of it.
-    """
-
-    path: str
-    diff_id: Digest
-    member: Member | None
-    source: Descriptor | None = None
+def find_images(contents: Contents) -> tuple[ArchiveImage, ...]:
+    """All images of an archive; ArchiveError, in a sentence for the user, when it holds none."""
+    has_oci, has_docker = _has_layout(contents), contents.resolve("manifest.json") is not None
+    if has_oci and has_docker and is_docker_index(contents.document("manifest.json")):
+        return _merge(_cross_check(contents, read_layout(contents)))
+    if has_oci:
+        return _merge(read_layout(contents))
+    if has_docker:
+        return _merge(read_docker(contents))
+    if contents.is_empty:
+        raise ArchiveTruncated("it is a tar archive without a file in it")
+    raise contents.lacking(strangers.describe_contents(contents))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DockerImage:
-    """An image of a docker archive: its config's bytes and its layers, lowest first."""
+def _has_layout(contents: Contents) -> bool:
+    """Is it an OCI layout? With its marker, or (apko, and by hand) with an index whose manifests are all here."""
+    if contents.resolve("oci-layout") is not None:
+        return True
+    if contents.resolve("index.json") is None:
+        return False
+    if contents.resolve("manifest.json") is None:
+        return True
+    try:
+        return all(contents.find(entry.root.digest) is not None for entry in read_layout(contents))
+    except ArchiveError:
+        return False
 
-    config: bytes
-    layers: tuple[DockerLayer, ...]
-    names: tuple[ImageName, ...] = ()
-    tags: tuple[str, ...] = ()
+
+def _merge(images: Sequence[ArchiveImage]) -> tuple[ArchiveImage, ...]:
+    merged: dict[object, ArchiveImage] = {}
+    for image in images:
+        earlier = merged.get(image.identity)
+        merged[image.identity] = replace(image, called=earlier.called | image.called) if earlier else image
+    return tuple(merged.values())
 
 
-ArchiveImage = OciImage | DockerImage
+def _cross_check(contents: Contents, layout: Sequence[OciImage]) -> Sequence[ArchiveImage]:
+    """The layout's images, but for those that manifest.json knows better."""
+    images: list[ArchiveImage] = list(layout)
+    places = {config: at for at, image in enumerate(layout) for config in _configs(contents, image)}
+    for image in _docker_images(contents):
+        place = places.get(image.config_descriptor.digest)
+        if place is None:
+            if not any(set(image.names) & set(other.names) for other in images):
+                images.append(image)
+        elif _contradicts(contents, layout[place], image):
+            images[place] = replace(image, called=layout[place].called | image.called)
+    return images
+
+
+def _docker_images(contents: Contents) -> tuple[DockerImage, ...]:
+    try:
+        return read_docker(contents)
+    except ArchiveError:
+        return ()  # it speaks of what was left out on purpose; the layout, which is pushed, is checked by itself
+
+
+def _configs(contents: Contents, image: OciImage) -> set[Digest]:
+    return {manifest.config.digest for manifest in manifests_of(contents, image.root) if manifest.config is not None}
+
+
+def _contradicts(contents: Contents, image: OciImage, docker: DockerImage) -> bool:
+    """Does a single manifest list other layers than manifest.json, where both go by digest?"""
+    expected = [blob_digest(layer.path) for layer in docker.layers]
+    if image.root.is_index or None in expected:
+        return False
+    return any(
+        [layer.digest for layer in manifest.layers] != expected for manifest in manifests_of(contents, image.root)
+    )

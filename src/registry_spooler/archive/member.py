@@ -1,11 +1,20 @@
-"""Members: what a tar archive holds, by name, and how their names are to be read."""
+"""Members: what a tar archive holds, by name, and how their names are read.
+
+Nothing is ever extracted, so a name cannot do harm; it is only compared, in its normalised form.
+"""
 
 from __future__ import annotations
 
 import enum
+import posixpath
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from registry_spooler.digest import Digest
+
+_SHOWN_MAX: Final = 200
+_BLOB_PATH: Final = re.compile(r"(?:^|/)blobs/([^/]+)/([^/]+)$")
 
 
 class Kind(enum.Enum):
@@ -33,4 +42,32 @@ class Member:
     @property
     def blob_digest(self) -> Digest | None:
         """The digest that the path promises: `blobs/<algorithm>/<hex>`, in whatever folder."""
-        raise NotImplementedError
+        return blob_digest(self.path)
+
+
+def blob_digest(path: str) -> Digest | None:
+    """The digest in a path of an OCI layout, `blobs/<algorithm>/<hex>`; None for any other path."""
+    match = _BLOB_PATH.search(path)
+    try:
+        return Digest(match[1], match[2]) if match else None
+    except ValueError:
+        return None
+
+
+def normalise(path: str) -> str:
+    """`./a//b/` and `/a/b` are `a/b`. A path that leaves the archive keeps its leading `..`."""
+    if "." not in path and "//" not in path:
+        return path.strip("/")
+    normal = posixpath.normpath("./" + path.lstrip("/")) if path else ""
+    return "" if normal == "." else normal
+
+
+def escapes(path: str) -> bool:
+    """Does a normalised path leave the archive?"""
+    return path == ".." or path.startswith("../")
+
+
+def shown(path: str) -> str:
+    """A path for an error's sentence: of bounded length, on one line."""
+    text = path if path.isprintable() else repr(path)
+    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"

@@ -1,27 +1,75 @@
-"""Where an archive's bytes come from: a regular file, or a pipe that is read once."""
+"""Where an archive's bytes come from: a regular file, or a pipe that is read once.
+
+Plain blocking code, called in threads. A `Feed` is one reading of a source from its first byte; whoever opened it
+can `stop` it from another thread, and a read that waits then ends at once.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+import os
+import select
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
+
+from registry_spooler.errors import SourceChanged, SourceUnreadable, SpoolerError
+from registry_spooler.threads import in_thread
+
+_FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class FileSource:
-    """A regular file, read by position through a descriptor that stays the caller's. `size` is in bytes."""
+    """A regular file, read by position through a descriptor that stays the caller's.
+
+    `size` (bytes) is the file's when this is made. What is appended later is not read, and a file that
+    has become shorter raises SourceChanged. Any thread may read.
+    """
 
     def __init__(self, fd: int, *, name: str) -> None:
         self.fd = fd
         self.name = name
-        self.size = 0
+        self.size = os.fstat(fd).st_size
+        self._seeking = threading.Lock()
 
     @classmethod
-    def open(cls, path: Path) -> AbstractAsyncContextManager[FileSource]:
-        """Open a file for the time of an `async with`."""
-        raise NotImplementedError
+    @asynccontextmanager
+    async def open(cls, path: Path) -> AsyncIterator[FileSource]:
+        """Open a file for the time of an `async with`; OSError when that fails."""
+        fd = await in_thread(os.open, path, _FLAGS)
+        try:
+            yield cls(fd, name=path.name)
+        finally:
+            os.close(fd)
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """`count` bytes from `position`; fewer only at the end of the file."""
+        count = min(count, self.size - position)
+        if count <= 0:
+            return b""
+        content = self._pread(position, count)
+        while len(content) < count:  # Linux gives at most 2 GiB at once, network file systems less
+            more = self._pread(position + len(content), count - len(content))
+            if not more:
+                raise SourceChanged(self.name)
+            content += more
+        return content
+
+    def _pread(self, position: int, count: int) -> bytes:
+        try:
+            if sys.platform != "win32":
+                return os.pread(self.fd, count, position)
+            with self._seeking:
+                os.lseek(self.fd, position, os.SEEK_SET)
+                return os.read(self.fd, count)
+        except OSError as exc:
+            raise SourceUnreadable(self.name, exc.strerror or str(exc)) from exc
 
 
 class PipeSource:
-    """A pipe (standard input), read once, front to back; a cancellation ends a read that waits."""
+    """A pipe (standard input), read once, front to back. The descriptor stays the caller's."""
 
     def __init__(self, fd: int, *, name: str) -> None:
         self.fd = fd
@@ -29,3 +77,78 @@ class PipeSource:
 
 
 Source = FileSource | PipeSource
+
+
+class Stopped(SpoolerError):
+    """The reading was stopped by its owner; nobody else ever sees this."""
+
+
+class FileFeed:
+    """A file, front to back."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self._stopped = False
+        self.position = 0
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, at most `count`; none at the end."""
+        if self._stopped:
+            raise Stopped
+        content = self._source.read_at(self.position, count)
+        self.position += len(content)
+        return content
+
+    def stop(self) -> None:
+        """Let the next read raise Stopped."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class PipeFeed:
+    """A pipe, front to back. Its reads wait for the pipe or for `stop`, whatever comes first."""
+
+    def __init__(self, source: PipeSource) -> None:
+        self._source = source
+        self._stopped = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        self.position = 0
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, at most `count`; none at the end."""
+        while True:
+            self._wait()
+            if self._stopped.is_set():
+                raise Stopped
+            try:
+                content = os.read(self._source.fd, count)
+            except BlockingIOError:
+                continue  # somebody else shares the pipe (ssh does) and made it non-blocking
+            except OSError as exc:
+                raise SourceUnreadable(self._source.name, exc.strerror or str(exc)) from exc
+            self.position += len(content)
+            return content
+
+    def _wait(self) -> None:
+        if sys.platform == "win32":
+            return  # its pipes cannot be waited for: there a read ends when the other side closes
+        poll = select.poll()
+        poll.register(self._source.fd, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        poll.poll()
+
+    def stop(self) -> None:
+        """Let the read that waits, and every later one, raise Stopped."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            os.write(self._wake_write, b"\0")
+
+    def close(self) -> None:
+        """Give back the descriptors, after the last read."""
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+
+Feed = FileFeed | PipeFeed

@@ -1,0 +1,183 @@
+"""The contents of an archive: every member by its path, and the documents among them.
+
+Both ways of reading fill it: an indexed archive at once, and fetches documents when they are asked for; a streamed
+one as members come by, and keeps the documents. What the images are is worked out from it alone.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from registry_spooler.archive.limits import (
+    KEPT_INDEX_MAX_BYTES,
+    KEPT_MEMBER_MAX_BYTES,
+    KEPT_TOTAL_MAX_BYTES,
+    LINK_HOPS_MAX,
+    MEMBERS_MAX,
+)
+from registry_spooler.archive.member import Kind, Member, escapes, normalise, shown
+from registry_spooler.digest import Digest
+from registry_spooler.errors import ArchiveError, ArchiveTruncated
+
+INDEXES: Final = frozenset({"manifest.json", "index.json"})
+"""The documents that say what the images are."""
+
+_FACE: Final = INDEXES | {"oci-layout", "repositories"}
+"""What lies in an image archive's own folder."""
+
+
+class Contents:
+    """What an archive holds, but for directories. `complete`: has its end been marked?"""
+
+    def __init__(self, fetch: Callable[[Member], bytes] | None = None) -> None:
+        self._members: dict[str, Member] = {}
+        self._fetch = fetch
+        self._kept: dict[str, bytes] = {}
+        self._kept_bytes = 0
+        self._made: dict[Digest, bytes] = {}
+        self._count = 0
+        self._volumes: dict[str, int] = {}
+        self._root: str | None = None
+        self.complete = False
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there no file in it at all?"""
+        return not self._members
+
+    def add(self, member: Member, volume: int = 1) -> None:
+        """Take note of a member; of two with one name the later counts, as it does for tar.
+
+        `volume` counts the tars of a concatenation: two of them with an index each are two archives.
+        """
+        self._count += 1
+        if self._count > MEMBERS_MAX:
+            raise ArchiveError(f"it has more than {MEMBERS_MAX:,} members, which no image archive has")
+        path, earlier = member.path, self._members.get(member.path)
+        if earlier and member.kind is Kind.HARDLINK and normalise(member.link) == path:
+            return  # tar was told to pack a file twice
+        if member.kind is Kind.DIRECTORY:
+            return
+        if posixpath.basename(path) in INDEXES and self._volumes.setdefault(path, volume) != volume:
+            raise ArchiveError(
+                "two archives are concatenated, and both have it; push each as a file of its own", where=shown(path)
+            )
+        self._forget(path)
+        self._members[path] = member
+        self._root = None
+
+    def keep(self, member: Member, content: bytes) -> None:
+        """Remember a document's bytes."""
+        self._kept[member.path] = content
+        self._kept_bytes += len(content)
+
+    def may_keep(self, member: Member) -> bool:
+        """Is a member within the limits of what is kept?"""
+        fits = self._kept_bytes + member.size <= KEPT_TOTAL_MAX_BYTES or posixpath.basename(member.path) in INDEXES
+        return member.kind is Kind.FILE and member.size <= _limit(member.path) and fits
+
+    def _forget(self, path: str) -> None:
+        if path in self._kept:
+            self._kept_bytes -= len(self._kept.pop(path))
+
+    @property
+    def root(self) -> str:
+        """The folder of the image, with a `/` at its end: mostly none, else the one that all files share."""
+        if self._root is None:
+            self._root = self._find_root()
+        return self._root
+
+    def _find_root(self) -> str:
+        if any(name in self._members for name in _FACE):
+            return ""
+        folders = {posixpath.dirname(member.path) for member in self if _counts(member)}
+        shared = posixpath.commonpath(folders) if folders and not any(map(escapes, folders)) else ""
+        return f"{shared}/" if shared and any(f"{shared}/{name}" in self._members for name in _FACE) else ""
+
+    def resolve(self, path: str) -> Member | None:
+        """The member that a path of the image means, links followed; None when it is not there."""
+        at = start = normalise(self.root + path)
+        for _ in range(LINK_HOPS_MAX):
+            if escapes(at):
+                raise ArchiveError("it leads out of the archive", where=shown(start))
+            member = self._members.get(at)
+            if member is None or member.kind not in (Kind.HARDLINK, Kind.SYMLINK):
+                return member
+            at = _target(member)
+        raise ArchiveError("its links lead in a circle", where=shown(start))
+
+    def find(self, digest: Digest) -> Member | None:
+        """The member that holds a blob, as layouts (`blobs/…`), crane and apko name them; None when there is none."""
+        names = [f"blobs/{digest.algorithm}/{digest.hex}", str(digest)]
+        names += [f"{digest.hex}{suffix}" for suffix in (".tar.gz", ".tar.zst", ".tar")]
+        return next((member for name in names if (member := self.resolve(name)) is not None), None)
+
+    def document(self, path: str) -> bytes:
+        """The bytes of a document by its path; ArchiveError when it is not there or not to be believed."""
+        member = self.resolve(path)
+        if member is None:
+            raise self.missing(shown(path))
+        if member.kind is not Kind.FILE:
+            raise ArchiveError(f"it is a {member.kind.value}, not a file", where=shown(path))
+        if member.size > _limit(path):
+            raise ArchiveError(f"it claims {member.size:,} bytes, too many for such a document", where=shown(path))
+        content = self._read(member)
+        if content is None:
+            raise ArchiveError("it is no JSON document, or one too many to be kept", where=shown(path))
+        return content
+
+    def content(self, digest: Digest) -> bytes | None:
+        """The bytes of a manifest or a config by its digest, checked; None when they are not here."""
+        if digest in self._made:
+            return self._made[digest]
+        member = self.find(digest)
+        if member is None or member.kind is not Kind.FILE or member.size > KEPT_MEMBER_MAX_BYTES:
+            return None
+        content = self._read(member)
+        if content is not None and Digest.of(content, digest.algorithm) != digest:
+            raise ArchiveError("its content does not have the digest that it is named by", where=shown(member.path))
+        return content
+
+    def make(self, digest: Digest, content: bytes) -> None:
+        """Let `content` find bytes that no member is named by: an index.json that is itself an image's index."""
+        self._made[digest] = content
+
+    def _read(self, member: Member) -> bytes | None:
+        if member.path not in self._kept and self._fetch is not None:
+            if not self.may_keep(member):
+                raise ArchiveError(f"its documents add up to more than {KEPT_TOTAL_MAX_BYTES >> 20} MiB")
+            self.keep(member, self._fetch(member))
+        return self._kept.get(member.path)
+
+    def missing(self, what: str) -> ArchiveError:
+        """The error for something that is not there: incomplete, when the archive's end is not marked."""
+        return self.lacking(f"{what} is missing")
+
+    def lacking(self, sentence: str) -> ArchiveError:
+        """The error for an archive that lacks something: incomplete, when its end is not marked."""
+        if self.complete:
+            return ArchiveError(sentence)
+        return ArchiveTruncated(f"{sentence}; and it has no end marker, as if it were cut off")
+
+
+def _limit(path: str) -> int:
+    return KEPT_INDEX_MAX_BYTES if posixpath.basename(path) in INDEXES else KEPT_MEMBER_MAX_BYTES
+
+
+def _counts(member: Member) -> bool:
+    """Is it one of the archive's files? A Mac adds some of its own beside them."""
+    name = posixpath.basename(member.path)
+    return not name.startswith("._") and name != ".DS_Store"
+
+
+def _target(link: Member) -> str:
+    if link.kind is Kind.HARDLINK:
+        return normalise(link.link)
+    if link.link.startswith("/"):
+        raise ArchiveError("it is a link that leads out of the archive", where=shown(link.path))
+    return normalise(f"{posixpath.dirname(link.path)}/{link.link}")

@@ -1,0 +1,124 @@
+"""The images of an archive, as its own documents describe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from registry_spooler import mediatype
+from registry_spooler.archive.member import Member, blob_digest
+from registry_spooler.digest import Digest
+from registry_spooler.manifest import Descriptor, Platform, load_object
+from registry_spooler.reference import ImageName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """What an archive calls an image."""
+
+    names: tuple[ImageName, ...] = ()
+    tags: tuple[str, ...] = ()
+    """Names that are a tag alone, of whatever repository."""
+
+    def __or__(self, other: Names) -> Names:
+        return Names(
+            names=tuple(dict.fromkeys(self.names + other.names)), tags=tuple(dict.fromkeys(self.tags + other.tags))
+        )
+
+    def __str__(self) -> str:
+        return ", ".join([*map(str, self.names), *(f"(any):{tag}" for tag in self.tags)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OciImage:
+    """An image of an OCI layout: `root` is a manifest or an index, to be pushed byte for byte."""
+
+    root: Descriptor
+    called: Names = Names()
+
+    @property
+    def names(self) -> tuple[ImageName, ...]:
+        """The full names that the archive gives it."""
+        return self.called.names
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names that are a tag alone, of whatever repository."""
+        return self.called.tags
+
+    @property
+    def identity(self) -> object:
+        """Equal for two entries that are the same image."""
+        return self.root.digest
+
+    def __str__(self) -> str:
+        return str(self.called) or f"one without a name ({self.root.digest.algorithm}:{self.root.digest.short}…)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerLayer:
+    """A layer of a docker archive.
+
+    `member` is None when the archive does not hold it. `source` is what `LayerSources` says of it.
+    """
+
+    path: str
+    diff_id: Digest
+    member: Member | None
+    source: Descriptor | None = None
+
+    @property
+    def expected_digest(self) -> Digest | None:
+        """The digest of the layer as it would be stored, when the archive tells: for asking a registry that has it."""
+        name = self.path.rpartition("/")[2]
+        stem = name.removesuffix(".tar.gz").removesuffix(".tar.zst").removesuffix(".tgz")
+        try:
+            return blob_digest(self.path) or (Digest("sha256", stem) if stem != name else None)
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DockerImage:
+    """An image of a docker archive: its config's bytes, unchanged, and its layers, lowest first."""
+
+    config: bytes
+    layers: tuple[DockerLayer, ...]
+    called: Names = Names()
+
+    @property
+    def names(self) -> tuple[ImageName, ...]:
+        """The full names that the archive gives it."""
+        return self.called.names
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names that are a tag alone: docker archives have none."""
+        return self.called.tags
+
+    @property
+    def config_descriptor(self) -> Descriptor:
+        """What points to the config. Its digest is what docker calls the image ID."""
+        return Descriptor(media_type=mediatype.OCI_CONFIG, digest=Digest.of(self.config), size=len(self.config))
+
+    @property
+    def platform(self) -> Platform | None:
+        """What the config says the image is for."""
+        return Platform.read(self.config_document)
+
+    @property
+    def config_document(self) -> dict[str, Any]:
+        """The config, read."""
+        return load_object(self.config, where="the image's config")
+
+    @property
+    def identity(self) -> object:
+        """Equal for two entries that are the same image."""
+        return Digest.of(self.config), tuple(layer.diff_id for layer in self.layers)
+
+    def __str__(self) -> str:
+        digest = Digest.of(self.config)
+        return str(self.called) or f"one without a name (image ID {digest.algorithm}:{digest.short}…)"
+
+
+ArchiveImage = OciImage | DockerImage

@@ -1,0 +1,169 @@
+"""Decompression that is fed: any number of members or frames in, plain bytes out, so many at a time.
+
+One class for gzip, zstd, xz and bzip2, since their bindings share one interface. It reads the way the
+tools do: members may follow each other (pigz, `cat a.gz b.gz`, zstd:chunked's skippable frames) with zero bytes
+between them (tapes, xz padding).
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import sys
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from isal import igzip_lib
+
+from registry_spooler.archive.compression import MAGIC_BYTES, Compression, sniff
+from registry_spooler.archive.limits import WINDOW_MAX_BYTES
+from registry_spooler.errors import ArchiveError, ArchiveTruncated
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_SLICE_BYTES: Final = 128 << 10
+"""What a decompressor is given at once. It copies what it does not use, which is slow with many tiny members."""
+
+_LOOK_BYTES: Final = 4 << 10
+
+_ERRORS: Final[tuple[type[Exception], ...]] = (
+    cast("type[Exception]", igzip_lib.IsalError),  # its stubs call it an exception, not the class of one
+    zstd.ZstdError,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    ValueError,
+)
+
+_XZ_OVERHEAD_BYTES: Final = 4 << 20
+"""What liblzma takes besides the dictionary."""
+
+
+class TrailingGarbage(ArchiveError):
+    """Behind the last member is something that is no member."""
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: Buffer, max_length: int = ...) -> bytes: ...
+
+
+def _decompressor(compression: Compression) -> _Decompressor:
+    match compression:
+        case Compression.GZIP:
+            return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        case Compression.ZSTD:
+            window_log = WINDOW_MAX_BYTES.bit_length() - 1
+            return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
+        case Compression.XZ:
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES + _XZ_OVERHEAD_BYTES)
+        case Compression.BZIP2:
+            return bz2.BZ2Decompressor()
+        case _:
+            raise ValueError("nothing to decompress")
+
+
+class Inflater:
+    """Decompresses one stream. Errors name `name` and the byte of the compressed form."""
+
+    def __init__(self, compression: Compression, *, name: str = "") -> None:
+        self._compression = compression
+        self._name = name
+        self._decompressor: _Decompressor | None = _decompressor(compression)
+        self._data = memoryview(b"")
+        self._at = 0
+        self.consumed = 0
+        """How many compressed bytes have been used."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Must the next `inflate` bring data?"""
+        left = len(self._data) - self._at
+        if self._decompressor is None:
+            return left < MAGIC_BYTES
+        return not left and self._decompressor.needs_input
+
+    def inflate(self, data: Buffer, max_bytes: int) -> bytes:
+        """Go on, with more `data` if that is needed (else with none); empty when there is nothing yet."""
+        if data:
+            left = bytes(self._data[self._at :])  # nothing, or the first bytes of what may be a next member
+            self._data, self._at = memoryview(left + bytes(data) if left else data), 0
+        while True:
+            if self._decompressor is None and not self._begin_member():
+                return b""
+            output = self._step(max_bytes)
+            if output or self.needs_input:
+                return output
+
+    def finish(self) -> None:
+        """The input has ended; ArchiveTruncated when it should not have."""
+        rest = self._data[self._at :]
+        if self._decompressor is not None or (rest and sniff(rest) is self._compression):
+            raise ArchiveTruncated(f"the {self._compression.value} data is cut off", where=self._where())
+        if rest:
+            raise self._garbage()
+
+    def _begin_member(self) -> bool:
+        """Look behind a member: pass over zeros, start on the next, or see that more input is needed."""
+        # A slice at a time: with many tiny members, to look at all of the rest for each would be slow.
+        rest = bytes(self._data[self._at : self._at + _LOOK_BYTES])
+        while rest and not rest[0]:
+            self._use(len(rest) - len(rest.lstrip(b"\0")))
+            rest = bytes(self._data[self._at : self._at + _LOOK_BYTES])
+        if len(rest) < MAGIC_BYTES:
+            return False
+        if sniff(rest) is not self._compression:
+            raise self._garbage()
+        self._decompressor = _decompressor(self._compression)
+        return True
+
+    def _step(self, max_bytes: int) -> bytes:
+        decompressor = self._decompressor
+        assert decompressor is not None
+        chunk = self._data[self._at : self._at + _SLICE_BYTES] if decompressor.needs_input else b""
+        try:
+            output = decompressor.decompress(chunk, max_bytes)
+        except _ERRORS as exc:
+            raise self._corrupt(exc) from exc
+        self._use(len(chunk))
+        if decompressor.eof:
+            # It asks for more only when all it was given is used up: this is the end of the slice it got last.
+            self._use(-len(decompressor.unused_data))
+            self._decompressor = None
+        return output
+
+    def _use(self, count: int) -> None:
+        self._at += count
+        self.consumed += count
+
+    def _where(self) -> str:
+        return f"{self._name}, byte {self.consumed}" if self._name else f"byte {self.consumed}"
+
+    def _garbage(self) -> TrailingGarbage:
+        return TrailingGarbage(
+            f"behind the end of the {self._compression.value} data there is something else", where=self._where()
+        )
+
+    def _corrupt(self, exc: Exception) -> ArchiveError:
+        kind, said = self._compression.value, str(exc)
+        if "emory" in said:
+            return ArchiveError(
+                f"the {kind} data needs more than {WINDOW_MAX_BYTES >> 20} MiB of memory to decompress; compress it "
+                "again without --long or --ultra",
+                where=self._where(),
+            )
+        what = "its checksum is wrong" if "hecksum" in said or "CRC" in said else "it cannot be decompressed"
+        return ArchiveError(f"the {kind} data is corrupt: {what}", where=self._where())

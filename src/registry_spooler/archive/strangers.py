@@ -1,0 +1,72 @@
+"""What people drop that is no image archive, and what to tell them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from registry_spooler.archive.contents import Contents
+
+AS_FILE: Final = "to push the file as it is, give it a name without an archive suffix"
+
+_HEADS: Final = (
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "a zip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "lz4 data, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"LZIP", "lzip data, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"\x5d\x00\x00", "lzma data, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"\x1f\x9d", "data of compress, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"hsqs", "a squashfs image"),
+    (b"\x7fELF", "a program"),
+    (b"!<arch>\n", "an ar archive (a Debian package?)"),
+    (b"0707", "a cpio archive"),
+    (b"\xed\xab\xee\xdb", "an RPM package"),
+    (b"QFI\xfb", "a disk image"),
+)
+_ROOT_FOLDERS: Final = frozenset({"bin", "etc", "lib", "usr", "var", "sbin", "root"})
+_NAMES_LISTED: Final = 5
+
+
+def is_known(head: bytes) -> bool:
+    """Is it the beginning of something that we know not to be a tar?"""
+    return head.startswith(tuple(magic for magic, _ in _HEADS))
+
+
+def describe_head(head: bytes) -> str:
+    """What bytes are that begin neither a tar nor compressed data; a sentence."""
+    for magic, what in _HEADS:
+        if head.startswith(magic):
+            return f"it is no tar archive but {what}; {AS_FILE}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        return "it is no tar archive but a web page (did a download answer with an error?)"
+    if text.startswith((b"{", b"[")):
+        return f"it is no tar archive but looks like JSON; {AS_FILE}"
+    if text.startswith(b"#!"):
+        return f"it is no tar archive but a script; {AS_FILE}"
+    return f"it is no tar archive; {AS_FILE}"
+
+
+def describe_contents(contents: Contents) -> str:
+    """What a tar is that holds no image; a sentence."""
+    paths = [member.path for member in contents]
+    top = {path.partition("/")[0] for path in paths}
+    if any(path == "repositories" or path.endswith("/repositories") for path in paths):
+        return "it was written by a docker before 1.10 and has no manifest.json; load it into docker and save it again"
+    if any(path.count("/") == 1 and path.endswith("/Chart.yaml") for path in paths):
+        return f"it is a Helm chart, not an image archive; push it with `helm push`, or {AS_FILE}"
+    if len(top & _ROOT_FOLDERS) >= 3:
+        return (
+            "it is the tree of a root file system, not an image archive; make an image of it first (`docker import`, "
+            "`podman import`)"
+        )
+    if any(path.rpartition("/")[2] in ("oci-layout", "index.json", "manifest.json") for path in paths):
+        return (
+            "it has no index of images at its top, nor in the one folder that all its files share; pack the image's "
+            "folder alone"
+        )
+    if any("/.wh." in f"/{path}" for path in paths) or paths == ["layer.tar"]:
+        return "it is a single layer, not an image archive: manifest.json or index.json is missing"
+    listed = ", ".join(sorted(top)[:_NAMES_LISTED])[:200] + (", …" if len(top) > _NAMES_LISTED else "")
+    return f"it is a tar archive but not of an image: manifest.json or index.json is missing (it holds {listed}); {AS_FILE}"

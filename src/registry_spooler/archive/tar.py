@@ -1,0 +1,217 @@
+"""The tar reader: members in their order, from any tape.
+
+Flow of `next`: go to where the last member's data ends; read headers until one is a member (a PAX or GNU
+header in between changes the one that follows); leave the tape at the first byte of its data. It reads what
+people make by hand: tars without an end marker, tars concatenated to each other, garbage behind the end.
+
+https://www.gnu.org/software/tar/manual/html_node/Standard.html and
+https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from registry_spooler.archive import pax
+from registry_spooler.archive.header import (
+    BLOCK_BYTES,
+    ZERO_BLOCK,
+    Header,
+    NotAHeader,
+    has_checksum,
+    padded,
+    read_header,
+    sparse_map_continues,
+)
+from registry_spooler.archive.limits import HEADER_EXTENSION_MAX_BYTES, MEMBERS_MAX, PATH_MAX_BYTES
+from registry_spooler.archive.member import Kind, Member, normalise, shown
+from registry_spooler.archive.tape import Tape
+from registry_spooler.errors import ArchiveError, ArchiveTruncated
+
+_KINDS: Final = {
+    b"0": Kind.FILE,
+    b"\0": Kind.FILE,
+    b"7": Kind.FILE,
+    b"1": Kind.HARDLINK,
+    b"2": Kind.SYMLINK,
+    b"5": Kind.DIRECTORY,
+    b"D": Kind.DIRECTORY,
+    b"S": Kind.SPARSE,
+}
+_HEADER_ONLY: Final = frozenset(b"123456")
+"""Links, devices, directories and FIFOs have no data, whatever size their header claims."""
+
+_TAIL_BYTES: Final = 64 << 10
+
+
+@dataclass(slots=True)
+class _Overrides:
+    """What extension headers say of the member that follows them; None where they say nothing."""
+
+    name: bytes | None = None
+    link: bytes | None = None
+    size: int | None = None
+    sparse: bool = False
+
+
+@dataclass(slots=True)
+class TarReader:
+    """Reads one tape, once. `ended`: has an end marker been seen?"""
+
+    tape: Tape
+    tail_max_bytes: int | None = None
+    """How far behind an end marker another archive is looked for; None: to the end of the tape."""
+
+    ended: bool = False
+    archives: int = 1
+    """How many tars are concatenated, as far as read."""
+
+    _data_end: int = 0
+    _member_end: int = 0
+    _last: str = ""
+    _count: int = 0
+    _globals: _Overrides = field(default_factory=_Overrides)
+
+    def next(self) -> Member | None:
+        """The next member, with the tape at its data; None at the end."""
+        self._finish_member()
+        local = _Overrides()
+        while True:
+            header = self._next_header()
+            if header is None:
+                return None
+            self._count += 1
+            if self._count > 2 * MEMBERS_MAX:  # each member may have an extension header of its own
+                raise ArchiveError(f"it has more than {MEMBERS_MAX:,} members", where=self._where())
+            if header.type in (b"x", b"X", b"g", b"L", b"K"):
+                self._extend(header, local)
+            elif header.type not in (b"V", b"N"):
+                return self._member(header, local)
+            else:
+                self._pass(header.size)
+
+    def _finish_member(self) -> None:
+        """Go on behind the last member's data; its padding may be missing at the very end."""
+        tape = self.tape
+        if tape.position < self._data_end:
+            tape.skip(self._data_end - tape.position)
+        if tape.position < self._data_end:
+            missing = self._data_end - tape.position
+            raise ArchiveTruncated(f"the archive ends {missing:,} bytes before this member does", where=self._last)
+        tape.skip(self._member_end - tape.position)
+
+    def _next_header(self) -> Header | None:
+        block = self.tape.read(BLOCK_BYTES)
+        if block == ZERO_BLOCK:
+            self.ended = True
+            block = self._next_archive()
+        if not block or (self.ended and len(block) < BLOCK_BYTES):
+            return None
+        if len(block) < BLOCK_BYTES:
+            raise ArchiveTruncated("the archive ends within a header", where=self._where())
+        try:
+            return read_header(block)
+        except NotAHeader as exc:
+            if not self._last and not self._count:
+                raise ArchiveError(f"it is no tar archive: {exc}", where=self._where(BLOCK_BYTES)) from exc
+            raise ArchiveError(f"the archive is corrupt: {exc}", where=self._where(BLOCK_BYTES)) from exc
+
+    def _next_archive(self) -> bytes:
+        """Look behind an end marker: the first header of another tar, or nothing."""
+        begin, tape = self.tape.position, self.tape
+        while self.tail_max_bytes is None or tape.position - begin < self.tail_max_bytes:
+            zeros = tape.peek(_TAIL_BYTES)
+            if not zeros:
+                return b""
+            used = len(zeros) - len(zeros.lstrip(b"\0"))
+            tape.skip(used if used == len(zeros) else used // BLOCK_BYTES * BLOCK_BYTES)
+            if used == len(zeros):
+                continue
+            block = tape.peek(BLOCK_BYTES)
+            if len(block) < BLOCK_BYTES or not has_checksum(block):
+                return b""  # garbage, which every tar ignores here
+            tape.skip(BLOCK_BYTES)
+            self.ended = False
+            self.archives += 1
+            return block
+        return b""
+
+    def _member(self, header: Header, local: _Overrides) -> Member:
+        if header.type == b"M":
+            raise ArchiveError(
+                "it continues a member of another volume; a multi-volume tar is read whole or not at all"
+            )
+        while header.sparse_continues and sparse_map_continues(self._block()):
+            pass
+        extra = self._globals
+        name = header.name if (name := local.name or extra.name) is None else name
+        link = header.link if (link := local.link or extra.link) is None else link
+        size = header.size if (size := local.size if local.size is not None else extra.size) is None else size
+        if max(len(name), len(link)) > PATH_MAX_BYTES:
+            raise ArchiveError(f"a member's name is longer than {PATH_MAX_BYTES} bytes", where=self._where(BLOCK_BYTES))
+        kind = Kind.SPARSE if local.sparse or extra.sparse else _KINDS.get(header.type, Kind.OTHER)
+        if kind is Kind.FILE and name.endswith(b"/"):
+            kind = Kind.DIRECTORY  # as V7 tar wrote them
+        if header.type[0] in _HEADER_ONLY:
+            size = 0
+        path = normalise(_decode(name))
+        self._last = shown(path)
+        self._data_end = self.tape.position + size
+        self._member_end = self.tape.position + padded(size)
+        return Member(path, kind, size, self.tape.position, _decode(link))
+
+    def _extend(self, header: Header, local: _Overrides) -> None:
+        """Read an extension header: GNU's long names, or PAX records for the next member (x) or for all (g)."""
+        if header.size > HEADER_EXTENSION_MAX_BYTES:
+            raise ArchiveError(
+                f"an extended header claims {header.size:,} bytes; more than {HEADER_EXTENSION_MAX_BYTES:,} is refused",
+                where=self._where(BLOCK_BYTES),
+            )
+        content = self.tape.read(header.size)
+        if len(content) < header.size:
+            raise ArchiveTruncated("the archive ends within an extended header", where=self._where())
+        self.tape.skip(padded(header.size) - header.size)
+        if header.type == b"L":
+            local.name = content.partition(b"\0")[0]
+        elif header.type == b"K":
+            local.link = content.partition(b"\0")[0]
+        else:
+            self._apply_pax(content, self._globals if header.type == b"g" else local)
+
+    def _apply_pax(self, content: bytes, overrides: _Overrides) -> None:
+        real_name = None
+        try:
+            for key, value in pax.read_records(content):
+                if key == "path":
+                    overrides.name = value or None
+                elif key == "linkpath":
+                    overrides.link = value or None
+                elif key == "size":
+                    overrides.size = pax.read_number(value) if value else None
+                elif key.startswith("GNU.sparse."):
+                    overrides.sparse = True
+                    real_name = value if key == "GNU.sparse.name" else real_name
+        except ValueError as exc:
+            raise ArchiveError(f"an extended header is corrupt: {exc}", where=self._where()) from exc
+        overrides.name = real_name or overrides.name
+
+    def _pass(self, size: int) -> None:
+        """Go over the data of a header that is no member: a volume's label, an old list of names."""
+        if self.tape.skip(padded(size)) < size:
+            raise ArchiveTruncated("the archive ends within a header's data", where=self._where())
+
+    def _block(self) -> bytes:
+        block = self.tape.read(BLOCK_BYTES)
+        if len(block) < BLOCK_BYTES:
+            raise ArchiveTruncated("the archive ends within a header", where=self._where())
+        return block
+
+    def _where(self, back: int = 0) -> str:
+        behind = f", behind {self._last}" if self._last else ""
+        return f"byte {self.tape.position - back}{behind}"
+
+
+def _decode(name: bytes) -> str:
+    # Names that are not UTF-8 stay tellable apart, and printable.
+    return name.decode("utf-8", "backslashreplace")
