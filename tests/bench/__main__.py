@@ -148,7 +148,8 @@ def _publish(table: Table, figures: Figures, output: Path, *, machine: str, titl
     if before := last_like(machine, kind):
         changes = compare(before, now) or ["nothing has changed notably"]
         click.echo(f"Since {before['commit']} of {before['time']}:\n  " + "\n  ".join(changes))
-    remember(now)
+    if now["figures"]:
+        remember(now)
     output.mkdir(parents=True, exist_ok=True)
     stem = output / f"{'grow' if grow else 'bench'}-{time.strftime('%Y%m%d-%H%M%S')}"
     stem.with_suffix(".json").write_text(
