@@ -43,4 +43,7 @@ def archive_bytes(entries: Iterable[Entry]) -> int:
 
 def once(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     """Each path once, where it comes first: layers that an image names twice are written once."""
-    return tuple({entry.path: entry for entry in reversed(tuple(entries))}.values())[::-1]
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        found.setdefault(entry.path, entry)
+    return tuple(found.values())
