@@ -114,6 +114,8 @@ class PipeFeed:
         self._source = source
         self._stopped = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
+        if sys.platform != "win32":
+            os.set_blocking(self._wake_write, False)  # `stop` is called on the event loop
         self.position = 0
 
     def read(self, count: int) -> bytes:

@@ -69,4 +69,7 @@ def describe_contents(contents: Contents) -> str:
     if any("/.wh." in f"/{path}" for path in paths) or paths == ["layer.tar"]:
         return "it is a single layer, not an image archive: manifest.json or index.json is missing"
     listed = ", ".join(sorted(top)[:_NAMES_LISTED])[:200] + (", …" if len(top) > _NAMES_LISTED else "")
-    return f"it is a tar archive but not of an image: manifest.json or index.json is missing (it holds {listed}); {AS_FILE}"
+    return (
+        f"it is a tar archive, but not of an image: manifest.json or index.json is missing (it holds {listed}); "
+        f"{AS_FILE}"
+    )
