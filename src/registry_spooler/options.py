@@ -15,16 +15,28 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from registry_spooler.registry import RegistryClient, UploadForm, UploadOptions
+from registry_spooler.arguments import hide_arguments
+from registry_spooler.errors import InvalidReference
+from registry_spooler.registry import (
+    CredentialSettings,
+    CredentialSource,
+    RegistryAddress,
+    RegistryClient,
+    RetryPolicy,
+    UploadForm,
+    UploadOptions,
+)
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _SIZE: Final = re.compile(r"(\d+)\s*([kmg]?)(i?)b?", re.IGNORECASE)
+CHUNK_LEAST_BYTES: Final = 64 << 10
+CHUNK_MOST_BYTES: Final = 1 << 30
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
 class ByteSize(click.ParamType[int]):
-    """A number of bytes: `16777216`, `16MiB`, `16M` (binary) or `16MB` (decimal)."""
+    """The size of a chunk in bytes: `16777216`, `16MiB`, `16M` (binary) or `16MB` (decimal)."""
 
     name = "size"
 
@@ -38,7 +50,10 @@ class ByteSize(click.ParamType[int]):
         unit = match[2].lower()
         is_decimal = bool(unit) and not match[3] and str(value).strip()[-1:].lower() == "b"
         base = 1000 if is_decimal else 1024
-        return int(match[1]) * int(base ** _POWERS[unit])
+        size = int(match[1]) * int(base ** _POWERS[unit])
+        if not CHUNK_LEAST_BYTES <= size <= CHUNK_MOST_BYTES:
+            raise click.BadParameter(f"{value!r} is not between 64KiB and 1GiB", ctx, param)
+        return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +69,60 @@ class RegistrySettings:
     token_file: Path | None = None
     docker_config: Path | None = None
     chunk_size_bytes: int | None = None
+    """None: what suits the registry's host; 16 MiB when nothing is known about it."""
     upload_form: UploadForm = UploadForm.AUTO
+    tries: int = 5
+    """Of one request, within seconds; whoever has more patience begins where this ends."""
+    allow_private_targets: bool = False
+    """May a registry with a public name send us to private addresses (token server, storage)?"""
 
     def client(self, *, pushes: bool = True) -> RegistryClient:
         """A client of that registry, not yet opened; InvalidReference when the address is none."""
-        upload = UploadOptions(form=self.upload_form, chunk_size_bytes=self.chunk_size_bytes)
-        return RegistryClient(self.registry, certificate=self.certificate, pushes=pushes, upload_options=upload)
+        return RegistryClient(
+            self.registry,
+            certificate=self.certificate,
+            credentials=CredentialSource(self._credentials),
+            pushes=pushes,
+            upload_options=UploadOptions(form=self.upload_form, chunk_size_bytes=self.chunk_size_bytes),
+            retry=RetryPolicy(tries=self.tries),
+            allow_private_targets=self.allow_private_targets,
+        )
+
+    @property
+    def _credentials(self) -> CredentialSettings:
+        return CredentialSettings(
+            username=self.username or "",
+            password=self.password or "",
+            password_file=self.password_file,
+            token=self.token or "",
+            token_file=self.token_file,
+            docker_config=self.docker_config,
+        )
 
     @classmethod
     def take(cls, values: dict[str, Any]) -> RegistrySettings:
-        """Take these settings out of a command's keyword arguments, and leave the rest."""
+        """Take these settings out of a command's keyword arguments, and leave the rest.
+
+        Secrets that were given as arguments are wiped from the process title. A usage error says which settings do
+        not go together.
+        """
         names = cls.__dataclass_fields__
         taken = {name: values.pop(name) for name in tuple(values) if name in names}
-        return cls(**{**taken, "upload_form": UploadForm(taken["upload_form"])})
+        settings = cls(**{**taken, "upload_form": UploadForm(taken["upload_form"])})
+        hide_arguments(secret for secret in (settings.password, settings.token) if secret)
+        settings.check()
+        return settings
+
+    def check(self) -> None:
+        """A usage error when the settings cannot be meant."""
+        if (self.password or self.password_file) and not self.username:
+            raise click.UsageError("a password needs a user name (--username)")
+        if self.username and not (self.password or self.password_file or self.token or self.token_file):
+            raise click.UsageError("a user name needs a password (--password-file or --password)")
+        try:
+            RegistryAddress.parse(self.registry, has_certificate=self.certificate is not None)
+        except InvalidReference as exc:
+            raise click.BadParameter(str(exc), param_hint="--registry") from exc
 
 
 def environment(prefixes: Iterable[str], name: str) -> list[str]:
@@ -99,6 +155,10 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
         option(prefixes, "--upload-form", type=click.Choice([form.value for form in UploadForm]),
                default=UploadForm.AUTO.value, show_default=True,
                help="Ranged chunks, or one stream per blob, for registries that take no ranges."),
+        option(prefixes, "--tries", type=click.IntRange(1, 100), default=5, show_default=True,
+               help="How often one request is sent before the whole job is put off."),
+        option(prefixes, "--allow-private-targets", is_flag=True,
+               help="Let a registry with a public name send us to private addresses (token server, storage)."),
     ]  # fmt: skip
 
     def decorate(command: C) -> C:
@@ -109,9 +169,4 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
     return decorate
 
 
-def has_secret_argument(arguments: Iterable[str]) -> bool:
-    """Does the command line itself hold a password or a token, for every process on the machine to see?"""
-    return any(re.match(r"-[pt]|--(password|token)(=|$)", text) for text in arguments)
-
-
-__all__ = ["ByteSize", "RegistrySettings", "environment", "has_secret_argument", "option", "registry_options"]
+__all__ = ["ByteSize", "RegistrySettings", "environment", "option", "registry_options"]

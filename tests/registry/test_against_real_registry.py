@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 import pytest
-from memory_blobs import Blob, MemoryReader, noise
 
+from memory_blobs import Blob, MemoryReader, noise
 from registry_spooler import mediatype
 from registry_spooler.digest import EMPTY_JSON, Digest
 from registry_spooler.errors import ArchiveError, DeletesDisabled, NotFound, RegistryUnreachable

@@ -73,6 +73,14 @@ class RegistryAddress:
         return f"{self.origin}{self.prefix}/v2/"
 
     @property
+    def spellings(self) -> tuple[str, ...]:
+        """How docker configurations may write the registry's `host[:port]`."""
+        if self.is_docker_hub:
+            return ("docker.io", "index.docker.io", HUB_API_HOST)
+        bare = self.origin.authority
+        return tuple(dict.fromkeys((bare, f"{bare}:{self.origin.port}" if self.origin.port in {80, 443} else bare)))
+
+    @property
     def is_docker_hub(self) -> bool:
         """Does it go by several names, and put single-component names into `library/`?"""
         return self.origin.host == HUB_API_HOST

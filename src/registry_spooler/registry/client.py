@@ -7,7 +7,7 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#api
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from registry_spooler.blob import BlobOpener, Measured
 from registry_spooler.digest import Digest
-from registry_spooler.errors import NotFound, RegistryProtocolError, UploadLost
+from registry_spooler.errors import AccessDenied, NotFound, RegistryProtocolError, UploadLost
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
@@ -30,7 +30,7 @@ from registry_spooler.registry.login import RegistryLogin
 from registry_spooler.registry.origins import TargetRules
 from registry_spooler.registry.profile import Habits, UploadOptions, profile_of
 from registry_spooler.registry.retry import RetryPolicy
-from registry_spooler.registry.session import UploadSession
+from registry_spooler.registry.session import ANY_THAT_STAYS, UploadSession
 from registry_spooler.registry.tls import TrustStore
 from registry_spooler.registry.transport import Transport
 from registry_spooler.registry.upload import Upload, UploadPlace, blob_size
@@ -60,7 +60,7 @@ class RegistryClient:
         self._habits = Habits(profile_of(self._address.origin.host, self._options))
         self._budget = budget or ChunkBudget()
         self._actions = "pull,push" if pushes else "pull"
-        self._transport = Transport(TrustStore(certificate))
+        self._transport = Transport(TrustStore(certificate), self._address.origin)
         rules = TargetRules(self._address.origin, allow_private=allow_private_targets)
         self._exchange = Exchange(
             address=self._address,
@@ -107,9 +107,7 @@ class RegistryClient:
 
     async def ping(self) -> None:
         """Does a registry answer, and take our login? Any RegistryError says why not."""
-        answer = await self._exchange.call("GET", self._address.base, access=(), expected={200, 401})
-        if answer.status == 401 and "WWW-Authenticate" not in answer.headers:
-            raise self._exchange.error_of(answer)
+        await self._exchange.call("GET", self._address.base, access=(), expected={200})
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not have it."""
@@ -125,7 +123,11 @@ class RegistryClient:
             "",
             query=f"mount={digest}&from={self._path(source_repository)}",
         )
-        answer = await self._exchange.call("POST", url, access=access, expected=range(200, 500))
+        try:
+            answer = await self._exchange.call("POST", url, access=access, expected=ANY_THAT_STAYS)
+        except AccessDenied:
+            # The token server gives nothing out for both repositories.
+            return False
         if answer.status == 202 and answer.headers.get("Location"):
             # It has opened an upload instead: kept for the upload that now follows.
             session = UploadSession.from_answer(self._exchange, answer, self._access(repository))
@@ -259,13 +261,13 @@ class RegistryClient:
                     found.append(tag)
         return tuple(found)
 
-    async def list_repositories(self) -> AsyncIterator[str]:
+    async def list_repositories(self) -> AsyncGenerator[str, None]:
         """Every repository of the catalog; RegistryAnswer when the registry offers none."""
         async with aclosing(listing.list_repositories(self._exchange)) as names:
             async for name in names:
                 yield name
 
-    async def list_tags(self, repository: str) -> AsyncIterator[str]:
+    async def list_tags(self, repository: str) -> AsyncGenerator[str, None]:
         """Every tag of a repository; NotFound when there is no such repository."""
         async with aclosing(
             listing.list_tags(self._exchange, self._path(repository), self._access(repository))

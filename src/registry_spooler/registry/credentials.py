@@ -1,4 +1,118 @@
-"""Credentials of a registry."""
+"""Who we are to a registry: from flags, files, the environment, a docker `config.json` or a Kubernetes secret.
+
+Files are read again when they have changed (Kubernetes swaps mounted secrets), looked at no more than once a
+second, and at once after a login was refused. No secret is in any `repr`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from registry_spooler.errors import SpoolerError
+from registry_spooler.registry.credential import Credential
+from registry_spooler.registry.dockerconfig import DockerConfig
+from registry_spooler.threads import in_thread
+
+LOOK_AGAIN_SECONDS: Final = 1.0
+FILE_MAX_BYTES: Final = 1 << 20
+"""What a Kubernetes secret may hold at most."""
 
 
-class CredentialSource: ...
+class CredentialsUnreadable(SpoolerError):
+    """A file of credentials that cannot be used; it may be replaced at any time."""
+
+    temporary = True
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(str(path), reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the credentials in {str(self.path)!r} cannot be used: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialSettings:
+    """What a user has set; given directly, it goes before files, and files before the docker configuration."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    password_file: Path | None = None
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    docker_config: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read, and read again."""
+        return tuple(path for path in (self.password_file, self.token_file, self.docker_config) if path is not None)
+
+
+class CredentialSource:
+    """The settings with the present content of their files."""
+
+    def __init__(self, settings: CredentialSettings) -> None:
+        self._settings = settings
+        self._contents: dict[Path, bytes] = {}
+        self._signatures: dict[Path, tuple[int, ...]] = {}
+        self._looked: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<CredentialSource of {len(self._settings.files)} files>"
+
+    async def candidates(
+        self, hosts: tuple[str, ...], repository: str, *, fresh: bool = False
+    ) -> tuple[Credential, ...]:
+        """The logins to try for a repository, in their order; empty: anonymous.
+
+        `hosts` are the spellings of the registry's `host[:port]`. CredentialsUnreadable when a file cannot be used.
+        """
+        now = time.monotonic()
+        if self._settings.files and (fresh or self._looked is None or now - self._looked >= LOOK_AGAIN_SECONDS):
+            await in_thread(self._look)
+            self._looked = now
+        return self._choose(hosts, repository)
+
+    def _choose(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
+        settings = self._settings
+        if token := settings.token or self._line(settings.token_file):
+            return (Credential(username=settings.username, registry_token=token),)
+        if settings.username:
+            return (
+                Credential(
+                    username=settings.username, password=settings.password or self._line(settings.password_file)
+                ),
+            )
+        path = settings.docker_config
+        if path is None:
+            return ()
+        try:
+            return DockerConfig.parse(self._contents.get(path, b"{}")).candidates(hosts, repository)
+        except ValueError as exc:
+            raise CredentialsUnreadable(path, str(exc)) from exc
+
+    def _line(self, path: Path | None) -> str:
+        """A file's text without the newline that editors put at its end."""
+        try:
+            return self._contents[path].decode().strip("\r\n") if path is not None else ""
+        except UnicodeDecodeError as exc:
+            assert path is not None
+            raise CredentialsUnreadable(path, "it is no text") from exc
+
+    def _look(self) -> None:
+        for path in self._settings.files:
+            try:
+                status = path.stat()
+                signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._signatures.get(path) != signature:
+                    with path.open("rb") as file:
+                        self._contents[path] = file.read(FILE_MAX_BYTES)
+                    self._signatures[path] = signature
+            except OSError as exc:
+                if path not in self._contents:
+                    raise CredentialsUnreadable(path, str(exc.strerror)) from exc
+                # In the middle of a swap: what was read before is still good.

@@ -7,7 +7,8 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-bl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from registry_spooler.digest import Digest
@@ -33,16 +34,17 @@ class BlobDownload:
         self._received = 0
         self._mishaps = 0
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The blob's bytes, at most 1 MiB at a time; RegistryProtocolError instead of the last when they are wrong."""
         held = b""
         while True:
             try:
-                async for piece in self._attempt():
-                    await self._count(piece)
-                    if held:
-                        yield held
-                    held = piece
+                async with aclosing(self._attempt()) as attempt:
+                    async for piece in attempt:
+                        await self._count(piece)
+                        if held:
+                            yield held
+                        held = piece
                 break
             except RegistryError as error:
                 # Without a byte since the last mishap, patience runs out.
@@ -53,18 +55,19 @@ class BlobDownload:
         if held:
             yield held
 
-    async def _attempt(self) -> AsyncIterator[bytes]:
+    async def _attempt(self) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={self._received}-"} if self._received else {}
         request = Request(method="GET", url=self._url, headers=headers)
         async with self._exchange.open(request, self._access) as answer:
             skip = await self._skipped(answer)
-            async for piece in answer.pieces():
-                if skip >= len(piece):
-                    skip -= len(piece)
-                    continue
-                yield piece[skip:] if skip else piece
-                skip = 0
-            self._check_complete(answer)
+            async with aclosing(answer.pieces()) as pieces:
+                async for piece in pieces:
+                    if skip >= len(piece):
+                        skip -= len(piece)
+                        continue
+                    yield piece[skip:] if skip else piece
+                    skip = 0
+            self._check_complete()
 
     async def _skipped(self, answer: AnswerStream) -> int:
         """How many bytes of the body are known already: all that were received, when `Range` was ignored."""
@@ -80,7 +83,7 @@ class BlobDownload:
             raise self._exchange.error_of(await answer.finish())
         return self._received
 
-    def _check_complete(self, answer: AnswerStream) -> None:
+    def _check_complete(self) -> None:
         """A body without Content-Length that breaks off looks like one that ended."""
         if self._size is not None and self._received < self._size:
             raise RegistryUnreachable(str(self._exchange.address), "a blob broke off")

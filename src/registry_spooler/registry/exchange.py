@@ -24,6 +24,8 @@ from registry_spooler.registry.retry import RETRIED_STATUSES, HostPauses, RetryP
 from registry_spooler.registry.transport import ANSWER_BYTES, Answer, AnswerStream, Request, StreamedBody, Transport
 
 MAX_REDIRECTS: Final = 10
+LOGINS_MAX: Final = 4
+"""For one request: Bearer, then Basic, and another login or two for the same host."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PAUSING: Final = frozenset({429, 503})
 
@@ -37,8 +39,8 @@ class Login(Protocol):
     async def header(self, access: Access) -> str | None:
         """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
 
-    async def answer_challenge(self, answer: Answer, access: Access, used: str | None) -> bool:
-        """Learn from a 401; True when the same request is worth sending again."""
+    async def answer_challenge(self, answer: Answer, access: Access, used: str | None, logins: int) -> bool:
+        """Learn from a 401; True when the same request is worth sending again, `logins` times so far."""
 
 
 @dataclass(slots=True)
@@ -102,17 +104,18 @@ class Exchange:
 
         A 401 to a streamed body is learned from but handed over: only its sender can send it again.
         """
-        logged_in = not log_in_again
-        for _ in range(MAX_REDIRECTS + 2):
+        logins = 0
+        for _ in range(MAX_REDIRECTS + LOGINS_MAX + 1):
             origin = Origin.of(request.url)
             await self._await_turn(request, origin)
             used = await self.login.header(access) if origin == self.address.origin else None
             async with self.transport.stream(_authorized(request, used)) as answer:
                 self._note_pause(origin, answer)
-                if answer.status == 401 and origin == self.address.origin and not logged_in:
-                    logged_in = await self.login.answer_challenge(await answer.finish(), access, used)
-                    answer.logged_in_anew = logged_in
-                    if logged_in and not isinstance(request.body, StreamedBody):
+                if answer.status == 401 and origin == self.address.origin and log_in_again and logins < LOGINS_MAX:
+                    refusal = await answer.finish()
+                    answer.logged_in_anew = await self.login.answer_challenge(refusal, access, used, logins)
+                    logins += 1
+                    if answer.logged_in_anew and not isinstance(request.body, StreamedBody):
                         continue
                 if redirected := self._redirected(request, answer):
                     request = redirected

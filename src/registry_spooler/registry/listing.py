@@ -7,7 +7,8 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-ta
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
@@ -23,19 +24,25 @@ _LINK: Final = re.compile(r'<([^<>]*)>\s*((?:;\s*[\w!#$&+.^`|~-]+\s*(?:=\s*(?:"[
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"[^"]*\bnext\b[^"]*"|next\b)', re.IGNORECASE)
 
 
-async def list_repositories(exchange: Exchange) -> AsyncIterator[str]:
+async def list_repositories(exchange: Exchange) -> AsyncGenerator[str, None]:
     """Every repository that these credentials may see; the catalog is no part of the OCI specification."""
-    async for name in _entries(exchange, exchange.address.url("_catalog"), "repositories", ("registry:catalog:*",)):
-        yield name
+    async with aclosing(
+        _entries(exchange, exchange.address.url("_catalog"), "repositories", ("registry:catalog:*",))
+    ) as entries:
+        async for name in entries:
+            yield name
 
 
-async def list_tags(exchange: Exchange, repository: str, access: Access) -> AsyncIterator[str]:
+async def list_tags(exchange: Exchange, repository: str, access: Access) -> AsyncGenerator[str, None]:
     """Every tag of a repository; NotFound when there is no such repository."""
-    async for tag in _entries(exchange, exchange.address.url(repository, "tags", "list"), "tags", access):
-        yield tag
+    async with aclosing(
+        _entries(exchange, exchange.address.url(repository, "tags", "list"), "tags", access)
+    ) as entries:
+        async for tag in entries:
+            yield tag
 
 
-async def _entries(exchange: Exchange, url: str, key: str, access: Access) -> AsyncIterator[str]:
+async def _entries(exchange: Exchange, url: str, key: str, access: Access) -> AsyncGenerator[str, None]:
     answer = await _first_page(exchange, url, access)
     previous: list[str] = []
     for _ in range(PAGES_MAX):

@@ -1,12 +1,133 @@
-"""Credentials of a registry."""
+"""Logging in to one registry: nothing is sent before it is asked for, then what was asked for, where it was asked for.
+
+A 401 can come from any request. Bearer goes before Basic; a registry that then wants Basic for some of its
+parts (Harbor's catalog) gets it for these. A login that was refused is followed by the next candidate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from registry_spooler.errors import AccessDenied
+from registry_spooler.registry.address import RegistryAddress
+from registry_spooler.registry.challenge import Challenge, parse_challenges
+from registry_spooler.registry.credential import Credential
+from registry_spooler.registry.credentials import CredentialSource
+from registry_spooler.registry.exchange import Access
+from registry_spooler.registry.origins import TargetRules
+from registry_spooler.registry.scopes import merge
+from registry_spooler.registry.tokens import Realm, basic_header
+from registry_spooler.registry.tokenserver import TokenServers
+from registry_spooler.registry.transport import Answer, Transport
+
+
+@dataclass(slots=True)
+class Manner:
+    """How requests for one kind of access log in. `realm` is None for Basic."""
+
+    realm: Realm | None
+    scopes: tuple[str, ...] = ()
+    refused: set[Credential] = field(default_factory=set)
 
 
 class RegistryLogin:
-    def __init__(self, *a):
-        pass
+    """The credentials of one registry, and what it has asked for so far."""
 
-    async def header(self, access):
+    def __init__(
+        self, address: RegistryAddress, transport: Transport, rules: TargetRules, source: CredentialSource | None
+    ) -> None:
+        self._address = address
+        self._rules = rules
+        self._source = source
+        self._tokens = TokenServers(transport, rules)
+        self._usual: Manner | None = None
+        self._special: dict[Access, Manner] = {}
+
+    async def header(self, access: Access) -> str | None:
+        """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
+        manner = self._special.get(access, self._usual)
+        if manner is None:
+            return await self._registry_token(access)
+        return await self._header(manner, access, other_than=None)
+
+    async def answer_challenge(self, answer: Answer, access: Access, used: str | None, logins: int) -> bool:
+        """Learn from a 401; True when the same request is worth sending again.
+
+        `logins` is how often that was so for this request: a fresh token that is refused is final, but for a
+        registry that asks for Basic after Bearer.
+        """
+        challenges = parse_challenges(answer.headers.getall("WWW-Authenticate", []))
+        manner = self._understand(answer, challenges, access, used, logins)
+        if manner is None:
+            return False
+        header = await self._header_or_next(manner, access, used, challenges)
+        if header is None or header == used:
+            return False
+        self._remember(access, manner)
+        return True
+
+    def _understand(
+        self, answer: Answer, challenges: tuple[Challenge, ...], access: Access, used: str | None, logins: int
+    ) -> Manner | None:
+        bearer = next((each for each in challenges if each.scheme == "bearer" and "realm" in each.parameters), None)
+        has_basic = any(each.scheme == "basic" for each in challenges)
+        if bearer is not None and logins == 0:
+            realm = Realm(
+                self._rules.realm(answer.url, bearer.parameters["realm"]), bearer.parameters.get("service", "")
+            )
+            return Manner(realm, scopes=bearer.scopes)
+        was_basic = used is not None and used.startswith("Basic ")
+        if has_basic and (logins == 0 or not was_basic):
+            return Manner(None)
         return None
 
-    async def answer_challenge(self, answer, access, used):
-        return False
+    async def _header_or_next(
+        self, manner: Manner, access: Access, used: str | None, challenges: tuple[Challenge, ...]
+    ) -> str | None:
+        """The header for the first login that is not refused; from Bearer to Basic when no token can be had."""
+        while True:
+            try:
+                return await self._header(manner, access, other_than=used)
+            except AccessDenied:
+                login = await self._login(manner, access, fresh=True)
+                if login is not None:
+                    manner.refused.add(login)
+                if login is not None and await self._login(manner, access) is not None:
+                    continue
+                if manner.realm is None or all(each.scheme != "basic" for each in challenges):
+                    raise
+                manner.realm = None
+                manner.refused.clear()
+
+    async def _header(self, manner: Manner, access: Access, other_than: str | None) -> str | None:
+        login = await self._login(manner, access, fresh=other_than is not None)
+        if login is not None and login.registry_token:
+            return f"Bearer {login.registry_token}"
+        if manner.realm is None:
+            if login is not None and other_than == basic_header(login.username, login.password):
+                manner.refused.add(login)
+                login = await self._login(manner, access)
+            return basic_header(login.username, login.password) if login is not None else None
+        refused = other_than.removeprefix("Bearer ") if other_than is not None else None
+        scopes = merge(access, manner.scopes)
+        return "Bearer " + await self._tokens.token(manner.realm, scopes, login, other_than=refused)
+
+    def _remember(self, access: Access, manner: Manner) -> None:
+        if self._usual is None or (self._usual.realm is not None and manner.realm is not None):
+            self._usual = Manner(manner.realm, refused=manner.refused)
+        self._special.pop(access, None)
+        if manner.realm != self._usual.realm or merge(access, manner.scopes) != merge(access):
+            self._special[access] = manner
+
+    async def _registry_token(self, access: Access) -> str | None:
+        """A token for the registry itself needs no challenge; anything else waits for one."""
+        login = await self._login(None, access)
+        return f"Bearer {login.registry_token}" if login is not None and login.registry_token else None
+
+    async def _login(self, manner: Manner | None, access: Access, *, fresh: bool = False) -> Credential | None:
+        if self._source is None:
+            return None
+        repository = access[0].partition(":")[2].rpartition(":")[0] if access else ""
+        candidates = await self._source.candidates(self._address.spellings, repository, fresh=fresh)
+        refused = manner.refused if manner is not None else ()
+        return next((login for login in candidates if login not in refused), None)

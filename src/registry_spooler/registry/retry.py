@@ -62,8 +62,9 @@ class HostPauses:
 
     async def wait(self, host: str) -> None:
         """Sleep until the host may be asked again."""
-        while remaining := self.remaining_seconds(host):  # another answer may have made it longer
-            await anyio.sleep(remaining)  # noqa: ASYNC110 - what is waited for is the time itself
+        # Another answer may have made it longer; what is waited for is the time itself.
+        while remaining := self.remaining_seconds(host):  # noqa: ASYNC110
+            await anyio.sleep(remaining)
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -20,7 +20,7 @@ from registry_spooler.registry.retry import RETRIED_STATUSES
 from registry_spooler.registry.transport import Answer, Request, StreamedBody
 
 OCTETS: Final = "application/octet-stream"
-_ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - RETRIED_STATUSES
+ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - RETRIED_STATUSES
 CANCEL_SECONDS: Final = 5.0
 """What an abandoned session is worth: registries clear them away by themselves."""
 
@@ -72,7 +72,7 @@ class UploadSession:
 
     async def ask(self) -> Answer:
         """How much is stored? Any status but those that pass is an answer."""
-        return self._moved(await self.exchange.call("GET", self.location, access=self.access, expected=_ANY_THAT_STAYS))
+        return self._moved(await self.exchange.call("GET", self.location, access=self.access, expected=ANY_THAT_STAYS))
 
     async def put(self, digest: Digest, content: bytes, silence_seconds: float) -> Answer:
         """Close the session as a blob; `content` is all of it or, after PATCHes, nothing. Any status is an answer."""

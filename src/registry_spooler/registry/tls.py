@@ -23,45 +23,64 @@ LOOK_AGAIN_SECONDS: Final = 1.0
 
 
 class TrustStore:
-    """The TLS context of a client: a PEM bundle of CAs, or the system's CAs when there is none."""
+    """The TLS contexts of a client: a PEM bundle of CAs for its registry, or the system's CAs when there is none.
+
+    Where the registry sends us (token servers, object storage) the bundle and the system's CAs are both trusted.
+    """
 
     def __init__(self, certificate: Path | None) -> None:
         self._certificate = certificate
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[bool, ssl.SSLContext] = {}
         self._signature: tuple[int, ...] = ()
         self._looked = 0.0
 
-    async def context(self) -> ssl.SSLContext:
+    async def context(self, *, elsewhere: bool = False) -> ssl.SSLContext:
         """The context for the next connection; RegistryUnreachable when the bundle cannot be read."""
+        elsewhere = elsewhere and self._certificate is not None
+        known = self._contexts.get(elsewhere)
         now = time.monotonic()
-        if self._context is not None and (self._certificate is None or now - self._looked < LOOK_AGAIN_SECONDS):
-            return self._context
-        context = await in_thread(self._load)
+        if known is not None and (self._certificate is None or now - self._looked < LOOK_AGAIN_SECONDS):
+            return known
+        context = await in_thread(self._load, elsewhere)
         self._looked = now
         return context
 
-    def _load(self) -> ssl.SSLContext:
+    def _load(self, elsewhere: bool) -> ssl.SSLContext:
         if self._certificate is None:
-            self._context = ssl.create_default_context()
-            return self._context
+            return self._contexts.setdefault(False, ssl.create_default_context())
         try:
             status = self._certificate.stat()
             signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if self._context is None or signature != self._signature:
-                self._context = ssl.create_default_context(cafile=os.fspath(self._certificate))
+            if signature != self._signature:
+                fresh = _context_of(self._certificate, elsewhere)
+                self._contexts = {elsewhere: fresh}
                 self._signature = signature
-        except ssl.SSLError as exc:
-            raise RegistryUnreachable(
-                str(self._certificate), "it is not a bundle of certificates in PEM format"
-            ) from exc
+            elif elsewhere not in self._contexts:
+                self._contexts[elsewhere] = _context_of(self._certificate, elsewhere)
         except OSError as exc:
-            if self._context is not None:
-                # In the middle of a swap: what was read before is still good.
-                return self._context
-            raise RegistryUnreachable(
-                str(self._certificate), f"the certificate cannot be read ({exc.strerror})"
-            ) from exc
-        return self._context
+            # In the middle of a swap what was read before is still good.
+            if elsewhere not in self._contexts:
+                raise _unusable(self._certificate, exc) from exc
+        return self._contexts[elsewhere]
+
+
+def _context_of(certificate: Path, elsewhere: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=os.fspath(certificate))
+    if elsewhere:
+        context.load_default_certs()
+    # Private CAs are often made by hand: an issuer need not be a root, and extensions that newer Pythons ask for
+    # may be missing.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _unusable(certificate: Path, exc: OSError) -> RegistryUnreachable:
+    if isinstance(exc, ssl.SSLError):
+        return RegistryUnreachable(
+            f"behind {str(certificate)!r}", "the file is no bundle of certificates in PEM format"
+        )
+    return RegistryUnreachable(f"behind {str(certificate)!r}", f"the certificate cannot be read ({exc.strerror})")
 
 
 def connection_reason(exc: BaseException, origin: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -94,7 +95,7 @@ class AnswerStream:
         self.logged_in_anew = False
         self._whole: Answer | None = None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body, at most PIECE_BYTES at a time; RegistryUnreachable when it breaks off."""
         with _translated(self.request):
             async for piece in self._response.content.iter_chunked(PIECE_BYTES):
@@ -125,10 +126,11 @@ class AnswerStream:
 
 
 class Transport:
-    """The connection pool. Use as an async context manager; may be entered once."""
+    """The connection pool. `own` is the registry's origin: what a private CA is for."""
 
-    def __init__(self, trust: TrustStore) -> None:
+    def __init__(self, trust: TrustStore, own: Origin) -> None:
         self._trust = trust
+        self._own = own
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -157,7 +159,7 @@ class Transport:
         """Send a request and hand over its answer as soon as the head of it is there."""
         if self._session is None:
             raise RuntimeError("the client is not open; use it in 'async with'")
-        context = await self._trust.context() if request.url.startswith("https:") else False
+        context = await self._context(request)
         with _translated(request):
             response = await self._session.request(
                 request.method,
@@ -173,6 +175,12 @@ class Transport:
         finally:
             # After a whole body this gives the connection back; otherwise it closes it.
             response.close() if not response.content.at_eof() else response.release()
+
+    async def _context(self, request: Request) -> ssl.SSLContext | bool:
+        origin = Origin.of(request.url)
+        if origin.scheme == "http":
+            return False
+        return await self._trust.context(elsewhere=origin.host != self._own.host)
 
     async def send(self, request: Request, *, limit_bytes: int = ANSWER_BYTES) -> Answer:
         """Send a request and read its whole answer."""
@@ -217,7 +225,7 @@ def _payload(request: Request) -> bytes | _Payload | None:
 
 
 @contextlib.contextmanager
-def _translated(request: Request) -> Any:
+def _translated(request: Request) -> Iterator[None]:
     """Make the library's errors ours; no foreign text goes out unless it is known to hold no secret."""
     origin = str(Origin.of(request.url))
     try:
