@@ -1,0 +1,106 @@
+"""How an attempt came out, and what an error means for a job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from registry_spooler.errors import RegistryUnreachable, SourceChanged, SpoolerError, UploadLost
+from registry_spooler.result import ImageResult
+from registry_spooler.spool.job import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The file is dealt with and gone."""
+
+    results: tuple[ImageResult, ...]
+    receipt: dict[str, Any]
+    retried: bool
+    """Has it made an earlier failure good?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The file is in `.failed/`."""
+
+    record: dict[str, Any]
+    answered: bool
+    """Was it the registry that refused it? (Then it can be reached.)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deferred:
+    """The file is where it was, to be tried again."""
+
+    reason: Reason
+    error: str
+    retry_after_seconds: float | None = None
+    delay_seconds: float | None = None
+    """When it is known how long to wait; else the back-off says."""
+    is_shared: bool = False
+    """Does every other job meet the same trouble?"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """There is no such file any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """There is something else under that name now."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Another spooler works on that repository."""
+
+
+Ending = Done | Failed | Deferred | Gone | Odd | Elsewhere
+
+LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
+"""Reasons that lie in the file, as if it had not arrived yet: later files of its repository need not wait for it."""
+
+ANSWERED: Final = frozenset({Reason.STATUS, Reason.UPLOAD})
+"""Reasons that come from a registry that can be reached."""
+
+
+def deferral(error: SpoolerError) -> Deferred:
+    """What a temporary error means."""
+    reason = _reason(error)
+    return Deferred(
+        reason=reason,
+        error=str(error),
+        retry_after_seconds=error.retry_after_seconds,
+        # A registry that asks for patience asks everybody.
+        is_shared=reason is Reason.UNREACHABLE or error.retry_after_seconds is not None,
+    )
+
+
+def _reason(error: SpoolerError) -> Reason:
+    if isinstance(error, RegistryUnreachable):
+        return Reason.UNREACHABLE
+    if isinstance(error, SourceChanged):
+        return Reason.SOURCE
+    return Reason.UPLOAD if isinstance(error, UploadLost) else Reason.STATUS
+
+
+def leading_error(error: Exception) -> Exception:
+    """Of the errors of several tasks, the one that decides: a lasting one before a temporary one, ours before all."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    errors = [leading_error(part) for part in error.exceptions]
+    return min(errors, key=lambda part: part.temporary if isinstance(part, SpoolerError) else 2)
+
+
+def disk_trouble(action: str, error: OSError) -> Deferred:
+    """The spool cannot be written to: everybody's trouble."""
+    return Deferred(reason=Reason.SPOOL, error=f"{action}: {said(error)}", is_shared=True)
+
+
+def said(error: OSError) -> str:
+    """What the system says of an error, without the paths of our own that come with it."""
+    return error.strerror or str(error) or type(error).__name__

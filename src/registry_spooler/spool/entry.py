@@ -1,0 +1,131 @@
+"""A file that the queue knows of, and how far it has got."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from registry_spooler.errors import InvalidFileName
+from registry_spooler.filename import Action, FileName
+from registry_spooler.reference import Reference
+from registry_spooler.result import ImageResult
+from registry_spooler.spool.identity import Identity
+from registry_spooler.spool.job import Reason
+
+
+class Arrival(enum.Enum):
+    """How a file got its name. Only who renames a file into place says that it is complete."""
+
+    RENAMED = "renamed"
+    CLOSED = "closed"
+    FOUND = "found"
+
+
+class Phase(enum.Enum):
+    """Where a file is on its way."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DEFERRED = "deferred"
+    ELSEWHERE = "elsewhere"
+    """Another spooler works on its repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """A content that read as incomplete: it fails for `error` unless it changes until `until` (monotonic clock)."""
+
+    identity: Identity
+    until: float
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """A content that is done at the registry, while its receipt or its removal is not: it need not be done again."""
+
+    identity: Identity
+    results: tuple[ImageResult, ...]
+    started: float
+    """Seconds since the epoch."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Entry:
+    """One file. `due` is on the monotonic clock; `since` and `next_try` are seconds since the epoch."""
+
+    name: str
+    path: Path
+    parsed: FileName | InvalidFileName
+    identity: Identity
+    arrival: Arrival
+    is_aside: bool = False
+    """Is it a file that lost its name to a newer one?"""
+    phase: Phase = Phase.WAITING
+    due: float = 0.0
+    next_try: float = 0.0
+    reason: Reason | None = None
+    error: str = ""
+    lets_pass: bool = False
+    """May later files of the same repository go first while this one is deferred?"""
+    urgent: bool = False
+    """Does it go even while the queue is held back?"""
+    arrived_again: Arrival | None = None
+    """While it runs: there was an event for its name."""
+    seen: float = 0.0
+    """When its identity was read (monotonic clock)."""
+    attempts: int = 0
+    failures: int = 0
+    """Deferred so many times in a row."""
+    crashes: int = 0
+    """So many errors of our own."""
+    settling: Settling | None = None
+    pushed: Pushed | None = None
+    lane: str = field(init=False)
+    """Files of one lane run one after the other: the repository; a bundle or a bad name has a lane of its own."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parsed, FileName) and self.parsed.reference is not None:
+            self.lane = self.parsed.reference.repository
+        else:
+            self.lane = f"@{self.name}"  # no repository starts with this
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others in the queue."""
+        return str(self.path) if self.is_aside else self.name
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Its place: when it arrived, by the file system's clock; before all others when it was set aside."""
+        return (0 if self.is_aside else self.identity.changed_ns, self.key)
+
+    @property
+    def since(self) -> float:
+        """When it arrived."""
+        return self.identity.changed_ns / 1e9
+
+    @property
+    def action(self) -> Action:
+        """What it asks for; to be told even from a name that cannot be read."""
+        if isinstance(self.parsed, FileName):
+            return self.parsed.action
+        return Action.DELETE if self.name.endswith("!") else Action.PUSH
+
+    @property
+    def reference(self) -> Reference | None:
+        """What it names, when it names one image."""
+        return self.parsed.reference if isinstance(self.parsed, FileName) else None
+
+
+def parse_name(name: str) -> FileName | InvalidFileName:
+    """Read a file's name; the error is kept as an answer of its own."""
+    try:
+        return FileName.parse(name)
+    except InvalidFileName as exc:
+        return exc
+
+
+Clock = Callable[[], float]

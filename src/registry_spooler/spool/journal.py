@@ -1,0 +1,122 @@
+"""The log of the spool: for people, a line when a job starts and when it ends; for machines, `fields` on the record."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from registry_spooler.filename import Action
+from registry_spooler.progress import Progress
+from registry_spooler.spool.ending import Deferred, Done, Failed
+from registry_spooler.spool.entry import Entry
+from registry_spooler.spool.names import display
+
+LOGGER: Final = "registry_spooler.spool"
+_log: Final = logging.getLogger(LOGGER)
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def title(entry: Entry) -> str:
+    """File and reference, for people."""
+    reference = f" → {entry.reference}" if entry.reference is not None else ""
+    return f"{display(entry.name)}{reference}"
+
+
+def fields(entry: Entry, event: str, **more: object) -> dict[str, Any]:
+    """What machines get to know."""
+    reference = str(entry.reference) if entry.reference is not None else None
+    return {
+        "event": event,
+        "file": display(entry.name),
+        "action": entry.action.value,
+        "reference": reference,
+        "attempt": entry.attempts,
+    } | more
+
+
+def started(entry: Entry, size: int) -> None:
+    """A job starts; the further attempts of a job that is deferred are told to those who want to know everything."""
+    verb = "deleting" if entry.action is Action.DELETE else "pushing"
+    text = f"{verb} {title(entry)}" + (f" ({human_size(size)})" if entry.action is Action.PUSH else "")
+    level = logging.INFO if entry.attempts == 1 else logging.DEBUG
+    _log.log(level, "%s", text, extra={"fields": fields(entry, "started", size_bytes=size)})
+
+
+def done(entry: Entry, ending: Done, progress: Progress, seconds: float) -> None:
+    """A job is done."""
+    for result in ending.results:
+        verb = "pushed"
+        if entry.action is Action.DELETE:
+            verb = "deleted" if result.digest else "was not there, nothing to delete:"
+        digest = f"@{result.digest}" if result.digest else ""
+        text = f"{verb} {result.reference}{digest} from {display(entry.name)}"
+        if entry.action is Action.PUSH:
+            text += f": {human_size(progress.bytes_sent)} sent, {human_size(progress.bytes_skipped)} skipped"
+        more = {
+            "reference": str(result.reference),
+            "digest": str(result.digest) if result.digest else None,
+            "bytes_sent": progress.bytes_sent,
+            "bytes_skipped": progress.bytes_skipped,
+            "seconds": round(seconds, 3),
+        }
+        _log.info("%s, %.1f s", text, seconds, extra={"fields": fields(entry, "done") | more})
+
+
+def failed(entry: Entry, ending: Failed, seconds: float) -> None:
+    """A job has failed for good."""
+    error = display(ending.record["error"])
+    _log.error(
+        "failed %s: %s (kept in .failed)",
+        title(entry),
+        error,
+        extra={"fields": fields(entry, "failed", error=error, seconds=round(seconds, 3))},
+    )
+
+
+def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
+    """A job has to wait; said aloud when it is news."""
+    error = display(ending.error)
+    news = (entry.reason, entry.error) != (ending.reason, ending.error)
+    _log.log(
+        logging.WARNING if news else logging.DEBUG,
+        "deferred %s: %s; next try in %.1f s",
+        title(entry),
+        error,
+        delay_seconds,
+        extra={"fields": fields(entry, "deferred", reason=ending.reason.value, error=error)},
+    )
+
+
+def abandoned(entry: Entry) -> None:
+    """A job is cut short because the spool stops."""
+    _log.warning(
+        "abandoned %s: it is done at the next start", title(entry), extra={"fields": fields(entry, "abandoned")}
+    )
+
+
+def odd(name: str, kind: str) -> None:
+    """Something in the spool is left alone."""
+    _log.warning(
+        "%s is left alone: it is a %s, not a file",
+        display(name),
+        kind,
+        extra={"fields": {"event": "odd", "file": display(name), "kind": kind}},
+    )
+
+
+def trouble(sentence: str) -> None:
+    """The spool directory itself is not as it should be."""
+    _log.error("%s", display(sentence), extra={"fields": {"event": "trouble", "error": display(sentence)}})
+
+
+def recovered(sentence: str) -> None:
+    """The spool directory is as it should be."""
+    _log.info("%s", display(sentence), extra={"fields": {"event": "recovered"}})
+
+
+def human_size(size_bytes: float) -> str:
+    """A number of bytes with a unit that people read easily."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes, unit = size_bytes / 1024, unit + 1
+    return f"{size_bytes:.0f} B" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"

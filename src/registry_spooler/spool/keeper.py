@@ -1,0 +1,309 @@
+"""Keeps the queue true to the directory: the watch, the scans, this run's room, and what dead spoolers left behind.
+
+Watch first, then scan, and let the queue drop what is known already: so nothing that arrives is missed. When the
+directory is removed, replaced or unmounted, all of it starts again as soon as there is one under the same path. One
+loop, `_tend`, does everything that comes around by time; when nothing waits it wakes up for the rescan only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from registry_spooler.spool import journal
+from registry_spooler.spool.board import Board, OddEntryShown
+from registry_spooler.spool.ending import said
+from registry_spooler.spool.entry import Arrival, Clock, Entry, Phase, parse_name
+from registry_spooler.spool.failures import count_failed
+from registry_spooler.spool.identity import Identity, OddEntry, look_at
+from registry_spooler.spool.layout import Layout
+from registry_spooler.spool.listing import Listing, list_directory, look_at_names
+from registry_spooler.spool.lock import clear_locks
+from registry_spooler.spool.names import display
+from registry_spooler.spool.queue import Queue
+from registry_spooler.spool.room import Room, open_room
+from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.spool.watch import Changes, Watch, open_watch
+from registry_spooler.threads import in_thread
+
+RECOVER_SECONDS: Final = 2.0
+"""After a file was taken away, when to look whether whoever did so died over it; below the 5 s for a take-over."""
+TROUBLE_SECONDS: Final = 5.0
+"""How often to try again, at the least, when the directory is gone or cannot be written to."""
+_AT_ONCE: Final = 500
+"""So many files are taken into the queue before others get the event loop."""
+
+
+class Keeper:
+    """Keeps one directory; `run` is a task of its own."""
+
+    def __init__(
+        self, settings: SpoolSettings, queue: Queue, board: Board, *, clock: Clock, wake: Callable[[], None]
+    ) -> None:
+        self.room: Room | None = None
+        """This run's folder, while the spool can be written to."""
+        self._settings = settings
+        self._layout = Layout(settings.directory)
+        self._queue = queue
+        self._board = board
+        self._clock = clock
+        self._wake = wake
+        self._retired: list[Room] = []
+        self._warned: dict[str, str] = {}
+        self._wanted = anyio.Event()
+        self._scan_at = self._recover_at = self._probe_at = 0.0
+        self._room_failures = 0
+
+    async def run(self) -> None:
+        """Keep the directory until cancelled; trouble of the directory is waited for, never raised."""
+        failures = 0
+        while True:
+            began = self._clock()
+            try:
+                async with open_watch(self._settings.directory) as watch:
+                    if self._board.watching.set(True) and failures:
+                        journal.recovered(f"the spool directory {self._settings.directory} is watched again")
+                    await self._keep(watch)
+                error = f"the spool directory {self._settings.directory} was removed, replaced or unmounted"
+            except OSError as exc:
+                error = f"the spool directory {self._settings.directory} cannot be watched: {said(exc)}"
+            except ExceptionGroup as exc:
+                error = f"watching the spool directory {self._settings.directory} failed: internal error"
+                logging.getLogger(journal.LOGGER).exception("%s", error, exc_info=exc)
+            self._retire_room()
+            if self._board.watching.set(False, error):
+                journal.trouble(error)
+            failures = 1 if self._clock() - began > TROUBLE_SECONDS else failures + 1
+            await anyio.sleep(min(0.05 * 2**failures, TROUBLE_SECONDS))
+
+    async def close(self) -> None:
+        """Leave the room; to be called when no job uses it any more."""
+        self._retire_room()
+        await self.close_retired()
+
+    async def close_retired(self) -> None:
+        """Clear up the rooms that were left; to be called when no job uses them any more."""
+        while self._retired:
+            await in_thread(self._retired.pop().close)
+
+    async def look_again(self, entry: Entry, arrival: Arrival) -> None:
+        """Something happened to the file's name while its job ran: see what is there now."""
+        if not entry.is_aside:
+            await self._look_at({entry.name: arrival})
+
+    async def collect(self, room: Room) -> None:
+        """Make jobs of the files that lost their names."""
+        while room.displaced:
+            displaced = room.displaced.pop(0)
+            with suppress(OSError, OddEntry):
+                identity = await in_thread(look_at, displaced.path)
+                self._queue.arrive(
+                    Entry(
+                        name=displaced.name,
+                        path=displaced.path,
+                        parsed=parse_name(displaced.name),
+                        identity=identity,
+                        arrival=Arrival.FOUND,
+                        is_aside=True,
+                    ),
+                    self._clock(),
+                    event=False,
+                )
+        self._wake()
+
+    async def count_failed(self) -> None:
+        """Files have come to `.failed/`, or were fetched back from there."""
+        with suppress(OSError):
+            self._board.failed_count = await in_thread(count_failed, self._layout.failed)
+
+    def suspect(self, error: str) -> None:
+        """A job could not write to the spool: find out whether that is so for all, and when it heals."""
+        if self._board.writable.set(False, error):
+            journal.trouble(error)
+        self._probe_at = self._clock() + 1.0
+        self._wanted.set()
+
+    # Events
+
+    async def _keep(self, watch: Watch) -> None:
+        """Keep the queue true to this one directory, until it is lost."""
+        self._scan_at = self._recover_at = self._probe_at = 0.0
+        self._room_failures = 0
+        async with anyio.create_task_group() as tasks:
+
+            async def until_lost(part: Callable[[], Awaitable[None]]) -> None:
+                await part()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch.read)
+            tasks.start_soon(until_lost, self._tend)
+            await until_lost(lambda: self._follow(watch))
+
+    async def _follow(self, watch: Watch) -> None:
+        while not (changes := await watch.changes()).lost:
+            await self._take(changes)
+
+    async def _take(self, changes: Changes) -> None:
+        now = self._clock()
+        if changes.everything:
+            self._scan_at = 0.0
+        for name in changes.left:
+            self._queue.vanish(name, now)
+        if changes.left:
+            self._recover_at = min(self._recover_at, now + RECOVER_SECONDS)
+        if changes.left or changes.everything:
+            self._wanted.set()
+        await self._look_at(changes.arrived)
+
+    async def _look_at(self, arrivals: Mapping[str, Arrival]) -> None:
+        if not arrivals:
+            return
+        try:
+            listing = await in_thread(look_at_names, self._settings.directory, list(arrivals))
+        except OSError:
+            self._scan_at = 0.0  # the scan says what is wrong
+            self._wanted.set()
+            return
+        for name in listing.gone:
+            self._queue.vanish(name, self._clock())
+        self._note_odd(self._warned | listing.odd)
+        await self._enqueue(listing.files, arrivals)
+
+    async def _enqueue(self, files: Mapping[str, Identity], arrivals: Mapping[str, Arrival]) -> None:
+        """Tell the queue of files; `arrivals` holds those that there was an event for."""
+        for number, (name, identity) in enumerate(files.items(), start=1):
+            known = self._queue.get(name)
+            if known is not None and known.identity == identity and name not in arrivals:
+                known.seen = self._clock()
+            else:
+                entry = Entry(
+                    name=name,
+                    path=self._settings.directory / name,
+                    parsed=known.parsed if known is not None else parse_name(name),
+                    identity=identity,
+                    arrival=arrivals.get(name, Arrival.FOUND),
+                )
+                self._queue.arrive(entry, self._clock(), event=name in arrivals)
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        self._wake()
+
+    def _note_odd(self, odd: dict[str, str]) -> None:
+        for name, kind in odd.items():
+            if self._warned.get(name) != kind:
+                journal.odd(name, kind)
+        self._warned = odd
+        self._board.odd = tuple(OddEntryShown(display(name), kind) for name, kind in sorted(odd.items()))
+
+    # What comes around by time
+
+    async def _tend(self) -> None:
+        """Scan, keep the room, clear up after the dead; returns when the directory is not the watched one any more."""
+        watched = await in_thread(_inode_of, self._settings.directory)
+        while True:
+            self._wanted = anyio.Event()
+            if self._clock() >= self._scan_at and not await self._scan(watched):
+                return
+            await self._tend_room()
+            if not self._queue.count(Phase.RUNNING):
+                await self.close_retired()
+            times = [self._scan_at, self._probe_at, self._recover_at if self.room is not None else math.inf]
+            with anyio.move_on_after(max(0.0, min(times) - self._clock())):
+                await self._wanted.wait()
+
+    async def _scan(self, watched: tuple[int, int] | None) -> bool:
+        """Look at everything. False when another directory has come into the place of the one that is watched."""
+        started = self._clock()
+        self._scan_at = started + self._settings.rescan_seconds
+        try:
+            listing = await in_thread(self._list)
+        except OSError as exc:
+            self._scan_at = started + min(TROUBLE_SECONDS, self._settings.rescan_seconds)
+            if self._board.watching.set(False, f"the spool directory cannot be read: {said(exc)}"):
+                journal.trouble(self._board.watching.error)
+            return await in_thread(_inode_of, self._settings.directory) == watched
+        if await in_thread(_inode_of, self._settings.directory) != watched:
+            return False
+        self._board.watching.set(True)
+        await self._take_listing(listing, started)
+        return True
+
+    def _list(self) -> Listing:
+        return list_directory(self._layout, stale_after_seconds=self._settings.stale_after_seconds)
+
+    async def _take_listing(self, listing: Listing, started: float) -> None:
+        # A file that an event told of since the scan began is known better than the scan knows it.
+        files = {
+            name: identity
+            for name, identity in listing.files.items()
+            if (known := self._queue.get(name)) is None or known.seen < started
+        }
+        await self._enqueue(files, {})
+        self._queue.keep_only(listing.files, self._clock(), seen_before=started)
+        self._note_odd(listing.odd)
+        self._board.stale_count, self._board.failed_count = listing.stale, listing.failed
+        self._board.first_scan_done = True
+        self._board.last_scan = time.time()
+
+    async def _tend_room(self) -> None:
+        """Have a room that can be written to, and nothing of the dead in the others."""
+        now = self._clock()
+        try:
+            if self.room is None and now >= self._probe_at:
+                await self._enter_room()
+            elif self.room is not None and now >= self._probe_at:
+                await in_thread(self.room.probe)
+            if self.room is not None and now >= self._recover_at:
+                await self._recover(self.room)
+        except OSError as exc:
+            self._room_failures += 1
+            self._probe_at = self._clock() + min(0.2 * 2**self._room_failures, TROUBLE_SECONDS)
+            self._recover_at = self._probe_at
+            if isinstance(exc, FileNotFoundError):
+                self._retire_room()  # somebody has removed it
+            if self._board.writable.set(False, f"the spool directory cannot be written to: {said(exc)}"):
+                journal.trouble(self._board.writable.error)
+        else:
+            if now >= self._probe_at:
+                self._now_writable()
+
+    async def _enter_room(self) -> None:
+        self.room = await in_thread(open_room, self._layout)
+        self._recover_at = 0.0
+        with suppress(OSError):
+            await in_thread(clear_locks, self._layout.locks)
+        self._wake()
+
+    def _now_writable(self) -> None:
+        was_known = self._board.writable.since is not None
+        if self._board.writable.set(True) and was_known:
+            journal.recovered("the spool directory can be written to again")
+        self._room_failures = 0
+        self._probe_at = self._scan_at
+
+    async def _recover(self, room: Room) -> None:
+        waiting = await in_thread(room.recover)
+        # What the dead left is known now; while live ones hold files aside, they are looked after.
+        self._recover_at = self._clock() + RECOVER_SECONDS if waiting else self._scan_at
+        await self.collect(room)
+
+    def _retire_room(self) -> None:
+        if self.room is not None:
+            self._retired.append(self.room)
+            self.room = None
+
+
+def _inode_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)

@@ -1,0 +1,86 @@
+"""Locks between spoolers on one directory: one job per repository at a time, whoever does it.
+
+A lock is a `flock` on a file in `.locks/`; the kernel frees it when its holder dies, however it dies. The file is
+removed by whoever holds the lock, and a lock on a removed file counts for nothing: whoever got it tries again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Lock:
+    """A lock that is held until `release`."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let it go and remove its file; to be called once."""
+        with suppress(OSError):  # a file that stays is removed by the next holder, or the next start
+            self._path.unlink()
+        os.close(self._fd)
+
+
+def try_lock(folder: Path, key: str) -> Lock | None:
+    """Take the lock for a repository, or None when another job holds it, in this process or elsewhere. Never waits."""
+    return _lock_file(folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40], os.O_CREAT)
+
+
+def clear_locks(folder: Path) -> None:
+    """Remove the files of dead holders' locks."""
+    for path in list(folder.iterdir()):
+        lock = _lock_file(path, 0)
+        if lock is not None:
+            lock.release()
+
+
+def _lock_file(path: Path, create: int) -> Lock | None:
+    while True:
+        try:
+            fd = os.open(path, _FLAGS | create, 0o666)
+        except FileNotFoundError:
+            if create:
+                raise
+            return None
+        if not _try_flock(fd):
+            os.close(fd)
+            return None
+        if _is_at(path, fd):
+            return Lock(path, fd)
+        os.close(fd)  # its last holder removed it between our opening and our locking
+
+
+def _try_flock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except BaseException:
+        os.close(fd)
+        raise
+    return True
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def try_flock_file(path: Path) -> int | None:
+    """Lock an existing file for as long as the returned descriptor is open; None when another process holds it."""
+    fd = os.open(path, _FLAGS)
+    if _try_flock(fd):
+        return fd
+    os.close(fd)
+    return None

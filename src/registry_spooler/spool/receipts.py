@@ -1,0 +1,69 @@
+"""Receipts: `.receipts/NAME.json` says what was done with NAME. Only the newest are kept."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from registry_spooler.result import ImageResult
+from registry_spooler.spool.names import RECEIPT, derived_name, record_text
+from registry_spooler.spool.room import Room
+
+
+def rfc3339(seconds: float) -> str:
+    """A moment (seconds since the epoch) as records write it: UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def receipt_document(
+    name: str,
+    action: str,
+    results: Sequence[ImageResult],
+    *,
+    is_bundle: bool,
+    attempts: int,
+    started: float,
+    finished: float,
+) -> dict[str, Any]:
+    """The receipt's content; a bundle's has one such record for each of its images."""
+    head = {"file": record_text(name), "action": action}
+    tail = {
+        "attempts": attempts,
+        "started": rfc3339(started),
+        "finished": rfc3339(finished),
+        "seconds": round(finished - started, 3),
+    }
+    images = [head | result.to_json() | tail for result in results]
+    return images[0] if images and not is_bundle else head | {"images": images} | tail
+
+
+def receipt_path(folder: Path, name: str) -> Path:
+    """Where the receipt for a file of that name is."""
+    return folder / derived_name(name, RECEIPT)
+
+
+def write_receipt(room: Room, name: str, document: dict[str, Any]) -> None:
+    """Write it so that it is on the disk when this returns; blocks."""
+    content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    room.write(receipt_path(room.layout.receipts, name), content)
+
+
+def trim_receipts(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` receipts; blocks. Several spoolers may do so at once."""
+    excess = len(os.listdir(folder)) - keep
+    if excess <= 0:
+        return
+    ages = []
+    for entry in os.scandir(folder):
+        try:
+            ages.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
+        except FileNotFoundError:
+            continue
+    for _, name in heapq.nsmallest(len(ages) - keep, ages):
+        (folder / name).unlink(missing_ok=True)

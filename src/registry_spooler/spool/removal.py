@@ -1,0 +1,95 @@
+"""Taking a file out of the spool when its job has ended, without ever losing a byte that was not pushed.
+
+Between the last look at a name and the act on it, the name can be given to another file, and the file itself can
+be written to. So the name goes first, and the looking is done where nobody else can find the file:
+
+1. a read lease on the opened file: nobody has it open for writing, and from here on whoever tries waits;
+2. the opened file is still in the state that was pushed;
+3. NAME is renamed aside into `.work/`: from here on nobody finds the file by its name;
+4. what was renamed is the file that was opened (else NAME had been given to another file: it is given back);
+5. a short while passes, in which everybody who found the name before step 3 has got as far as asking for the file;
+6. the lease is confirmed: nobody has asked (else the file is given back before the writer gets it);
+7. the file is removed, or goes to `.failed/`.
+
+Where no lease is to be had, the open files of other processes and a second look at the file's state have to do.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Final
+
+from registry_spooler.spool.identity import Identity, OddEntry, look_at
+from registry_spooler.spool.opened import OpenedFile
+from registry_spooler.spool.room import Room
+from registry_spooler.spool.writers import Writers, read_lease, writers_now
+
+LINGER_SECONDS: Final = 0.01
+"""How long step 5 is: much longer than it takes from finding a name to opening the file."""
+LINGER_BLIND_SECONDS: Final = 0.1
+"""The same without a lease, when only the file's times tell of a write."""
+
+
+class Taken(enum.Enum):
+    """What became of the file."""
+
+    REMOVED = "removed"
+    GONE = "gone"
+    """Somebody else has taken it away."""
+    CHANGED = "changed"
+    """It is not the content that the job was about: it is in the spool, to be looked at anew."""
+    WRITING = "writing"
+    """Somebody has it open for writing: it is in the spool."""
+
+
+def take_away(
+    file: OpenedFile, room: Room, dispose: Callable[[Path], None], *, done: bool, check_writers: bool
+) -> Taken:
+    """Take the file of a job that has ended out of the spool; blocks for a few hundredths of a second.
+
+    `dispose` is called with the place of the file set aside and makes an end of it. `done`: a durable receipt speaks
+    of it. `check_writers` is off where the content does not matter. A file that cannot be given its name back is in
+    `room.displaced`. OSError when the disk does not let us: the file is in the spool then.
+    """
+    with read_lease(file.fd) if check_writers else nullcontext() as writers:
+        if writers is Writers.SOME:
+            return Taken.WRITING
+        if not file.is_unchanged():
+            return Taken.CHANGED
+        try:
+            aside = room.set_aside(file.path, done=file.identity if done else None)
+        except FileNotFoundError:
+            return Taken.GONE
+        try:
+            taken = _last_look(file, aside, writers)
+            if taken is Taken.REMOVED:
+                dispose(aside)
+        except BaseException:
+            room.give_back(aside)
+            raise
+        if taken is Taken.REMOVED:
+            room.drop_folder(aside)
+        else:
+            room.give_back(aside)
+        return taken
+
+
+def _last_look(file: OpenedFile, aside: Path, writers: Writers | None) -> Taken:
+    """Steps 4 to 6; `writers` is None where they do not matter."""
+    if not _is_content(aside, file.identity):
+        return Taken.CHANGED
+    time.sleep(LINGER_BLIND_SECONDS if writers is Writers.UNKNOWN else LINGER_SECONDS)
+    if writers is not None and writers_now(file.fd) is Writers.SOME:
+        return Taken.WRITING
+    return Taken.REMOVED if _is_content(aside, file.identity) else Taken.CHANGED
+
+
+def _is_content(aside: Path, identity: Identity) -> bool:
+    try:
+        return look_at(aside).same_content(identity)
+    except OddEntry:
+        return False

@@ -1,0 +1,249 @@
+"""One attempt at one file, from its lock to what became of it.
+
+    lock the repository → open → is anybody still writing? → the handler → receipt → take the file away
+                                                           ↘ error: deferred, settling, or into `.failed/`
+
+The order is the promise: nothing is removed before the handler has returned and the receipt is on the disk. What
+happens after the handler is not cancelled half-way.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+
+from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerError
+from registry_spooler.filename import Action, FileName
+from registry_spooler.progress import Progress
+from registry_spooler.spool import journal
+from registry_spooler.spool.board import Board
+from registry_spooler.spool.ending import (
+    Deferred,
+    Done,
+    Elsewhere,
+    Ending,
+    Failed,
+    Gone,
+    Odd,
+    deferral,
+    disk_trouble,
+    leading_error,
+    said,
+)
+from registry_spooler.spool.entry import Arrival, Clock, Entry, Pushed, Settling
+from registry_spooler.spool.failures import clear_error, failure_document, store_failure
+from registry_spooler.spool.identity import OddEntry
+from registry_spooler.spool.job import Handler, Job, Reason
+from registry_spooler.spool.lock import Lock, try_lock
+from registry_spooler.spool.opened import OpenedFile, open_file
+from registry_spooler.spool.receipts import receipt_document, trim_receipts, write_receipt
+from registry_spooler.spool.removal import Taken, take_away
+from registry_spooler.spool.room import Room
+from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.spool.writers import Writers, look_for_writers
+from registry_spooler.threads import in_thread
+
+CRASHES_ALLOWED: Final = 4
+"""An error of our own may have a passing cause; the next one after so many fails the file."""
+
+_CHANGED: Final = Deferred(reason=Reason.SOURCE, error="the file changed during its push and is pushed anew")
+_WRITING: Final = Deferred(reason=Reason.WRITING, error="the file is still open for writing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Does attempts; one for all files of a spool."""
+
+    handler: Handler
+    settings: SpoolSettings
+    board: Board
+    clock: Clock
+    """The monotonic clock of the queue."""
+
+    async def attempt(self, entry: Entry, room: Room) -> Ending:
+        """Try to do what the file asks for. Nothing but a cancellation is raised."""
+        try:
+            lock = await in_thread(_lock, entry, room)
+        except OSError as exc:
+            return disk_trouble("a lock in the spool directory cannot be taken", exc)
+        if lock is None:
+            return Elsewhere()
+        try:
+            return await self._open(entry, room)
+        except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
+            return self._crashed(entry, exc)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await in_thread(lock.release)
+
+    async def _open(self, entry: Entry, room: Room) -> Ending:
+        try:
+            file = await in_thread(_open_entry, entry)
+        except FileNotFoundError:
+            return Gone()
+        except OddEntry as odd:
+            return Odd(odd.kind)
+        except OSError as exc:
+            return _unreadable(exc)
+        try:
+            return await self._decide(entry, room, file)
+        finally:
+            file.close()
+
+    async def _decide(self, entry: Entry, room: Room, file: OpenedFile) -> Ending:
+        """What is there to be done, given what is known of this content from earlier attempts?"""
+        if entry.action is Action.PUSH and await in_thread(look_for_writers, file.fd) is Writers.SOME:
+            return _WRITING
+        if isinstance(entry.parsed, InvalidFileName):
+            entry.attempts += 1
+            return await self._fail(entry, room, file, entry.parsed)
+        if entry.pushed is not None and entry.pushed.identity.same_content(file.identity):
+            return await self._finish(entry, room, file, entry.pushed)
+        if entry.settling is not None and entry.settling.identity.same_content(file.identity):
+            remaining = entry.settling.until - self.clock()
+            if remaining > 0:
+                return _settling(entry.settling.error, remaining)
+            return await self._fail(entry, room, file, entry.settling.error)
+        return await self._handle(entry, entry.parsed, room, file)
+
+    async def _handle(self, entry: Entry, filename: FileName, room: Room, file: OpenedFile) -> Ending:
+        entry.attempts += 1
+        opened_at, started = self.clock(), time.time()
+        progress = Progress(bytes_total=file.size)
+        self.board.job_started(entry, progress, started)
+        journal.started(entry, file.size)
+        try:
+            results = await self.handler(Job(filename=filename, attempt=entry.attempts), file, progress)
+        except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
+            return await self._answer(entry, room, file, leading_error(exc), opened_at)
+        entry.pushed = Pushed(identity=file.identity, results=results, started=started)
+        return await self._finish(entry, room, file, entry.pushed)
+
+    async def _answer(self, entry: Entry, room: Room, file: OpenedFile, error: Exception, opened_at: float) -> Ending:
+        """The handler could not do it: deferred, or failed for good?"""
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
+            return _unreadable(error)
+        if isinstance(error, SpoolerError) and error.temporary:
+            return deferral(error)
+        if not isinstance(error, SpoolerError):
+            return await self._crashed_in_handler(entry, room, file, error)
+        if not file.is_unchanged():
+            return _CHANGED
+        if getattr(error, "incomplete", False) and entry.arrival is not Arrival.RENAMED:
+            until = opened_at + self.settings.settle_seconds
+            entry.settling = Settling(file.identity, until, error)
+            return _settling(error, until - self.clock())
+        return await self._fail(entry, room, file, error)
+
+    async def _finish(self, entry: Entry, room: Room, file: OpenedFile, pushed: Pushed) -> Ending:
+        try:
+            with anyio.CancelScope(shield=True):
+                ending = await in_thread(self._conclude, entry, room, file, pushed)
+        except OSError as exc:
+            return disk_trouble("the receipt cannot be written, or the file not be removed", exc)
+        return ending
+
+    def _conclude(self, entry: Entry, room: Room, file: OpenedFile, pushed: Pushed) -> Done | Deferred:
+        """Write the receipt, then remove the file; blocks."""
+        if not file.is_unchanged():
+            return _CHANGED
+        receipt = receipt_document(
+            entry.name,
+            entry.action.value,
+            pushed.results,
+            is_bundle=entry.reference is None,
+            attempts=entry.attempts,
+            started=pushed.started,
+            finished=time.time(),
+        )
+        write_receipt(room, entry.name, receipt)
+        taken = take_away(file, room, Path.unlink, done=True, check_writers=entry.action is Action.PUSH)
+        if taken not in {Taken.REMOVED, Taken.GONE}:
+            return _not_taken(taken)
+        return Done(pushed.results, receipt, self._tidy(entry, room))
+
+    def _tidy(self, entry: Entry, room: Room) -> bool:
+        """What can be left for the next time; has the job made an earlier failure good?"""
+        with suppress(OSError):
+            trim_receipts(room.layout.receipts, self.settings.receipts_kept)
+            room.keep_reserve()
+        with suppress(OSError):
+            return clear_error(room.layout.failed, entry.name)
+        return False
+
+    async def _fail(self, entry: Entry, room: Room, file: OpenedFile, error: Exception) -> Ending:
+        record = failure_document(
+            entry.name,
+            entry.action.value,
+            str(entry.reference) if entry.reference else None,
+            error=_sentence(error),
+            detail=error.detail if isinstance(error, SpoolerError) else repr(error),
+            attempts=entry.attempts,
+            time=time.time(),
+        )
+        try:
+            with anyio.CancelScope(shield=True):
+                taken = await in_thread(_move_to_failed, entry, room, file, record)
+        except OSError as exc:
+            return disk_trouble(f"{_sentence(error)}; and the file cannot be moved to .failed", exc)
+        if taken is Taken.GONE:
+            return Gone()
+        return Failed(record, isinstance(error, RegistryError)) if taken is Taken.REMOVED else _not_taken(taken)
+
+    async def _crashed_in_handler(self, entry: Entry, room: Room, file: OpenedFile, error: Exception) -> Ending:
+        ending = self._crashed(entry, error)
+        return ending if entry.crashes <= CRASHES_ALLOWED else await self._fail(entry, room, file, error)
+
+    def _crashed(self, entry: Entry, error: Exception) -> Deferred:
+        entry.crashes += 1
+        logging.getLogger(journal.LOGGER).error(
+            "%s: internal error",
+            journal.title(entry),
+            exc_info=error,
+            extra={"fields": journal.fields(entry, "crashed")},
+        )
+        return Deferred(reason=Reason.INTERNAL, error=_sentence(error))
+
+
+def _lock(entry: Entry, room: Room) -> Lock | None:
+    return room.in_need(lambda: try_lock(room.layout.locks, entry.lane))
+
+
+def _open_entry(entry: Entry) -> OpenedFile:
+    return open_file(entry.path, name=entry.name, must_read=entry.action is Action.PUSH)
+
+
+def _move_to_failed(entry: Entry, room: Room, file: OpenedFile, record: dict[str, Any]) -> Taken:
+    return take_away(
+        file,
+        room,
+        lambda aside: store_failure(room, aside, record),
+        done=False,
+        check_writers=entry.action is Action.PUSH,
+    )
+
+
+def _not_taken(taken: Taken) -> Deferred:
+    return _WRITING if taken is Taken.WRITING else _CHANGED
+
+
+def _unreadable(error: OSError) -> Deferred:
+    return Deferred(reason=Reason.FILE, error=f"the file cannot be read: {said(error)}")
+
+
+def _settling(error: Exception, remaining_seconds: float) -> Deferred:
+    return Deferred(
+        reason=Reason.SETTLING,
+        error=f"the file seems to be incomplete, and may yet grow: {error}",
+        delay_seconds=max(0.0, remaining_seconds),
+    )
+
+
+def _sentence(error: Exception) -> str:
+    return str(error) if isinstance(error, SpoolerError) else f"internal error: {type(error).__name__}: {error}"

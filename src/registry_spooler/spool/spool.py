@@ -1,0 +1,175 @@
+"""The spool: starts jobs when it is their turn, and does what their endings ask for.
+
+Flow: the keeper tells the queue what is in the directory; `_dispatch` starts what the queue says; the runner does one
+attempt; `_apply` tells the queue, the board and the log how it ended. All state is changed in the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+import anyio
+
+from registry_spooler.result import ImageResult
+from registry_spooler.spool import journal
+from registry_spooler.spool.board import Board
+from registry_spooler.spool.ending import ANSWERED, LETS_PASS, Deferred, Done, Elsewhere, Ending, Failed
+from registry_spooler.spool.entry import Entry, Phase
+from registry_spooler.spool.job import Handler, JobEnd, Outcome, Reason
+from registry_spooler.spool.keeper import Keeper
+from registry_spooler.spool.names import display
+from registry_spooler.spool.queue import Queue
+from registry_spooler.spool.room import Room
+from registry_spooler.spool.runner import Runner
+from registry_spooler.spool.settings import SpoolSettings
+
+ELSEWHERE_SECONDS = (0.3, 1.0)
+"""When to look again at a repository that another spooler works on: soon enough to take over a dead one's work."""
+
+
+class Spool:
+    """One spool directory, worked through by one process. Opens nothing before `run`."""
+
+    def __init__(self, settings: SpoolSettings) -> None:
+        self._settings = settings
+        self._clock = time.monotonic
+        self._queue = Queue(settings.jobs_at_once)
+        self._news = anyio.Event()
+        self._stopping = False
+        self.board = Board(self._queue)
+        self._keeper = Keeper(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
+
+    def stop(self) -> None:
+        """Take no new work; `run` returns when the running jobs have ended, or their grace has."""
+        self._stopping = True
+        self._wake()
+
+    async def run(self, handler: Handler) -> None:
+        """Work until `stop`. Trouble with files, directory or registry is waited for, not raised. To be called once."""
+        runner = Runner(handler=handler, settings=self._settings, board=self.board, clock=self._clock)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keeper.run)
+                await self._dispatch(runner)
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._keeper.close()
+
+    async def _dispatch(self, runner: Runner) -> None:
+        async with anyio.create_task_group() as jobs:
+            while not self._stopping:
+                if (room := self._keeper.room) is not None:
+                    for entry in self._queue.start_next(self._clock()):
+                        jobs.start_soon(self._do, entry, room, runner)
+                await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
+            with anyio.move_on_after(self._settings.shutdown_grace_seconds):
+                while self._queue.count(Phase.RUNNING):
+                    await self._wait_for_news(until=None)
+            jobs.cancel_scope.cancel()
+
+    async def _wait_for_news(self, *, until: float | None) -> None:
+        with anyio.move_on_after(None if until is None else max(0.0, until - self._clock())):
+            await self._news.wait()
+        self._news = anyio.Event()
+
+    def _wake(self) -> None:
+        self._news.set()
+
+    async def _do(self, entry: Entry, room: Room, runner: Runner) -> None:
+        """One attempt, from the queue and back to it."""
+        began = self._clock()
+        try:
+            ending = await runner.attempt(entry, room)
+        except anyio.get_cancelled_exc_class():
+            self._end(entry, Outcome.ABANDONED, began)
+            self._queue.finish(entry, self._clock())
+            journal.abandoned(entry)
+            raise
+        self._apply(entry, ending, began)
+        await self._look_after(entry, ending, room)
+        self._wake()
+
+    async def _look_after(self, entry: Entry, ending: Ending, room: Room) -> None:
+        """What the end of a job changes in the directory, besides its file."""
+        await self._keeper.collect(room)
+        if entry.arrived_again is not None:
+            await self._keeper.look_again(entry, entry.arrived_again)
+        if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
+            await self._keeper.count_failed()
+        if not self._queue.count(Phase.RUNNING):
+            await self._keeper.close_retired()
+
+    def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
+        now = self._clock()
+        if isinstance(ending, Done):
+            journal.done(entry, ending, self.board.progress_of(entry), now - began)
+            self.board.receipts.append(ending.receipt)
+            self._end(entry, Outcome.DONE, began, results=ending.results)
+            self._queue.finish(entry, now)
+            self._queue.release(now)
+        elif isinstance(ending, Failed):
+            journal.failed(entry, ending, now - began)
+            self.board.failures.append(ending.record)
+            self._end(entry, Outcome.FAILED, began, error=str(ending.record["error"]))
+            self._queue.finish(entry, now)
+            if ending.answered or self._queue.held_for is Reason.SPOOL:
+                self._queue.release(now)
+        elif isinstance(ending, Deferred):
+            self._apply_deferred(entry, ending, began)
+        elif isinstance(ending, Elsewhere):
+            due = now + random.uniform(*ELSEWHERE_SECONDS)  # noqa: S311 - no secret hangs on it
+            self._queue.leave_elsewhere(entry, now, due=due)
+        else:
+            self._queue.finish(entry, now)
+
+    def _apply_deferred(self, entry: Entry, ending: Deferred, began: float) -> None:
+        now = self._clock()
+        delay = self._delay(entry, ending)
+        journal.deferred(entry, ending, delay)
+        self._end(entry, Outcome.DEFERRED, began, reason=ending.reason, error=ending.error)
+        if ending.reason is Reason.SPOOL:
+            self._keeper.suspect(ending.error)
+        due = now + delay
+        if ending.is_shared:
+            patience = max(self._settings.backoff.cap_seconds, delay)
+            # Not before the queue moves again, so that another file is sent ahead next time.
+            due = max(due, self._queue.hold(entry, ending.reason, until=due, patience=patience) + 0.001)
+        elif ending.reason in ANSWERED and self._queue.held_for is Reason.UNREACHABLE:
+            self._queue.release(now)
+        entry.next_try = time.time() + due - now
+        lets_pass = ending.reason in LETS_PASS
+        self._queue.defer(entry, now, due=due, reason=ending.reason, error=ending.error, lets_pass=lets_pass)
+
+    def _delay(self, entry: Entry, ending: Deferred) -> float:
+        if ending.delay_seconds is not None:
+            return ending.delay_seconds
+        if ending.reason is Reason.SOURCE and entry.failures == 0:
+            return 0.0  # the new content is there already
+        failures = self._queue.shared_failures if ending.is_shared else entry.failures
+        return self._settings.backoff.delay_seconds(failures + 1, retry_after_seconds=ending.retry_after_seconds)
+
+    def _end(
+        self,
+        entry: Entry,
+        outcome: Outcome,
+        began: float,
+        *,
+        results: tuple[ImageResult, ...] = (),
+        reason: Reason | None = None,
+        error: str = "",
+    ) -> None:
+        end = JobEnd(
+            name=display(entry.name),
+            action=entry.action,
+            reference=entry.reference,
+            outcome=outcome,
+            attempt=entry.attempts,
+            seconds=self._clock() - began,
+            archive_bytes=entry.identity.size,
+            results=results,
+            reason=reason,
+            error=error,
+        )
+        self.board.job_ended(entry, end)
