@@ -50,7 +50,7 @@ class Descriptor:
     digest: Digest
     size: int
     platform: Platform | None = None
-    annotations: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)
     urls: tuple[str, ...] = ()
     artifact_type: str = ""
 

@@ -89,6 +89,11 @@ class MemberReader:
         return self._measured
 
     @property
+    def consumed(self) -> int:
+        """How many of the member's own bytes have been read so far; never less than before."""
+        return self._fed
+
+    @property
     def compression(self) -> Compression:
         """What the wire form is: compressed by us, or sniffed from the first piece (NONE before it)."""
         return self._codec.compression

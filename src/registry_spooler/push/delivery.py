@@ -16,6 +16,7 @@ from registry_spooler.progress import Progress
 from registry_spooler.push.known import KnownBlobs, KnownLayer
 from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry, Upload
+from registry_spooler.reference import Reference
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class _Located:
 
 
 class Delivery:
-    """The blobs of one repository, for one push."""
+    """The blobs of one image, in one repository, for one push."""
 
     def __init__(self, registry: Registry, repository: str, known: KnownBlobs, progress: Progress) -> None:
         self.repository = repository
@@ -133,3 +134,20 @@ class Delivery:
             media_type = need.compression.layer_media_type
         self._delivered[need] = Descriptor(media_type=media_type, digest=digest, size=size)
         return self._delivered[need]
+
+
+class Deliveries:
+    """The deliveries of one push: one for each tag, since each has a count of its own."""
+
+    def __init__(self, registry: Registry, known: KnownBlobs, progress: Progress) -> None:
+        self._registry = registry
+        self._known = known
+        self._progress = progress
+        self._by_reference: dict[Reference, Delivery] = {}
+
+    def to(self, reference: Reference) -> Delivery:
+        """The delivery for this tag, the same one whenever it is asked for."""
+        if reference not in self._by_reference:
+            delivery = Delivery(self._registry, reference.repository, self._known, self._progress)
+            self._by_reference[reference] = delivery
+        return self._by_reference[reference]

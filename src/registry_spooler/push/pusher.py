@@ -23,13 +23,13 @@ from registry_spooler.errors import ArchiveError, TagNotConfirmed
 from registry_spooler.manifest import Manifest
 from registry_spooler.progress import Progress
 from registry_spooler.push.deliver import deliver_indexed, deliver_streamed
-from registry_spooler.push.delivery import Counts, Delivery
+from registry_spooler.push.delivery import Counts, Deliveries, Delivery
 from registry_spooler.push.image import ImageConfig, raw_config, raw_manifest
 from registry_spooler.push.known import KnownBlobs
 from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry
 from registry_spooler.push.stream import Guess, Sessions, guess_all, guess_blobs, guess_nothing
-from registry_spooler.push.target import Archive, Target, Targeting, config_need
+from registry_spooler.push.target import Target, Targeting, config_need
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
 
@@ -70,10 +70,17 @@ class Pusher:
         only the member it was sending. Raises ArchiveError, RegistryError, OSError.
         """
         sessions = Sessions(self.registry, progress, inflate=self.options.inflate, commit_early=commit_early)
+        deliveries = Deliveries(self.registry, self.known, progress)
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
-                await sessions.receive(archive, self._first_guess(reference, progress))
-            targets = await self._targeting(archive, progress, sessions).choose(reference)
+                await sessions.receive(archive, self._first_guess(reference, deliveries))
+            targets = await Targeting(
+                archive=archive,
+                registry=self.registry,
+                deliveries=deliveries,
+                compression=self.options.compression,
+                kinds=sessions.kinds,
+            ).choose(reference)
             if isinstance(archive, StreamedArchive):
                 await deliver_streamed(targets, source, archive, sessions)
             else:
@@ -115,21 +122,10 @@ class Pusher:
             await sessions.receive(archive, guess_blobs(delivery))
         return delivery.counts
 
-    def _first_guess(self, reference: Reference | None, progress: Progress) -> Guess:
+    def _first_guess(self, reference: Reference | None, deliveries: Deliveries) -> Guess:
         if reference is None:
             return guess_nothing
-        delivery = Delivery(self.registry, reference.repository, self.known, progress)
-        return guess_all(delivery, self.options.compression)
-
-    def _targeting(self, archive: Archive, progress: Progress, sessions: Sessions) -> Targeting:
-        return Targeting(
-            archive=archive,
-            registry=self.registry,
-            known=self.known,
-            progress=progress,
-            compression=self.options.compression,
-            kinds=sessions.kinds,
-        )
+        return guess_all(deliveries.to(reference), self.options.compression)
 
     async def _publish(self, target: Target) -> ImageResult:
         """Put the manifests of an image whose blobs are all there, the tag last."""

@@ -25,7 +25,6 @@ from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry, Upload
 from registry_spooler.push.watched import WatchedReader
 
-_JSON_STARTS: Final = (b"{", b"[")
 _TAR_MAGIC_AT: Final = 257
 _CANCEL_SECONDS: Final = 5.0
 """For giving up all open sessions; the registry purges what is left in the end."""
@@ -88,11 +87,9 @@ class Sessions:
         advanced = self._advanced(archive)
         async for member in archive.members():
             advanced()
-            if member.kind is not Kind.FILE:
+            if member.kind is not Kind.FILE or (archive.is_document and await archive.keep() is not None):
                 continue
             head = archive.head
-            if head.lstrip()[:1] in _JSON_STARTS and await archive.keep() is not None:
-                continue
             self.kinds[member] = sniff(head)
             if member not in self._sent and (wanted := await guess(member, head)) is not None:
                 await self._send(archive, member, *wanted)

@@ -17,10 +17,8 @@ from registry_spooler.archive import (
 )
 from registry_spooler.errors import ArchiveError
 from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
-from registry_spooler.progress import Progress
-from registry_spooler.push.delivery import Delivery
+from registry_spooler.push.delivery import Deliveries, Delivery
 from registry_spooler.push.image import ImageConfig, image_manifest
-from registry_spooler.push.known import KnownBlobs
 from registry_spooler.push.need import Need, docker_needs
 from registry_spooler.push.plan import Plan, plan_image
 from registry_spooler.push.registry import Registry
@@ -85,8 +83,7 @@ class Targeting:
 
     archive: Archive
     registry: Registry
-    known: KnownBlobs
-    progress: Progress
+    deliveries: Deliveries
     compression: Compression
     kinds: dict[Member, Compression]
     """How a stream's members turned out to be compressed; not used for an indexed archive."""
@@ -104,7 +101,7 @@ class Targeting:
         return tuple([await self._target(image, to) for to, image in named.items()])
 
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
-        delivery = Delivery(self.registry, reference.repository, self.known, self.progress)
+        delivery = self.deliveries.to(reference)
         if isinstance(image, OciImage):
             return await self._oci(image.root, reference, delivery)
         return await self._docker(image, reference, delivery)
