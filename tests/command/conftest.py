@@ -1,0 +1,22 @@
+"""What the tests of `registry-client` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from command_client import Client
+from posted import Poster
+from verify import Registry
+
+
+@pytest.fixture
+def client(registry: Registry, tmp_path: Path) -> Client:
+    return Client(registry, tmp_path)
+
+
+@pytest.fixture
+def poster(registry: Registry, repository: str) -> Poster:
+    """Puts images into the test's own repository."""
+    return Poster(registry, repository)
