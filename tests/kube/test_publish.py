@@ -16,7 +16,7 @@ from registry_spooler.kube.pods import Container
 from registry_spooler.kube.publishing import publish
 from registry_spooler.kube.rate import RateLimit
 from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.remote import Remote
+from registry_spooler.kube.remote import Input, Remote
 from wire import Wire
 
 SIZE = 4 << 20
@@ -161,3 +161,14 @@ async def test_the_rate_limit_holds(cluster: Cluster, container: Container, tmp_
     started = anyio.current_time()
     await publish(remote, tmp_path / "file", "app.tar", redial=QUICK)
     assert anyio.current_time() - started > 0.5
+
+
+async def test_a_call_that_starts_late_destroys_nothing(remote: Remote, file: Path, api: ApiServer) -> None:
+    (api.spool / "app.tar~").write_bytes(file.read_bytes())
+    late = ("deposit", "--offset", "0", "--size", str(SIZE))
+    for seen in ((), ("--arrived", "17")):
+        with pytest.raises(RemoteError, match="since it was looked"):
+            await remote.call(*late, *seen, "--", "app.tar", stdin=Input.of(b"late"))
+    with pytest.raises(RemoteError, match="no byte of it came"):
+        await remote.call(*late, "--", "app.tar", stdin=Input.of(b""))
+    assert file.read_bytes() == (api.spool / "app.tar~").read_bytes()

@@ -3,6 +3,9 @@
 `probe` says what of `NAME~` has arrived, with its checksum; `append` writes from an offset on, and keeps what came
 before a cut; `finish` compares the whole with the sender's checksum, makes it durable and renames it to
 `NAME`, which hands it to the spooler. `NAME~` is locked meanwhile: two senders would mix their bytes.
+
+A call whose caller has gone may still be starting while the caller's next ones are through. So `append` touches nothing
+unless `NAME~` is as its caller saw it, and a byte has come.
 """
 
 from __future__ import annotations
@@ -45,6 +48,10 @@ class ChecksumMismatch(DepositError):
     """What arrived is not what was sent."""
 
 
+class ArrivedMeanwhile(DepositError):
+    """Another call has changed `NAME~` since the caller looked."""
+
+
 class NothingArrived(DepositError):
     """There is no `NAME~`: nothing has been sent, or it has been renamed already."""
 
@@ -68,15 +75,20 @@ class Deposit:
         except NothingArrived:
             return {"size": None, "sha256": None, "now": _now()}
 
-    def append(self, source: int, offset: int) -> dict[str, Any]:
-        """Write what the descriptor `source` gives from `offset` on, to its end; durable on return."""
-        with self._opened(os.O_RDWR | os.O_CREAT) as file:
-            size = os.fstat(file).st_size
-            if size < offset:
-                raise DepositError(self.name, f"only {size} of {offset} bytes are there", temporary=True)
-            os.ftruncate(file, offset)
+    def append(self, source: int, offset: int, *, arrived: int | None, size: int) -> dict[str, Any]:
+        """Write what the descriptor `source` gives from `offset` on, to its end; durable on return.
+
+        `arrived` is what `probe` said; `size` is what the whole will be.
+        """
+        first = os.read(source, PIECE_BYTES)
+        if not first and offset < size:
+            raise DepositError(self.name, "no byte of it came", temporary=True)
+        with self._opened(os.O_RDWR | (os.O_CREAT | os.O_EXCL if arrived is None else 0)) as file:
+            if arrived is not None and os.fstat(file).st_size != arrived:
+                raise ArrivedMeanwhile(self.name, "it has changed since it was looked at", temporary=True)
             try:
-                _copy(source, file, offset)
+                os.ftruncate(file, offset)
+                _copy(first, source, file, offset)
                 os.fsync(file)
             except OSError as exc:
                 raise self._translated(exc) from exc
@@ -108,12 +120,15 @@ class Deposit:
             if self.directory.is_dir():
                 raise NothingArrived(self.name, f"there is no {self._partial.name!r}") from exc
             raise DepositError(self.name, f"there is no directory {str(self.directory)!r}") from exc
+        except FileExistsError as exc:
+            raise ArrivedMeanwhile(self.name, "it has appeared since it was looked for", temporary=True) from exc
         except OSError as exc:
             raise self._translated(exc) from exc
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 raise DepositError(self.name, f"{self._partial.name!r} is no regular file")
             self._lock(file)
+            self._check_still_there(file)
             yield file
         finally:
             os.close(file)
@@ -128,6 +143,15 @@ class Deposit:
                 if time.monotonic() > deadline:
                     raise DepositError(self.name, "somebody else is writing it", temporary=True) from exc
                 time.sleep(0.05)
+
+    def _check_still_there(self, file: int) -> None:
+        """Whoever held the lock may have renamed it: then it is the spooler's, and not to be touched."""
+        try:
+            still_there = os.path.samestat(os.fstat(file), os.lstat(self._partial))
+        except FileNotFoundError:
+            still_there = False
+        if not still_there:
+            raise NothingArrived(self.name, f"{self._partial.name!r} has just been renamed")
 
     def _translated(self, exc: OSError) -> DepositError:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -150,13 +174,14 @@ def check_name(name: str) -> FileName:
     return FileName.parse(name)
 
 
-def _copy(source: int, file: int, offset: int) -> None:
-    while piece := os.read(source, PIECE_BYTES):
+def _copy(piece: bytes, source: int, file: int, offset: int) -> None:
+    while piece:
         view = memoryview(piece)
         while view:
             written = os.pwrite(file, view, offset)
             offset += written
             view = view[written:]
+        piece = os.read(source, PIECE_BYTES)
 
 
 def _sha256(file: int) -> str:

@@ -39,9 +39,12 @@ port_option = click.option(
 @click.option("--probe", is_flag=True, help="Say how much of it has arrived.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, help="Write from here on, in bytes.")
 @click.option("--finish", metavar="SHA256", help="Compare with this checksum, and hand the file to the spooler.")
-@click.option("--size", type=click.IntRange(min=0), help="With --finish: the number of bytes that were sent.")
+@click.option("--arrived", type=click.IntRange(min=0), help="What --probe said of its size, if it was there.")
+@click.option("--size", type=click.IntRange(min=0), default=0, help="The number of bytes in all.")
 @click.argument("name")
-def deposit(directory: Path, probe: bool, offset: int, finish: str | None, size: int | None, name: str) -> None:
+def deposit(
+    directory: Path, probe: bool, offset: int, finish: str | None, arrived: int | None, size: int, name: str
+) -> None:
     """Write standard input into the spool directory as NAME~; rename it to NAME with --finish.
 
     A program's command: `kubectl spool publish` calls it. It can be made again after a cut, from the byte where
@@ -51,11 +54,9 @@ def deposit(directory: Path, probe: bool, offset: int, finish: str | None, size:
     if probe:
         _print(file.probe())
     elif finish is not None:
-        if size is None:
-            raise click.UsageError("--finish needs --size")
         _print(file.finish(size, finish))
     else:
-        _print(file.append(sys.stdin.fileno(), offset))
+        _print(file.append(sys.stdin.fileno(), offset, arrived=arrived, size=size))
 
 
 @click.command()

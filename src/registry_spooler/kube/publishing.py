@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from registry_spooler.blob import PIECE_BYTES
 from registry_spooler.digest import Digest
 from registry_spooler.errors import SourceChanged
-from registry_spooler.kube.errors import RemoteError
+from registry_spooler.kube.errors import ExecCut, RemoteError
 from registry_spooler.kube.redial import Redial
 from registry_spooler.kube.remote import Input, Remote
 from registry_spooler.threads import in_thread
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 OnSent = Callable[[int, int], None]
 """Told how many bytes have arrived or been sent, and of how many."""
 
+_LOOKS_MAX: Final = 10
+"""At what has arrived: it changes only while a call that was cut off is still starting or ending."""
+
+# What `registry-client deposit` calls its errors.
 _MISMATCH: Final = "ChecksumMismatch"
+_NOTHING_ARRIVED: Final = "NothingArrived"
+_ARRIVED_MEANWHILE: Final = "ArrivedMeanwhile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,34 +69,47 @@ class _Publication:
         self._size = size
         self._on_sent = on_sent
         self._finishing: Published | None = None
-        self._from_start = False
+        self._distrust = False
+        """Has something arrived that looked like ours and was not?"""
 
     async def attempt(self) -> Published:
         """Send what has not arrived, and hand the file over; may be called again after a cut."""
-        arrived = await self._deposit("--probe")
-        if arrived["size"] is None and self._finishing is not None:
-            return self._finishing  # renamed before the connection broke: nobody else takes `NAME~` away
-        offset, checksum = await in_thread(self._compare, arrived)
-        while True:
-            sent = await self._deposit(
-                "--offset", str(offset), stdin=Input(self._size - offset, self._pieces(offset, checksum))
-            )
-            digest = Digest("sha256", checksum.hexdigest())
-            self._finishing = Published(name=self._name, size=self._size, digest=digest, since=str(sent["now"]))
+        for _ in range(_LOOKS_MAX):
+            arrived = await self._deposit("--probe")
+            if arrived["size"] is None and self._finishing is not None:
+                return self._finishing  # renamed before the connection broke: nobody else takes `NAME~` away
             try:
-                await self._deposit("--finish", digest.hex, "--size", str(self._size))
+                return await self._send_and_finish(arrived)
             except RemoteError as exc:
-                if exc.kind != _MISMATCH or offset == 0:
+                if exc.kind == _NOTHING_ARRIVED and self._finishing is not None:
+                    return self._finishing  # as above, by a call that was believed to be dead
+                if exc.kind == _MISMATCH and not self._distrust:
+                    self._distrust = True
+                elif exc.kind != _ARRIVED_MEANWHILE:
                     raise
-                offset, checksum = 0, hashlib.sha256()  # what was there before was not ours after all
-                continue
-            return self._finishing
+        raise ExecCut(self._remote.container.pod, f"others keep writing {self._name!r}")
+
+    async def _send_and_finish(self, arrived: dict[str, Any]) -> Published:
+        offset, checksum = await in_thread(self._compare, arrived)
+        since = str(arrived["now"])
+        if offset < self._size or arrived["size"] != self._size:
+            since = await self._append(offset, arrived["size"], checksum)
+        digest = Digest("sha256", checksum.hexdigest())
+        self._finishing = Published(name=self._name, size=self._size, digest=digest, since=since)
+        await self._deposit("--finish", digest.hex, "--size", str(self._size))
+        return self._finishing
+
+    async def _append(self, offset: int, arrived: int | None, checksum: hashlib._Hash) -> str:
+        stdin = Input(self._size - offset, self._pieces(offset, checksum))
+        seen = ("--arrived", str(arrived)) if arrived is not None else ()
+        answer = await self._deposit("--offset", str(offset), "--size", str(self._size), *seen, stdin=stdin)
+        return str(answer["now"])
 
     def _compare(self, arrived: dict[str, Any]) -> tuple[int, hashlib._Hash]:
         """Where to go on, and the checksum up to there; from the start when what arrived is not this file's start."""
         checksum = hashlib.sha256()
         size = arrived["size"]
-        if not size or size > self._size:
+        if not size or size > self._size or self._distrust:
             return 0, checksum
         self._file.seek(0)
         left = size
