@@ -1,0 +1,224 @@
+"""The metrics, in both of Prometheus' formats: read from the board at each scrape, and two histograms of ended jobs.
+
+No label takes a value from a file name, a reference or an error, so the number of series is fixed by this file.
+https://prometheus.io/docs/instrumenting/exposition_formats/ and https://prometheus.io/docs/specs/om/open_metrics_spec/
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+import anyio
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from registry_spooler.filename import Action
+from registry_spooler.health import openmetrics
+from registry_spooler.health.accept import wants_openmetrics
+from registry_spooler.health.checks import Checks
+from registry_spooler.health.pulse import Pulse
+from registry_spooler.health.volume import Volume
+from registry_spooler.spool import Board, JobEnd, Outcome, Reason
+from registry_spooler.threads import in_thread
+
+_ACTIONS: Final = tuple(action.value for action in Action)
+_OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
+_REASONS: Final = tuple(reason.value for reason in Reason)
+_SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+_BYTES_BUCKETS: Final = (*(float(step * 10**power) for power in range(3, 11) for step in (1, 3)), 1e11)
+
+_PROCESS_SECONDS: Final = 10.0
+_Labelled = Iterable[tuple[Mapping[str, str], float]]
+
+
+class Metrics:
+    """The registry of one process' metrics. Constructing it asks the board to tell about ended jobs."""
+
+    def __init__(self, version: str, board: Board, checks: Checks, volume: Volume, pulse: Pulse) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        ended = _EndedJobs()
+        board.on_job_end = ended.note
+        self._registry.register(_Families(version, board, checks, volume, pulse))
+        self._registry.register(ended)
+        self.process = ProcessFamilies()
+        self._registry.register(self.process)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics in the format that an `Accept` header prefers, and its content type."""
+        if wants_openmetrics(accept):
+            return openmetrics.generate(self._registry), openmetrics.CONTENT_TYPE
+        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _EndedJobs(Collector):
+    """Two histograms of jobs that have ended, one observation per attempt that ran."""
+
+    def __init__(self) -> None:
+        self._seconds = Histogram(
+            "registry_spooler_job_seconds",
+            "How long an attempt at a file took.",
+            ("action", "outcome"),
+            registry=None,
+            buckets=_SECONDS_BUCKETS,
+        )
+        self._bytes = Histogram(
+            "registry_spooler_archive_bytes",
+            "The sizes of the files that were pushed.",
+            registry=None,
+            buckets=_BYTES_BUCKETS,
+        )
+        for action in _ACTIONS:
+            for outcome in _OUTCOMES:
+                self._seconds.labels(action, outcome)
+
+    def note(self, end: JobEnd) -> None:
+        """Count one ended attempt."""
+        self._seconds.labels(end.action.value, end.outcome.value).observe(end.seconds)
+        if end.action is Action.PUSH and end.outcome is Outcome.DONE:
+            self._bytes.observe(end.archive_bytes)
+
+    def collect(self) -> Iterator[Metric]:
+        """Both, without the `_created` series that the text format would show as gauges of their own."""
+        for histogram in (self._seconds, self._bytes):
+            for metric in histogram.collect():
+                metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+                yield metric
+
+
+class ProcessFamilies(Collector):
+    """Memory, processor time and open files of this process: read from /proc in a thread, some seconds old."""
+
+    def __init__(self) -> None:
+        self._process = ProcessCollector(registry=None)
+        self._families: tuple[Metric, ...] = ()
+
+    def collect(self) -> Iterator[Metric]:
+        """What was read last."""
+        yield from self._families
+
+    async def watch(self) -> None:
+        """Read until cancelled, the first time after a while."""
+        while True:
+            await anyio.sleep(_PROCESS_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Read once."""
+        self._families = await in_thread(lambda: tuple(self._process.collect()))
+
+
+class _Families(Collector):
+    """All that is read from the board and the checks at the time of the scrape."""
+
+    def __init__(self, version: str, board: Board, checks: Checks, volume: Volume, pulse: Pulse) -> None:
+        self._version, self._board, self._checks, self._volume, self._pulse = version, board, checks, volume, pulse
+
+    def collect(self) -> Iterator[Metric]:
+        """Family by family."""
+        self._checks.look()
+        yield from self._about_work()
+        yield from self._about_spool()
+        yield from self._about_process()
+
+    def _about_work(self) -> Iterator[Metric]:
+        board, totals = self._board, self._board.totals()
+        yield _counter("jobs", "Attempts at files that have ended.", _job_counts(board))
+        yield _counter("read_bytes", "Bytes read from files in the spool.", _plain(totals.bytes_read))
+        yield _counter(
+            "sent_bytes", "Bytes sent to the registry as blobs, resent ones included.", _plain(totals.bytes_sent)
+        )
+        yield _counter("skipped_bytes", "Bytes of blobs that the registry had already.", _plain(totals.bytes_skipped))
+        blobs = {
+            "uploaded": totals.blobs_uploaded,
+            "existing": totals.blobs_existing,
+            "mounted": totals.blobs_mounted,
+        }
+        yield _counter("blobs", "Blobs dealt with, by how.", _by("how", blobs))
+        yield _counter("retries", "Work that was done again, by reason.", _by("reason", _retries(board)))
+        queue = {
+            "running": len(board.running()),
+            "waiting": board.waiting_count,
+            "deferred": board.deferred_count,
+            "elsewhere": board.elsewhere_count,
+        }
+        yield _gauge(
+            "queue_files", "Files in the spool that are to be pushed or deleted, by state.", _by("state", queue)
+        )
+        yield _gauge(
+            "oldest_waiting_seconds",
+            "Age of the file that waits longest; 0 when none does.",
+            _plain(board.oldest_waiting_seconds),
+        )
+        success = () if board.last_success is None else _plain(board.last_success)
+        yield _gauge("last_success_timestamp_seconds", "When a file was last dealt with successfully.", success)
+
+    def _about_spool(self) -> Iterator[Metric]:
+        board, room = self._board, self._volume.room
+        yield _gauge(
+            "stale_files",
+            "Uploads (names that end in ~) that nobody has completed for long.",
+            _plain(board.stale_count),
+        )
+        yield _gauge("failed_files", "Files in .failed/.", _plain(board.failed_count))
+        yield _gauge(
+            "odd_entries",
+            "Directories, links and other entries of the spool that are never opened.",
+            _plain(len(board.odd)),
+        )
+        yield _gauge("spool_free_bytes", "Free bytes of the spool's volume.", _plain(room.free_bytes))
+        yield _gauge("spool_size_bytes", "Size of the spool's volume.", _plain(room.size_bytes))
+        yield _gauge("spool_free_inodes", "Free inodes of the spool's volume.", _plain(room.free_inodes))
+        yield _gauge(
+            "spool_inodes", "Inodes of the spool's volume; 0 when it has no fixed number.", _plain(room.inodes)
+        )
+
+    def _about_process(self) -> Iterator[Metric]:
+        checks = self._checks
+        yield _gauge("registry_up", "Does the registry answer (1), or not (0)?", _plain(checks.registry.passing))
+        states = {check.name: check.passing for check in (*checks.live, *checks.ready)}
+        yield _gauge("check_passing", "The checks behind the probes: 1 when passing.", _by("check", states))
+        yield _gauge(
+            "event_loop_lag_seconds", "How late the event loop's last beat was.", _plain(self._pulse.lag_seconds)
+        )
+        about = {"version": self._version, "python": platform.python_version()}
+        yield _gauge("build_info", "Always 1; the labels say what runs.", [(about, 1)])
+
+
+def _job_counts(board: Board) -> _Labelled:
+    kinds = ((action, outcome) for action in _ACTIONS for outcome in _OUTCOMES)
+    return [({"action": action, "outcome": outcome}, board.jobs[action, outcome]) for action, outcome in kinds]
+
+
+def _retries(board: Board) -> dict[str, int]:
+    """By the known reasons; all others together, so that no engine's word can add a series."""
+    counts = {reason: board.retries[reason] for reason in _REASONS}
+    return {**counts, "other": board.retries.total() - sum(counts.values())}
+
+
+def _plain(value: float) -> _Labelled:
+    return [({}, value)]
+
+
+def _by(label: str, values: Mapping[str, float]) -> _Labelled:
+    return [({label: key}, value) for key, value in values.items()]
+
+
+def _counter(name: str, about: str, values: _Labelled) -> Metric:
+    return _family(CounterMetricFamily, name, about, values)
+
+
+def _gauge(name: str, about: str, values: _Labelled) -> Metric:
+    return _family(GaugeMetricFamily, name, about, values)
+
+
+def _family(kind: Callable[..., Metric], name: str, about: str, values: _Labelled) -> Metric:
+    family = kind(f"registry_spooler_{name}", about)
+    suffix = "_total" if family.type == "counter" else ""
+    for labels, value in values:
+        family.add_sample(family.name + suffix, dict(labels), float(value))
+    return family

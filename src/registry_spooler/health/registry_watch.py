@@ -1,0 +1,39 @@
+"""Is the registry there? Asked by a ping at intervals, so that a probe answers from memory and never waits."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import anyio
+
+from registry_spooler.errors import SpoolerError
+from registry_spooler.health.check import Check
+
+Ping = Callable[[], Awaitable[None]]
+"""Returns when the registry has answered as a registry does; raises SpoolerError when it has not."""
+
+UP_INTERVAL_SECONDS: Final = 10.0
+DOWN_INTERVAL_SECONDS: Final = 2.0
+"""Sooner, so that the pod is ready soon after its registry."""
+TIMEOUT_SECONDS: Final = 5.0
+
+
+async def watch_registry(ping: Ping, check: Check) -> None:
+    """Keep the check true until cancelled."""
+    while True:
+        await look_at_registry(ping, check)
+        await anyio.sleep(UP_INTERVAL_SECONDS if check.passing else DOWN_INTERVAL_SECONDS)
+
+
+async def look_at_registry(ping: Ping, check: Check, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    """Ask once."""
+    try:
+        with anyio.fail_after(timeout_seconds):
+            await ping()
+    except TimeoutError:
+        check.fails(f"the registry has not answered within {timeout_seconds:g} seconds")
+    except SpoolerError as exc:
+        check.fails(str(exc))
+    else:
+        check.passes("the registry answers")

@@ -1,0 +1,54 @@
+"""All of the health side, put together and run while a context lasts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from registry_spooler.health.answers import Answers
+from registry_spooler.health.checks import Checks
+from registry_spooler.health.metrics import Metrics
+from registry_spooler.health.page import Page
+from registry_spooler.health.pulse import Pulse
+from registry_spooler.health.registry_watch import Ping, watch_registry
+from registry_spooler.health.server import HealthServer, listening
+from registry_spooler.health.status import About, Status
+from registry_spooler.health.volume import Volume
+from registry_spooler.spool import Board
+from registry_spooler.threads import in_thread
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What runs, for whoever started it."""
+
+    port: int
+    checks: Checks
+
+
+@asynccontextmanager
+async def serve(board: Board, about: About, *, ping: Ping, address: str, port: int) -> AsyncIterator[Health]:
+    """Serve until the context is left. OSError when the port cannot be listened on.
+
+    `board` is the spool's; `ping` asks the registry and raises SpoolerError when it is not there; an empty `address`
+    means all of the machine's; port 0 lets the system choose.
+    """
+    pulse, volume = Pulse(), Volume(Path(about.directory))
+    checks = Checks(board, pulse, volume)
+    metrics = Metrics(about.version, board, checks, volume, pulse)
+    page = await in_thread(Page.read)
+    server = HealthServer(Answers(page, checks, metrics, Status(about, board, checks, volume)))
+    await volume.look()
+    await metrics.process.look()
+    async with anyio.create_task_group() as tasks, listening(server, address, port) as listening_port:
+        tasks.start_soon(pulse.beat)
+        tasks.start_soon(volume.watch)
+        tasks.start_soon(watch_registry, ping, checks.registry)
+        tasks.start_soon(metrics.process.watch)
+        tasks.start_soon(server.sweep)
+        yield Health(listening_port, checks)
+        tasks.cancel_scope.cancel()

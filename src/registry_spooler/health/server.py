@@ -1,0 +1,157 @@
+"""The HTTP server: GET and HEAD of a few paths, with limits that keep it small whoever talks to it.
+
+Flow: a connection is counted (the oldest makes room when there are too many) → a request is judged by its method, its
+body and its path → an answer is written → the connection ends when the client ends it, is idle, or is too old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from aiohttp import web
+
+from registry_spooler.health.answers import Answer, Answers, refusal
+
+CONNECTIONS_MAX: Final = 64
+"""The newest connection is always served, so that nobody who opens many can keep the kubelet's probes out."""
+CONNECTION_SECONDS: Final = 60.0
+"""However slowly a request comes or an answer is read; a client that polls connects anew once a minute."""
+IDLE_SECONDS: Final = 15.0
+_LINE_MAX_BYTES: Final = 4_096
+_HEADERS_MAX: Final = 64
+_READ_BYTES: Final = 1 << 14
+_SWEEP_SECONDS: Final = 1.0
+
+_HEADERS: Final = {
+    "Server": "registry-spooler",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+_log = logging.getLogger("registry_spooler.health")
+
+
+class HealthServer(web.Server):
+    """Serves `answers`. Loop thread only."""
+
+    def __init__(self, answers: Answers, *, connection_seconds: float = CONNECTION_SECONDS) -> None:
+        super().__init__(self._handle)
+        self._answers = answers
+        self._connection_seconds = connection_seconds
+        self._open: dict[web.RequestHandler, tuple[float, asyncio.Transport]] = {}
+
+    def __call__(self) -> web.RequestHandler:
+        """One more connection."""
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # None switches it off; the annotation forgets that
+            keepalive_timeout=IDLE_SECONDS,
+            lingering_time=0,
+            max_line_size=_LINE_MAX_BYTES,
+            max_field_size=_LINE_MAX_BYTES,
+            max_headers=_HEADERS_MAX,
+            read_bufsize=_READ_BYTES,
+        )
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Count a connection in; the oldest goes when there are too many."""
+        super().connection_made(handler, transport)
+        if len(self._open) >= CONNECTIONS_MAX:
+            _, oldest = next(iter(self._open.values()))
+            oldest.abort()
+        self._open[handler] = (anyio.current_time(), transport)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """Count a connection out."""
+        super().connection_lost(handler, exc)
+        self._open.pop(handler, None)
+
+    async def sweep(self) -> None:
+        """End connections that have become too old, until cancelled."""
+        while True:
+            await anyio.sleep(_SWEEP_SECONDS)
+            oldest_allowed = anyio.current_time() - self._connection_seconds
+            for made, transport in tuple(self._open.values()):
+                if made < oldest_allowed:
+                    transport.abort()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            answer = self._answer(request)
+        except Exception:  # noqa: BLE001 - an answer that cannot be made takes neither the others nor the spool along
+            _log.exception("no answer could be made for a request to the health port")
+            answer = refusal(500, "the answer could not be made; the log says why")
+        response = _response(answer)
+        if request.body_exists:
+            response.force_close()
+        return response
+
+    def _answer(self, request: web.BaseRequest) -> Answer:
+        if request.method not in {"GET", "HEAD"}:
+            return refusal(405, "only GET and HEAD are answered here", {"Allow": "GET, HEAD"})
+        if request.body_exists:
+            return refusal(413, "a request here has no body")
+        find = self._answers.find(request.path)
+        if find is None:
+            return refusal(404, "there is nothing here; see /, /status, /metrics, /live and /ready")
+        return find(request.headers.get("Accept", ""))
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, but for what it answers to bytes that are no request: nothing of them is repeated."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Refuse, and close; ConnectionError when an answer has begun."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        response = _response(refusal(status, "that is not a request that is answered here"))
+        response.force_close()
+        return response
+
+
+def _response(answer: Answer) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.body, headers={**_HEADERS, **answer.headers})
+    response.headers["Content-Type"] = answer.content_type
+    response.headers["Content-Security-Policy"] = answer.policy
+    return response
+
+
+@asynccontextmanager
+async def listening(server: HealthServer, address: str, port: int) -> AsyncIterator[int]:
+    """Listen while the context lasts; it is entered with the port, which the system chose when 0 was asked for.
+
+    OSError when the address is not ours or the port is taken.
+    """
+    listener = await asyncio.get_running_loop().create_server(server, address or None, port, backlog=CONNECTIONS_MAX)
+    try:
+        yield _port(listener.sockets[0])
+    finally:
+        listener.close()
+        with anyio.CancelScope(shield=True):
+            server.pre_shutdown()
+            await server.shutdown(timeout=1.0)
+
+
+def _port(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,184 @@
+"""The status: everything a person or a program may want to know at once, as one JSON document of bounded size.
+
+The page is drawn from it, and `registry-client status` prints it. Lists are cut, their counts are not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from registry_spooler.filename import Action
+from registry_spooler.health.check import Check
+from registry_spooler.health.checks import Checks
+from registry_spooler.health.clock import rfc3339, rfc3339_or_none
+from registry_spooler.health.safe_json import safe_json
+from registry_spooler.health.volume import Volume
+from registry_spooler.reference import Reference
+from registry_spooler.spool import Board
+
+LISTED_FILES: Final = 100
+"""The most files of one kind in one document."""
+LISTED_RECORDS: Final = 20
+_LISTED_INNER: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What does not change while the process runs."""
+
+    version: str
+    registry: str
+    """The registry's address, redacted."""
+    directory: str
+    started: float
+    """Wall-clock seconds since the epoch."""
+
+
+class Status:
+    """Writes the document. Loop thread only; reads memory and nothing else."""
+
+    def __init__(self, about: About, board: Board, checks: Checks, volume: Volume) -> None:
+        self._about, self._board, self._checks, self._volume = about, board, checks, volume
+
+    def document(self) -> dict[str, Any]:
+        """The whole status, now."""
+        now = time.time()
+        checks = self._checks
+        checks.look()
+        return {
+            "version": self._about.version,
+            "time": rfc3339(now),
+            "started": rfc3339(self._about.started),
+            "uptime_seconds": round(now - self._about.started, 3),
+            "live": checks.is_live,
+            "ready": checks.is_ready,
+            "checks": {check.name: check.to_json() for check in (*checks.live, *checks.ready)},
+            "registry": {"address": self._about.registry, "up": checks.registry.passing, **_since(checks.registry)},
+            "spool": self._spool(),
+            "queue": self._queue(now),
+            "running": self._running(now),
+            "waiting": self._waiting(now),
+            "deferred": self._deferred(now),
+            "receipts": _newest(self._board.receipts),
+            "failures": _newest(self._board.failures),
+            "odd": [{"name": entry.name, "kind": entry.kind} for entry in self._board.odd[:LISTED_FILES]],
+            "totals": self._totals(),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The document as JSON that a terminal can show as it is."""
+        return safe_json(self.document())
+
+    def _spool(self) -> dict[str, Any]:
+        board, room = self._board, self._volume.room
+        return {
+            "directory": self._about.directory,
+            "writable": board.writable.holds,
+            "free_bytes": room.free_bytes,
+            "size_bytes": room.size_bytes,
+            "free_inodes": room.free_inodes,
+            "inodes": room.inodes,
+            "failed_files": board.failed_count,
+            "stale_files": board.stale_count,
+            "odd_entries": len(board.odd),
+            "last_scan": rfc3339_or_none(board.last_scan),
+        }
+
+    def _queue(self, now: float) -> dict[str, Any]:
+        board = self._board
+        last_success = board.last_success
+        return {
+            "depth": board.queue_depth,
+            "running": len(board.running()),
+            "waiting": board.waiting_count,
+            "deferred": board.deferred_count,
+            "elsewhere": board.elsewhere_count,
+            "oldest_waiting_seconds": round(board.oldest_waiting_seconds, 3),
+            "last_success": rfc3339_or_none(last_success),
+            "last_success_seconds_ago": None if last_success is None else round(now - last_success, 3),
+        }
+
+    def _running(self, now: float) -> list[dict[str, Any]]:
+        return [
+            {
+                **_job(job.name, job.action, job.reference),
+                "attempt": job.attempt,
+                "started": rfc3339(job.started),
+                "seconds": round(now - job.started, 3),
+                "bytes_total": job.progress.bytes_total,
+                "bytes_done": job.progress.bytes_done,
+                "bytes_sent": job.progress.bytes_sent,
+                "bytes_skipped": job.progress.bytes_skipped,
+            }
+            for job in self._board.running()[:LISTED_FILES]
+        ]
+
+    def _waiting(self, now: float) -> list[dict[str, Any]]:
+        return [
+            {
+                **_job(file.name, file.action, file.reference),
+                "size_bytes": file.size_bytes,
+                "since": rfc3339(file.since),
+                "seconds": round(now - file.since, 3),
+            }
+            for file in self._board.waiting(LISTED_FILES)
+        ]
+
+    def _deferred(self, now: float) -> list[dict[str, Any]]:
+        return [
+            {
+                **_job(file.name, file.action, file.reference),
+                "attempts": file.attempts,
+                "since": rfc3339(file.since),
+                "next_try": rfc3339(file.next_try),
+                "next_try_in_seconds": round(max(0.0, file.next_try - now), 3),
+                "reason": file.reason.value,
+                "error": file.error,
+            }
+            for file in self._board.deferred(LISTED_FILES)
+        ]
+
+    def _totals(self) -> dict[str, Any]:
+        totals = self._board.totals()
+        return {
+            "jobs": {f"{action}_{outcome}": count for (action, outcome), count in sorted(self._board.jobs.items())},
+            "bytes_read": totals.bytes_read,
+            "bytes_sent": totals.bytes_sent,
+            "bytes_skipped": totals.bytes_skipped,
+            "blobs": {
+                "uploaded": totals.blobs_uploaded,
+                "existing": totals.blobs_existing,
+                "mounted": totals.blobs_mounted,
+            },
+            "uploaded_bytes": totals.uploaded_bytes,
+            "retries": dict(sorted(self._board.retries.items())),
+        }
+
+
+def _since(check: Check) -> dict[str, str]:
+    return {"since": rfc3339(check.since), "detail": check.detail}
+
+
+def _job(name: str, action: Action, reference: Reference | None) -> dict[str, Any]:
+    return {
+        "file": name,
+        "action": action.value,
+        "reference": None if reference is None else str(reference),
+    }
+
+
+def _newest(records: deque[dict[str, Any]]) -> list[Any]:
+    """The newest first."""
+    return [_bounded(record) for record, _ in zip(reversed(records), range(LISTED_RECORDS), strict=False)]
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _bounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_bounded(inner) for inner in value[:_LISTED_INNER]]
+    return value

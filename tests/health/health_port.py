@@ -1,0 +1,75 @@
+"""The health side on a port of its own, over a scripted board, for tests that talk to it as anybody would."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from scripted_board import ScriptedBoard
+
+from registry_spooler.errors import SpoolerError
+from registry_spooler.health import About, Health, serve
+
+
+@dataclass
+class ScriptedRegistry:
+    """Answers a ping, or does what a test tells it to."""
+
+    error: SpoolerError | None = None
+    hangs: bool = False
+    asked: int = 0
+
+    async def ping(self) -> None:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class HealthPort:
+    """Asks the health port."""
+
+    health: Health
+    session: aiohttp.ClientSession
+    registry: ScriptedRegistry = field(default_factory=ScriptedRegistry)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.health.port}"
+
+    async def get(self, path: str, *, accept: str = "*/*") -> tuple[int, str, str]:
+        """Status, content type and text."""
+        async with self.session.get(self.url + path, headers={"Accept": accept}) as answer:
+            return answer.status, answer.headers["Content-Type"], await answer.text()
+
+    async def json(self, path: str) -> tuple[int, dict[str, Any]]:
+        async with self.session.get(self.url + path) as answer:
+            return answer.status, await answer.json()
+
+    async def send(self, raw: bytes) -> bytes:
+        """What comes back for bytes, until the server ends the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.health.port)
+        writer.write(raw)
+        try:
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def health_port(board: ScriptedBoard, directory: Path) -> AsyncIterator[HealthPort]:
+    registry = ScriptedRegistry()
+    about = About(version="1.2.3", registry="http://localhost:5000", directory=str(directory), started=time.time())
+    async with (
+        serve(board, about, ping=registry.ping, address="127.0.0.1", port=0) as health,  # type: ignore[arg-type]
+        aiohttp.ClientSession() as session,
+    ):
+        yield HealthPort(health, session, registry)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from health_port import HealthPort
+from scripted_board import ScriptedBoard
+
+from registry_spooler.errors import RegistryUnreachable
+from registry_spooler.health import registry_watch
+from registry_spooler.health.check import Check
+from registry_spooler.health.pulse import HELD_SECONDS, Pulse
+from registry_spooler.health.registry_watch import look_at_registry
+from registry_spooler.health.volume import Room
+
+LIVE = {"event_loop", "watch"}
+READY = LIVE | {"first_scan", "registry", "spool_writable", "spool_space"}
+
+
+async def test_all_is_well(port: HealthPort) -> None:
+    for path, names in (("/live", LIVE), ("/healthz", LIVE), ("/ready", READY)):
+        status, document = await port.json(path)
+        assert (200, "ok", names) == (status, document["status"], set(document["checks"]))
+        for check in document["checks"].values():
+            assert ("ok", {"state", "since", "detail"}) == (check["state"], set(check))
+            assert check["since"].endswith("Z")
+
+
+async def failing(port: HealthPort) -> tuple[dict[str, int], dict[str, str]]:
+    """The answer of each probe, and what fails with its detail."""
+    statuses = {path: (await port.json(path))[0] for path in ("/live", "/healthz", "/ready")}
+    _, document = await port.json("/ready")
+    return statuses, {
+        name: check["detail"] for name, check in document["checks"].items() if check["state"] == "failing"
+    }
+
+
+async def test_a_dead_watch_restarts(port: HealthPort, board: ScriptedBoard) -> None:
+    board.watching.set(False, "the spool directory was removed")
+
+    assert (
+        {"/live": 503, "/healthz": 503, "/ready": 503},
+        {"watch": "the spool directory was removed"},
+    ) == await failing(port)
+
+
+async def test_a_registry_that_is_down_makes_unready_and_never_not_live(port: HealthPort) -> None:
+    port.registry.error = RegistryUnreachable("http://localhost:5000", "connection refused")
+
+    await look_at_registry(port.registry.ping, port.health.checks.registry)
+
+    detail = "the registry http://localhost:5000 cannot be reached: connection refused"
+    assert ({"/live": 200, "/healthz": 200, "/ready": 503}, {"registry": detail}) == await failing(port)
+
+    port.registry.error = None
+    await look_at_registry(port.registry.ping, port.health.checks.registry)
+    assert ({"/live": 200, "/healthz": 200, "/ready": 200}, {}) == await failing(port)
+
+
+async def test_a_registry_that_hangs_is_down(port: HealthPort) -> None:
+    port.registry.hangs = True
+
+    await look_at_registry(port.registry.ping, port.health.checks.registry, timeout_seconds=0.05)
+
+    assert {"registry": "the registry has not answered within 0.05 seconds"} == (await failing(port))[1]
+
+
+async def test_the_registry_is_asked_again_sooner_when_it_is_down() -> None:
+    assert registry_watch.DOWN_INTERVAL_SECONDS < registry_watch.UP_INTERVAL_SECONDS
+
+
+async def test_a_full_disk_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
+    board.writable.set(False, "the spool cannot be written to: No space left on device")
+    port.health.checks._volume.room = Room(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
+
+    assert (
+        {"/live": 200, "/healthz": 200, "/ready": 503},
+        {
+            "spool_writable": "the spool cannot be written to: No space left on device",
+            "spool_space": "the volume is full: 0 of 1073741824 bytes are free",
+        },
+    ) == await failing(port)
+
+
+@pytest.mark.parametrize(
+    ("room", "shortage"),
+    [
+        (Room(), ""),
+        (Room(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=0), ""),
+        (Room(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=1, inodes=9), ""),
+        (
+            Room(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=9),
+            "the volume has none of its 9 inodes free",
+        ),
+    ],
+)
+def test_inodes_run_out_too(room: Room, shortage: str) -> None:
+    assert shortage == room.shortage
+
+
+async def test_a_first_scan_that_is_not_done_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
+    board.first_scan_done = False
+
+    assert ({"/live": 200, "/healthz": 200, "/ready": 503}, {"first_scan": "the first scan is not done"}) == (
+        await failing(port)
+    )
+
+
+async def test_a_stalled_event_loop_shows_for_a_while(port: HealthPort) -> None:
+    port.health.checks._pulse._due = time.monotonic() - 7.0  # as if the loop came round only now
+
+    statuses, checks = await failing(port)
+
+    assert {"/live": 503, "/healthz": 503, "/ready": 503} == statuses
+    assert ["event_loop"] == list(checks)
+    assert checks["event_loop"].startswith("the event loop stood still for 7.")
+
+
+def test_a_stall_is_forgotten_after_a_while() -> None:
+    now = [100.0]
+    pulse = Pulse(clock=lambda: now[0])
+    assert "" == pulse.trouble
+
+    now[0] += 6.0
+    assert "the event loop stood still for 6.0 seconds" == pulse.trouble
+
+    pulse._due = now[0] + 1.0  # it beats again
+    now[0] += HELD_SECONDS - 0.5
+    pulse._due = now[0] + 1.0
+    assert "the event loop stood still for 6.0 seconds" == pulse.trouble
+
+    now[0] += 1.0
+    pulse._due = now[0] + 1.0
+    assert "" == pulse.trouble
+
+
+def test_since_when_is_the_last_change() -> None:
+    now = [1_000.0]
+    check = Check("registry", clock=lambda: now[0])
+    assert {"state": "failing", "since": "1970-01-01T00:16:40.000Z", "detail": "not looked at yet"} == check.to_json()
+
+    now[0] = 1_060.0
+    check.passes("the registry answers")
+    now[0] = 1_120.0
+    check.passes("the registry answers")
+    assert {"state": "ok", "since": "1970-01-01T00:17:40.000Z", "detail": "the registry answers"} == check.to_json()
+
+    check.fails("it is gone")
+    assert {"state": "failing", "since": "1970-01-01T00:18:40.000Z", "detail": "it is gone"} == check.to_json()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+from health_port import HealthPort
+from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
+
+from registry_spooler.health.safe_json import terminal_safe
+from registry_spooler.spool import OddEntryShown
+
+ESCAPE, C1_ESCAPE, OVERRIDE = "\x1b", "\x9b", "\u202e"
+
+
+async def test_an_empty_spool(port: HealthPort, tmp_path: Path) -> None:
+    status, document = await port.json("/status")
+
+    assert 200 == status
+    assert ("1.2.3", True, True) == (document["version"], document["live"], document["ready"])
+    assert {"address": "http://localhost:5000", "up": True} == {
+        key: document["registry"][key] for key in ("address", "up")
+    }
+    assert str(tmp_path) == document["spool"]["directory"]
+    assert 0 <= document["uptime_seconds"] < 60
+    for name in ("running", "waiting", "deferred", "receipts", "failures", "odd"):
+        assert [] == document[name]
+    assert {
+        "depth": 0,
+        "running": 0,
+        "waiting": 0,
+        "deferred": 0,
+        "elsewhere": 0,
+        "oldest_waiting_seconds": 0.0,
+        "last_success": None,
+        "last_success_seconds_ago": None,
+    } == document["queue"]
+
+
+async def test_a_busy_spool(port: HealthPort, board: ScriptedBoard) -> None:
+    board.__dict__.update({key: value for key, value in busy_board().__dict__.items() if key != "on_job_end"})
+
+    _, document = await port.json("/status")
+
+    first, bundle, delete = document["running"]
+    assert {
+        "file": "team\\shop\\api:2026.11.3.tar.gz",
+        "action": "push",
+        "reference": "team/shop/api:2026.11.3",
+        "attempt": 1,
+        "bytes_total": 1_340_000_000,
+        "bytes_done": 415_000_000,
+        "bytes_sent": 310_000_000,
+        "bytes_skipped": 98_000_000,
+    }.items() <= first.items()
+    assert (None, 2) == (bundle["reference"], bundle["attempt"])
+    assert "delete" == delete["action"]
+    assert ["team\\worker-1.tar", "team\\worker-2.tar", "team\\worker-3.tar"] == [
+        file["file"] for file in document["waiting"]
+    ]
+    assert (3, "status") == (document["deferred"][0]["attempts"], document["deferred"][0]["reason"])
+    assert 15 < document["deferred"][0]["next_try_in_seconds"] <= 20
+    assert ["registry.k8s.io/pause:3.10", "team/shop/web:2026.11.2", "alpine:3.22"] == [
+        record["reference"] for record in document["receipts"]
+    ]
+    assert "Team\\Shop.tar" == document["failures"][0]["file"]
+    assert {"delete_done": 12, "push_deferred": 5, "push_done": 1287, "push_failed": 1} == document["totals"]["jobs"]
+
+
+async def test_it_stays_small_however_much_there_is(port: HealthPort, board: ScriptedBoard) -> None:
+    long = "the registry said " + "no " * 100_000
+    board.waiting_files = [waiting(f"app-{n}.tar", f"app-{n}") for n in range(10_000)]
+    board.running_jobs = [running(f"app-{n}.tar", f"app-{n}") for n in range(500)]
+    board.deferred_files = [deferred(f"app-{n}.tar", f"app-{n}", long) for n in range(200)]
+    board.odd = tuple(OddEntryShown(f"odd-{n}", "socket") for n in range(10_000))
+    board.failures.extend(failure("app.tar", long) for _ in range(50))
+    board.receipts.extend({**receipt("app:1"), "images": [receipt("app:1")] * 5_000} for _ in range(50))
+
+    _, _, text = await port.get("/status")
+
+    document = orjson.loads(text)
+    assert 10_000 == document["queue"]["waiting"]
+    assert (100, 100, 100, 20, 20) == tuple(
+        len(document[name]) for name in ("waiting", "running", "deferred", "failures", "receipts")
+    )
+    assert len(text) < 400_000
+
+
+async def test_nothing_in_it_moves_a_terminal(port: HealthPort, board: ScriptedBoard) -> None:
+    name = f"a{ESCAPE}[2J{C1_ESCAPE}31m{OVERRIDE}gnp\u2066\u200b\x7f\udcff.tar"
+    board.waiting_files = [waiting(name, None)]
+    board.failures.append(failure(name, name))
+    board.watching.set(False, name)
+
+    for path in ("/status", "/live", "/ready"):
+        async with port.session.get(port.url + path) as answer:
+            body = await answer.read()
+        assert not any(not (char.isprintable() or char == "\n") for char in body.decode()), path
+        orjson.loads(body)
+
+    assert name.replace("\udcff", "\\udcff") == (await port.json("/status"))[1]["failures"][0]["file"]
+
+
+def test_terminal_safe_changes_the_spelling_and_not_the_meaning() -> None:
+    text = "über \u202e “quoted” 日本 \x9b\u2028\ufeff \U0001f9f5"
+    assert text == orjson.loads(terminal_safe(orjson.dumps(text)))
+    assert orjson.dumps("über 日本") == terminal_safe(orjson.dumps("über 日本"))
