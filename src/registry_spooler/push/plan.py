@@ -16,6 +16,7 @@ from registry_spooler.archive import Compression, Expectation, IndexedArchive, S
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
 from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
+from registry_spooler.push.delivery import Delivery
 from registry_spooler.push.image import partial_index, read_diff_ids
 from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry
@@ -58,16 +59,16 @@ class _Branch:
 
 
 async def plan_image(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, repository: str
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery
 ) -> Plan:
     """Walk the graph under `root`; ArchiveError when nothing complete is left of it."""
     missing: list[Digest] = []
-    branch = _prune(await _Walk(archive, registry, repository).branch(root, depth=0), missing)
+    branch = _prune(await _Walk(archive, registry, delivery).branch(root, depth=0), missing)
     if branch.lacks:
         raise archive.missing(branch.lacks)
     manifest = branch.manifest
     if manifest is None:
-        manifest = await registry.get_manifest(Reference(repository, None, branch.descriptor.digest))
+        manifest = await registry.get_manifest(Reference(delivery.repository, None, branch.descriptor.digest))
     every = (*branch.below(), branch)
     return Plan(
         root=manifest,
@@ -118,10 +119,10 @@ def _nothing_left(branch: _Branch) -> str:
 
 
 class _Walk:
-    def __init__(self, archive: IndexedArchive | StreamedArchive, registry: Registry, repository: str) -> None:
+    def __init__(self, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery) -> None:
         self._archive = archive
         self._registry = registry
-        self._repository = repository
+        self._delivery = delivery
         self._manifests = 0
 
     async def branch(self, descriptor: Descriptor, depth: int) -> _Branch:
@@ -147,7 +148,7 @@ class _Walk:
         return await self._image(descriptor, manifest)
 
     async def _absent(self, descriptor: Descriptor) -> _Branch:
-        at = Reference(self._repository, None, descriptor.digest)
+        at = Reference(self._delivery.repository, None, descriptor.digest)
         present = await self._registry.head_manifest(at) is not None
         lacks = "" if present else f"the manifest {_name(descriptor)}"
         return _Branch(descriptor=descriptor, manifest=None, lacks=lacks)
@@ -157,21 +158,19 @@ class _Walk:
         branch = _Branch(descriptor=descriptor, manifest=manifest, platform=platform)
         needs = []
         for blob in dict.fromkeys(manifest.blobs):
-            if (need := self._need(blob, diff_ids.get(blob.digest))) is not None:
+            need = self._need(blob, diff_ids.get(blob.digest))
+            if need.member is not None or await self._delivery.holds(need):
                 needs.append(need)
-            elif not blob.is_foreign and await self._registry.blob_exists(self._repository, blob.digest) is None:
+            elif not blob.is_foreign:
                 what = "config" if blob is manifest.config else "layer"
                 return replace(branch, lacks=f"the {what} {blob.digest} of the manifest {_name(descriptor)}")
         return replace(branch, needs=tuple(needs))
 
-    def _need(self, blob: Descriptor, diff_id: Digest | None) -> Need | None:
-        member = self._archive.find(blob.digest)
-        if member is None:
-            return None
+    def _need(self, blob: Descriptor, diff_id: Digest | None) -> Need:
         expect = Expectation(
             digest=blob.digest, size=blob.size, diff_id=diff_id, compression=_compression(blob.media_type)
         )
-        return Need(member=member, expect=expect)
+        return Need(member=self._archive.find(blob.digest), expect=expect)
 
     async def _read_config(self, manifest: Manifest) -> tuple[Platform | None, dict[Digest, Digest]]:
         """The image's platform, and its layers' diff IDs by the layers' digests, where the archive has its config."""

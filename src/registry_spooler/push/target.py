@@ -107,7 +107,7 @@ class Targeting:
         return await self._docker(image, reference, delivery)
 
     async def _oci(self, root: Descriptor, reference: Reference, delivery: Delivery) -> Target:
-        plan = await plan_image(root, self.archive, self.registry, reference.repository)
+        plan = await plan_image(root, self.archive, self.registry, delivery)
         return Target(
             reference=reference,
             delivery=delivery,

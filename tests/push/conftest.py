@@ -1,0 +1,24 @@
+"""A pusher into the real registry, as the daemon has it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from desk import Desk
+from registry_spooler.registry import RegistryClient
+from running_registry import RunningRegistry
+from verify import Reader
+
+
+@pytest.fixture
+async def desk(registry: RunningRegistry, tmp_path: Path) -> AsyncIterator[Desk]:
+    async with RegistryClient(registry.url) as client:
+        yield Desk(client, tmp_path)
+
+
+@pytest.fixture
+def reader(registry: RunningRegistry) -> Reader:
+    return Reader(registry)

@@ -1,0 +1,101 @@
+"""A bad archive gives a sentence that says what is wrong, and tags nothing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import archives
+from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
+from desk import Desk
+from registry_spooler.errors import ArchiveError
+from verify import Reader
+
+OTHER = layer("another layer altogether")
+
+
+def changed(tar: bytes, content: bytes, replacement: bytes) -> bytes:
+    """The archive with other bytes in one of its members."""
+    return make_tar([(path, replacement if data == content else data) for path, data in read_tar(tar).items()])
+
+
+def swapped() -> bytes:
+    """A docker archive whose config lists the layers the other way round."""
+    image, turned = Image(), Image(layers=Image().layers[::-1])
+    return changed(archives.jib(image), image.config, turned.config)
+
+
+BAD = {
+    "a layer of a docker archive with other bytes": (
+        changed(archives.podman_docker(), layer("second"), OTHER),
+        "diff ID",
+    ),
+    "layers in the wrong order": (swapped(), "diff ID"),
+    "a blob that is not what its name says": (
+        changed(archives.oci_archive(), gz(layer("second")), gz(OTHER)),
+        "digest|bytes",
+    ),
+    "a compressed layer cut short": (
+        changed(archives.crane(), gz(layer("second")), gz(layer("second"))[:-9]),
+        "second|end|cut|short|trunc",
+    ),
+    "a manifest that is no JSON": (
+        changed(archives.oci_archive(), archives.oci_manifest(Image()), b"{"),
+        "JSON|digest",
+    ),
+    "a wrong size in the index": (
+        archives.oci_archive().replace(
+            f'"size":{len(archives.oci_manifest(Image()))},"annotations"'.encode(),
+            f'"size":{len(archives.oci_manifest(Image())) + 1:d},"annotations"'.encode(),
+        ),
+        "bytes",
+    ),
+    "no archive of images": (make_tar([("etc/passwd", b"root")]), "image"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+@pytest.mark.parametrize("name", list(BAD))
+async def test_a_bad_archive_tags_nothing(name: str, suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+    tar, reason = BAD[name]
+    with pytest.raises(ArchiveError, match=reason) as caught:
+        await desk.push(tar, repository, suffix=suffix)
+    assert not caught.value.temporary
+    assert reader.tags(repository) == []
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+@pytest.mark.parametrize("parts", [3, 10, 50, 90])
+async def test_a_cut_archive_reads_as_incomplete(
+    parts: int, suffix: str, desk: Desk, reader: Reader, repository: str
+) -> None:
+    whole = COMPRESSORS[suffix](archives.podman_docker(Image(layers=(big_layer(200_000), layer("top")))))
+    path = desk.folder / f"cut{suffix}"
+    path.write_bytes(whole[: len(whole) * parts // 100])
+    with pytest.raises(ArchiveError) as caught:
+        await desk.push_path(path, repository)
+    assert caught.value.incomplete
+    assert reader.tags(repository) == []
+
+
+@pytest.mark.parametrize("position", [12, 40, 75])
+async def test_a_flipped_byte_in_a_compressed_archive(
+    position: int, desk: Desk, reader: Reader, repository: str
+) -> None:
+    whole = bytearray(gz(archives.podman_docker(Image(layers=(big_layer(200_000), layer("top"))))))
+    whole[len(whole) * position // 100] ^= 0xFF
+    path = desk.folder / "flipped.tgz"
+    path.write_bytes(whole)
+    with pytest.raises(ArchiveError):
+        await desk.push_path(path, repository)
+    assert reader.tags(repository) == []
+
+
+async def test_members_that_no_manifest_names_leave_no_blob(desk: Desk, reader: Reader, repository: str) -> None:
+    """In a stream they are uploaded before anybody knows, and cancelled when all is known."""
+    stray = gz(make_tar([("noise", os.urandom(300_000))]))
+    members = [("aaa-stray.tar.gz", stray), *read_tar(archives.podman_docker()).items()]
+    await desk.push(make_tar(members), repository, suffix=".tgz")
+    assert await desk.registry.blob_exists(repository, digest(stray)) is None
+    assert hexdigest(stray) not in str(reader.image(repository).manifest)

@@ -1,0 +1,177 @@
+"""Every archive format into a real registry, and read back by a reader that is not the project's."""
+
+from __future__ import annotations
+
+import pytest
+
+import archives
+from archive_parts import COMPRESSORS, Image, layer
+from desk import Desk
+from real_archives import SEVERAL, SINGLE, RealArchives
+from registry_spooler.archive import Compression
+from registry_spooler.errors import ArchiveError
+from registry_spooler.push import PushOptions
+from running_registry import RunningRegistry
+from verify import Reader, skopeo_inspect
+
+FORMATS = [name for name in archives.EXAMPLES if name != "apko"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_a_format_gives_one_digest_however_it_is_wrapped(
+    name: str, desk: Desk, reader: Reader, repository: str
+) -> None:
+    results = [
+        await desk.push(archives.EXAMPLES[name], f"{repository}{suffix.replace('.', '-')}:v1", suffix=suffix)
+        for suffix in (".tar", ".tgz", ".tar.zst")
+    ]
+    assert len({result.digest for result in results}) == 1
+    for result in results:
+        assert reader.image(result.reference.repository, "v1").digest == str(result.digest)
+
+
+@pytest.mark.parametrize("suffix", sorted(COMPRESSORS))
+async def test_every_known_suffix(suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+    result = await desk.push(archives.podman_docker(), repository, suffix=suffix)
+    assert reader.image(repository).diff_ids == tuple(Image().diff_ids)
+    assert result.platforms == ("linux/amd64",)
+    assert result.blobs_uploaded == 3
+
+
+@pytest.mark.parametrize("name", SINGLE)
+async def test_what_real_tools_write(
+    name: str, desk: Desk, reader: Reader, registry: RunningRegistry, repository: str, real_archives: RealArchives
+) -> None:
+    (result,) = await desk.push_path(real_archives.path(name), f"{repository}:v1")
+    image = reader.image(repository, "v1")
+    assert image.digest == str(result.digest)
+    assert result.size_bytes == len(image.content) + sum(
+        blob["size"] for blob in (image.manifest["config"], *image.manifest["layers"])
+    )
+    assert skopeo_inspect(registry, repository, "v1")["Digest"] == str(result.digest)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+async def test_the_manifests_of_an_oci_archive_are_pushed_byte_for_byte(
+    suffix: str, desk: Desk, reader: Reader, repository: str
+) -> None:
+    images = [Image(), Image(platform="linux/arm64/v8", layers=(layer("arm"),))]
+    result = await desk.push(archives.containerd(images, attest=True), repository, suffix=suffix)
+    pushed = reader.image(repository)
+    assert [child.content for child in pushed.children[::2]] == [archives.oci_manifest(image) for image in images]
+    assert result.platforms == ("linux/amd64", "linux/arm64/v8")
+    assert len(pushed.children) == 4  # each with its attestation
+
+
+async def test_a_docker_archive_compressed_as_set(desk: Desk, reader: Reader, repository: str) -> None:
+    types = {}
+    for compression in (Compression.GZIP, Compression.ZSTD, Compression.NONE):
+        to = f"{repository}/{compression.value}"
+        await desk.push(archives.podman_docker(), to, options=PushOptions(compression=compression))
+        image = reader.image(to)
+        assert image.diff_ids == tuple(Image().diff_ids)
+        types[compression] = {found.media_type.rpartition(".")[2] for found in image.layers}
+    assert types == {Compression.GZIP: {"tar+gzip"}, Compression.ZSTD: {"tar+zstd"}, Compression.NONE: {"tar"}}
+
+
+async def test_a_layer_that_comes_twice_is_sent_once(desk: Desk, reader: Reader, repository: str) -> None:
+    twice = Image(layers=(layer("a"), layer("b"), layer("a")))
+    result = await desk.push(archives.docker_legacy(twice), repository)
+    assert reader.image(repository).diff_ids == tuple(twice.diff_ids)
+    assert result.blobs_uploaded == 3  # two layers and the config
+
+
+class TestSeveralImages:
+    APP = Image(names=("localhost/app:1",), layers=(layer("app"), layer("shared")))
+    WEB = Image(names=("quay.io/team/web:2",), layers=(layer("web"), layer("shared")))
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_the_one_that_is_called_as_the_file_is(self, suffix: str, desk: Desk, reader: Reader) -> None:
+        await desk.push(archives.podman_docker(self.APP, self.WEB), "team/web:2", suffix=suffix)
+        assert reader.image("team/web", "2").diff_ids == tuple(self.WEB.diff_ids)
+
+    async def test_none_is_called_so(self, desk: Desk, reader: Reader, repository: str) -> None:
+        with pytest.raises(ArchiveError) as caught:
+            await desk.push(archives.podman_docker(self.APP, self.WEB), repository)
+        assert "localhost/app:1" in str(caught.value)
+        assert "quay.io/team/web:2" in str(caught.value)
+        assert reader.tags(repository) == []
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_a_bundle_goes_where_its_names_say(self, suffix: str, desk: Desk, reader: Reader) -> None:
+        unique = f"bundle{suffix.replace('.', '-')}"
+        images = [
+            Image(names=(f"localhost/{unique}/app:1", f"localhost/{unique}/app:latest"), layers=self.APP.layers),
+            Image(names=(f"quay.io/{unique}/web:2",), layers=self.WEB.layers),
+        ]
+        results = await desk.push_bundle(archives.podman_docker(*images), suffix=suffix)
+        assert {str(result.reference) for result in results} == {
+            f"{unique}/app:1",
+            f"{unique}/app:latest",
+            f"{unique}/web:2",
+        }
+        assert reader.image(f"{unique}/app", "latest").diff_ids == tuple(self.APP.diff_ids)
+        assert reader.image(f"{unique}/web", "2").diff_ids == tuple(self.WEB.diff_ids)
+        assert sum(result.blobs_mounted for result in results) >= 1  # the shared layer, from one to the other
+
+    async def test_a_bundle_without_names(self, desk: Desk) -> None:
+        with pytest.raises(ArchiveError, match="no names"):
+            await desk.push_bundle(archives.podman_docker(Image(names=())))
+
+    async def test_what_podman_writes(self, desk: Desk, reader: Reader, real_archives: RealArchives) -> None:
+        results = await desk.push_path(real_archives.path(SEVERAL), None)
+        assert sorted(str(result.reference) for result in results) == ["catalog/app:v1", "catalog/app:v2"]
+        for result in results:
+            assert reader.image("catalog/app", str(result.reference.tag)).digest == str(result.digest)
+
+
+class TestMissingParts:
+    AMD, ARM = Image(), Image(platform="linux/arm64", layers=(layer("arm"),))
+    S390 = Image(platform="linux/s390x", layers=(layer("s390"),))
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_one_platform_left_takes_the_tag_itself(
+        self, suffix: str, desk: Desk, reader: Reader, repository: str
+    ) -> None:
+        tar = archives.containerd([self.AMD, self.ARM], missing=[self.ARM])
+        result = await desk.push(tar, repository, suffix=suffix)
+        assert reader.image(repository).content == archives.oci_manifest(self.AMD)
+        assert result.missing == (f"sha256:{archives.hexdigest(archives.oci_manifest(self.ARM))}",)
+        assert result.platforms == ("linux/amd64",)
+
+    async def test_several_left_are_a_smaller_index(self, desk: Desk, reader: Reader, repository: str) -> None:
+        tar = archives.containerd([self.AMD, self.ARM, self.S390], missing=[self.ARM])
+        result = await desk.push(tar, repository)
+        index = reader.image(repository)
+        assert [child.content for child in index.children] == [
+            archives.oci_manifest(image) for image in (self.AMD, self.S390)
+        ]
+        assert result.missing == (f"sha256:{archives.hexdigest(archives.oci_manifest(self.ARM))}",)
+
+    async def test_what_the_registry_has_counts_as_present(self, desk: Desk, reader: Reader, repository: str) -> None:
+        whole = archives.containerd([self.AMD, self.ARM])
+        first = await desk.push(whole, repository)
+        second = await desk.push(archives.containerd([self.AMD, self.ARM], missing=[self.ARM]), repository)
+        assert second.digest == first.digest
+        assert second.missing == ()
+
+    async def test_nothing_left(self, desk: Desk, reader: Reader, repository: str) -> None:
+        with pytest.raises(ArchiveError, match="linux/arm64"):
+            await desk.push(archives.containerd([self.AMD, self.ARM], missing=[self.AMD, self.ARM]), repository)
+        assert reader.tags(repository) == []
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_a_thin_archive(self, suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+        image = Image(layers=(layer("base"), layer("change")))
+        await desk.push(archives.oci_archive(Image(layers=(layer("base"),))), f"{repository}:base")
+        tar = archives.thin(archives.oci_archive(image), archives.gz(layer("base")))
+        result = await desk.push(tar, f"{repository}:v2", suffix=suffix)
+        assert reader.image(repository, "v2").diff_ids == tuple(image.diff_ids)
+        assert (result.blobs_uploaded, result.blobs_existing) == (2, 1)
+
+    async def test_a_layer_that_nobody_has(self, desk: Desk, reader: Reader, repository: str) -> None:
+        gone = archives.gz(layer("second"))
+        with pytest.raises(ArchiveError) as caught:
+            await desk.push(archives.thin(archives.oci_archive(), gone), repository)
+        assert archives.hexdigest(gone) in str(caught.value)
+        assert reader.tags(repository) == []
