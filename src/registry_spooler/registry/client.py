@@ -107,7 +107,8 @@ class RegistryClient:
 
     async def ping(self) -> None:
         """Does a registry answer, and take our login? Any RegistryError says why not."""
-        await self._exchange.call("GET", self._address.base, access=(), expected={200})
+        # Asked once: who wants to know whether it is there wants to know it now, and asks again himself.
+        await self._exchange.call("GET", self._address.base, access=(), expected={200}, repeatable=False)
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not have it."""
