@@ -49,8 +49,8 @@ class HostProfile:
     ranged: bool = True
     chunk_bytes: int = 16 * MIB
     """The size of a chunk whose bytes have to be retained."""
-    long_chunk_bytes: int = 64 * MIB
-    """The size of a chunk that can be read again from its source."""
+    long_chunk_bytes: int = 1024 * MIB
+    """The size of a chunk that can be read again from its source: each chunk costs the registry a flush to its disk."""
     smallest_chunk_bytes: int = 5 * MIB
     """Of every chunk but the last; object storage behind a registry copies data for smaller ones."""
     checks_size: bool = False
