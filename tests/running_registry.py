@@ -6,20 +6,18 @@ port and the readiness signal, so nothing here guesses a port or sleeps.
 
 from __future__ import annotations
 
-import collections
 import json
-import queue
-import re
 import subprocess
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from line_log import LineLog
+
 PROGRAM = "/usr/bin/docker-registry"
 START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 10.0
-LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+LISTENING = r"listening on 127\.0\.0\.1:(\d+)"
 
 
 @dataclass(kw_only=True)
@@ -45,9 +43,8 @@ class RunningRegistry:
         self.storage = options.storage or folder / "storage"
         self.certificate: Path | None = folder / "ca.pem" if options.tls else None
         self.port = port
-        self.log: collections.deque[str] = collections.deque(maxlen=2000)
+        self.log: LineLog | None = None
         self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if options.tls:
             self._write_certificates()
@@ -79,16 +76,13 @@ class RunningRegistry:
             text=True,
             env={"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},
         )
-        listening: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read_log, args=(self._process, listening), daemon=True)
-        self._reader.start()
+        assert self._process.stdout is not None
+        self.log = LineLog(self._process.stdout)
         try:
-            self.port = listening.get(timeout=START_TIMEOUT_SECONDS)
-        except queue.Empty:
-            self.port = 0
-        if not self.port:
+            self.port = int(self.log.wait_for(LISTENING, START_TIMEOUT_SECONDS)[1])
+        except AssertionError as exc:
             self.stop()
-            raise RuntimeError("docker-registry did not start:\n" + "\n".join(self.log))
+            raise RuntimeError("docker-registry did not start") from exc
 
     def stop(self) -> None:
         """End the process by its own id; nothing happens when it has ended already."""
@@ -100,18 +94,9 @@ class RunningRegistry:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(STOP_TIMEOUT_SECONDS)
-        assert self._reader is not None
-        self._reader.join(STOP_TIMEOUT_SECONDS)
+        assert self.log is not None
+        self.log.join()
         self._process = None
-
-    def _read_log(self, process: subprocess.Popen[str], listening: queue.SimpleQueue[int]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
-            for line in lines:
-                self.log.append(line.rstrip("\n"))
-                if match := LISTENING.search(line):
-                    listening.put(int(match[1]))
-        listening.put(0)  # it ended: whoever still waits need not wait for the time-out
 
     def _configuration(self) -> dict[str, Any]:
         # JSON is YAML too, and the first start lets the system choose the port.
@@ -149,7 +134,6 @@ class ForeignRegistry:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.host = self.url.partition("://")[2]
-        self.log: collections.deque[str] = collections.deque()
 
 
 def _bcrypt(password: str) -> str:

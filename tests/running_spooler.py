@@ -5,20 +5,20 @@ Outcomes are waited for with inotify, as they happen: nothing here polls or slee
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from asyncinotify import Inotify, Mask
+
+from line_log import LineLog
 
 START_TIMEOUT_SECONDS = 30.0
 OUTCOME_TIMEOUT_SECONDS = 60.0
@@ -97,12 +97,9 @@ class RunningSpooler:
             *("--directory", str(spool.folder), "--registry", registry_url, "--health-port", "0", *flags),
         ]
         self.environment = {**os.environ, **(environment or {})}
-        self.log: collections.deque[str] = collections.deque(maxlen=5000)
         self.health_url = ""
-        self._log_ended = False
-        self._news = threading.Condition()
+        self.log: LineLog | None = None
         self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -121,18 +118,14 @@ class RunningSpooler:
         """Start it; returns when it answers signals and the health port, and is about to look at the spool."""
         self.launch()
         try:
-            line = self.wait_for_log(HEALTH_PORT)
+            port = self.wait_for_log(HEALTH_PORT)[1]
         except BaseException:
             self.kill()
             raise
-        found = re.search(HEALTH_PORT, line)
-        assert found is not None
-        self.health_url = f"http://127.0.0.1:{found[1]}"
+        self.health_url = f"http://127.0.0.1:{port}"
 
     def launch(self) -> None:
         """Start it and do not wait."""
-        self.log.clear()
-        self._log_ended = False
         self._process = subprocess.Popen(
             self.command,
             env=self.environment,
@@ -141,21 +134,13 @@ class RunningSpooler:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
-        self._reader.start()
+        assert self._process.stdout is not None
+        self.log = LineLog(self._process.stdout)
 
-    def wait_for_log(self, pattern: str, timeout_seconds: float = START_TIMEOUT_SECONDS) -> str:
-        """Wait for a line in the log, since the start; the line. An AssertionError when the program ends without it."""
-        found: list[str] = []
-
-        def look() -> bool:
-            found.extend(line for line in self.log if re.search(pattern, line))
-            return bool(found) or self._log_ended
-
-        with self._news:
-            self._news.wait_for(look, timeout_seconds)
-            assert found, f"no line with {pattern!r} in:\n" + "\n".join(self.log)
-        return found[0]
+    def wait_for_log(self, pattern: str, timeout_seconds: float = START_TIMEOUT_SECONDS) -> re.Match[str]:
+        """Wait for a line in the log, since the start. An AssertionError when the program ends without it."""
+        assert self.log is not None
+        return self.log.wait_for(pattern, timeout_seconds)
 
     def terminate(self) -> int:
         """Ask it to stop (SIGTERM); its exit code."""
@@ -176,18 +161,7 @@ class RunningSpooler:
             self.process.wait()
             raise
         finally:
-            assert self._reader is not None
-            self._reader.join()
+            assert self.log is not None
+            self.log.join()
             self._process = None
         return code
-
-    def _read_log(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        with process.stdout as lines:
-            for line in lines:
-                with self._news:
-                    self.log.append(line.rstrip("\n"))
-                    self._news.notify_all()
-        with self._news:
-            self._log_ended = True
-            self._news.notify_all()

@@ -98,8 +98,9 @@ def test_a_registry_with_tls_and_logins(make_registry):
 
 
 def test_a_registry_that_cannot_start_says_why(make_registry):
-    with pytest.raises(RuntimeError, match="no-such-driver"):
+    with pytest.raises(RuntimeError, match="did not start") as failure:
         make_registry(inmemory=True, extra={"storage": {"inmemory": None, "no-such-driver": {}}})
+    assert "no-such-driver" in str(failure.value.__cause__)
 
 
 async def test_the_project_must_not_block_the_loop(blocking_calls, tmp_path):
