@@ -102,7 +102,12 @@ def refreshed(text: str) -> str:
 def main() -> int:
     """Refresh README.md."""
     text = README.read_text()
-    if (now := refreshed(text)) == text:
+    try:
+        now = refreshed(text)
+    except subprocess.CalledProcessError as exc:
+        print(f"README.md stays as it is: {' '.join(exc.cmd)} failed.\n{exc.stderr}")
+        return 1
+    if now == text:
         print("README.md is up to date.")
         return 0
     README.write_text(now)
