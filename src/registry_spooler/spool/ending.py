@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from registry_spooler.errors import RegistryUnreachable, SourceChanged, SpoolerError, UploadLost
+from registry_spooler.errors import RegistryUnreachable, SourceChanged, SourceUnreadable, SpoolerError, UploadLost
 from registry_spooler.result import ImageResult
 from registry_spooler.spool.job import Reason
 
@@ -85,6 +85,8 @@ def _reason(error: SpoolerError) -> Reason:
         return Reason.UNREACHABLE
     if isinstance(error, SourceChanged):
         return Reason.SOURCE
+    if isinstance(error, SourceUnreadable):
+        return Reason.FILE
     return Reason.UPLOAD if isinstance(error, UploadLost) else Reason.STATUS
 
 

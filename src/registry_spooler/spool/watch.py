@@ -78,9 +78,11 @@ class Watch:
         """Gather events until the watch is lost."""
         while not self._changes.lost:
             try:
-                self._changes.add(await self._inotify.get())
+                event = await self._inotify.get()
             except OSError:
                 self._changes.lost = True
+            else:
+                self._changes.add(event)  # (`_changes` may have become another one during the wait)
             self._news.set()
 
 
