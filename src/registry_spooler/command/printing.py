@@ -5,6 +5,7 @@ Names come from registries and archives, so whatever they hold, no control chara
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -70,6 +71,15 @@ def _translated(content: bytes) -> None:
         if not content or sys.stdout.isatty():
             sys.stdout.buffer.flush()
     except BrokenPipeError as exc:
+        _give_up()
         raise OutputClosed from exc
     except OSError as exc:
+        _give_up()
         raise OutputFailed("standard output", exc.strerror or str(exc)) from exc
+
+
+def _give_up() -> None:
+    """Let what is still buffered go nowhere: the interpreter would try to write it once more at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

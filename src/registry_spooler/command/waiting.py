@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +32,15 @@ class FileFailed(SpoolerError):
 
 
 class NotInSpool(NotHere):
-    """No file of that name waits, is done or has failed."""
+    """No file of that name waits, and none was done or has failed."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
         self.name = name
+        self.reason = reason
 
     def __str__(self) -> str:
-        return f"no file {self.name!r} waits in the spool, and none was done or has failed"
+        return f"there is nothing to say of {self.name!r}: {self.reason}"
 
 
 class StillWaiting(SpoolerError):
@@ -93,8 +94,20 @@ async def _wait(directory: Path, name: str, since: datetime | None, seconds: flo
 
     try:
         with anyio.fail_after(seconds):
-            return await wait_for_outcome(directory, name, since=since)
+            outcome = await wait_for_outcome(directory, name)
     except FileNotInSpool as exc:
-        raise NotInSpool(name) from exc
+        raise NotInSpool(name, exc.reason) from exc
     except TimeoutError as exc:
         raise StillWaiting(name, seconds or 0.0) from exc
+    # Records count in milliseconds, and an outcome may well come within one.
+    if since is not None and _moment_of(outcome) < since - timedelta(milliseconds=1):
+        raise NotInSpool(name, f"its last outcome is from before {since.isoformat()}")
+    return outcome
+
+
+def _moment_of(outcome: WaitOutcome) -> datetime:
+    """When it was done or failed; the beginning of time for a record that does not tell."""
+    try:
+        return datetime.fromisoformat(str(outcome.record["finished" if outcome.done else "time"]))
+    except (KeyError, ValueError):
+        return datetime.min.replace(tzinfo=UTC)
