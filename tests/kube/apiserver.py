@@ -214,7 +214,7 @@ class ApiServer:
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self._environment(),
+            env=self.environment_of_exec,
             cwd="/",
         )
         running = Running(command, socket.ws_protocol, process)
@@ -235,7 +235,9 @@ class ApiServer:
         failure = _failure("NonZeroExitCode", f"command terminated with non-zero exit code: exit code {code}")
         return {**failure, "details": {"causes": [cause]}}
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def environment_of_exec(self) -> dict[str, str]:
+        """What a process in the pod has."""
         return {
             "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
             "HOME": "/nonexistent",
