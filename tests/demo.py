@@ -69,16 +69,19 @@ def _demonstrate(spool: Path, *, once: bool) -> None:
         say(f"A registry listens at {registry.url}", BOLD)
         health_port = _free_port(8086)
         with _spooler(spool, registry, health_port) as spooler:
-            say(f"The spooler watches {_short(spool)} and shows its status at http://127.0.0.1:{health_port}/\n", BOLD)
+            say(f"The spooler watches {_short(spool)} and shows its status at http://127.0.0.1:{health_port}/", BOLD)
+            say("")
             contents = {TEXT_NAME: TEXT, ARCHIVE_NAME: python_image()}
             started = time.time()
             for name, content in contents.items():
                 drop(spool, name, content)
             receipts = [_receipt(spool, name, spooler, started) for name in contents]
-            say("\nWhat the spooler says it did (the receipts):", BOLD)
+            say("")
+            say("What the spooler says it did (the receipts):", BOLD)
             for receipt in receipts:
                 say(f"  {receipt_line(receipt)}")
-            say("\nWhat the registry says:", BOLD)
+            say("")
+            say("What the registry says:", BOLD)
             for receipt in receipts:
                 say(f"  {check(registry.url, receipt)}", GREEN)
             if not once:
@@ -116,7 +119,7 @@ def receipt_line(receipt: dict[str, Any]) -> str:
     blobs = receipt["blobs"]
     return (
         f"{receipt['file']}  →  {receipt['reference']}  {receipt['digest'][:19]}…  "
-        f"{receipt['size_bytes'] / 1e6:.1f} MB, {blobs['uploaded']} blobs sent, {blobs['existing']} there already, "
+        f"{_size(receipt['size_bytes'])}, {blobs['uploaded']} blobs sent, {blobs['existing']} there already, "
         f"{receipt['seconds']:.2f} s"
     )
 
@@ -197,18 +200,18 @@ def _is_newer(path: Path, started: float) -> bool:
 
 def _stay(spool: Path, registry: RunningRegistry, spooler: subprocess.Popen[bytes]) -> None:
     place = _short(spool)
-    say(
-        f"""
-Now it is your turn, in another terminal:
-
-  cp any.file '{place}/mine:v1~' && mv '{place}/mine:v1~' '{place}/mine:v1'     push a file as mine:v1
-  podman save alpine -o '{place}/alpine.tar~' && mv '{place}/alpine.tar~' '{place}/alpine.tar'
-  touch '{place}/hello!'                                    delete hello:latest
-  curl {registry.url}/v2/_catalog                   what the registry holds
-  ls -A {place}/.receipts {place}/.failed                   what became of your files
-
-Ctrl-C stops everything; what the registry holds goes with it."""
-    )
+    say("")
+    say("Now it is your turn, in another terminal:", BOLD)
+    for what, command in (
+        ("push any file, as mine:v1", f"cp FILE '{place}/mine:v1~' && mv '{place}/mine:v1~' '{place}/mine:v1'"),
+        ("push an image", f"podman save IMAGE -o '{place}/app.tar~' && mv '{place}/app.tar~' '{place}/app.tar'"),
+        ("delete hello:latest", f"touch '{place}/hello!'"),
+        ("see what the registry holds", f"curl {registry.url}/v2/_catalog"),
+        ("see what became of your files", f"ls -A {place}/.receipts {place}/.failed"),
+    ):
+        say(f"\n  # {what}", DIM)
+        say(f"  {command}")
+    say("\nCtrl-C stops everything; what the registry holds goes with it.\n", BOLD)
     if code := spooler.wait():
         raise DemoFailed(f"the spooler ended with exit code {code}")
 
@@ -252,6 +255,10 @@ def _free_port(preferred: int) -> int:
             candidate.bind(("127.0.0.1", port))
             return int(candidate.getsockname()[1])
     raise DemoFailed("no port is free")
+
+
+def _size(count: int) -> str:
+    return f"{count} bytes" if count < 100_000 else f"{count / 1e6:.1f} MB"
 
 
 def _short(path: Path) -> str:
