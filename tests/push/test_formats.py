@@ -14,10 +14,8 @@ from registry_spooler.push import PushOptions
 from running_registry import RunningRegistry
 from verify import Reader, skopeo_inspect
 
-FORMATS = [name for name in archives.EXAMPLES if name != "apko"]
 
-
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", archives.EXAMPLES)
 async def test_a_format_gives_one_digest_however_it_is_wrapped(
     name: str, desk: Desk, reader: Reader, repository: str
 ) -> None:
@@ -115,8 +113,14 @@ class TestSeveralImages:
         assert sum(result.blobs_mounted for result in results) >= 1  # the shared layer, from one to the other
 
     async def test_a_bundle_without_names(self, desk: Desk) -> None:
-        with pytest.raises(ArchiveError, match="no names"):
-            await desk.push_bundle(archives.podman_docker(Image(names=())))
+        with pytest.raises(ArchiveError, match="no name"):
+            await desk.push_bundle(archives.podman_docker(self.APP, Image(names=())))
+
+    async def test_a_bundle_that_gives_a_name_twice(self, desk: Desk, reader: Reader) -> None:
+        once, again = Image(names=("localhost/twice:1",)), Image(names=("quay.io/twice:1",), layers=(layer("x"),))
+        with pytest.raises(ArchiveError, match="twice:1"):
+            await desk.push_bundle(archives.podman_docker(once, again))
+        assert reader.tags("twice") == []
 
     async def test_what_podman_writes(self, desk: Desk, reader: Reader, real_archives: RealArchives) -> None:
         results = await desk.push_path(real_archives.path(SEVERAL), None)

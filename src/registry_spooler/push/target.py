@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from registry_spooler.archive import (
@@ -93,12 +94,7 @@ class Targeting:
         images = await self.archive.images()
         if reference is not None:
             return (await self._target(select_image(images, reference), reference),)
-        named = {name.reference: image for image in images for name in image.names}
-        if not named:
-            raise ArchiveError(
-                "the archive gives its images no names, and a bundle is pushed by them; name the file after the image"
-            )
-        return tuple([await self._target(image, to) for to, image in named.items()])
+        return tuple([await self._target(image, to) for to, image in _by_name(images).items()])
 
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
         delivery = self.deliveries.to(reference)
@@ -134,3 +130,19 @@ def config_need(config: ImageConfig) -> Need:
     descriptor = config.descriptor
     expect = Expectation(digest=descriptor.digest, size=descriptor.size)
     return Need(member=None, expect=expect, media_type=descriptor.media_type)
+
+
+def _by_name(images: Sequence[ArchiveImage]) -> dict[Reference, ArchiveImage]:
+    """Where a bundle's images go. An image that went nowhere would be lost with its file, so that each needs a name."""
+    found: dict[Reference, ArchiveImage] = {}
+    for image in images:
+        if not image.names:
+            raise ArchiveError(
+                f"a bundle's images go where the archive names them, and it has no name with a repository for {image}; "
+                "name the file after the image instead"
+            )
+        for name in image.names:
+            if name.reference in found:
+                raise ArchiveError(f"the archive gives the name {name.reference} to several images")
+            found[name.reference] = image
+    return found
