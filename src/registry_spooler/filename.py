@@ -30,6 +30,8 @@ ARCHIVE_SUFFIXES: Final = (
 )
 """Longest first, so that `.tar.gz` is cut whole."""
 
+_NAME_MAX: Final = 255
+"""Of every Linux file system, in bytes; a reference is ASCII."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -80,10 +82,21 @@ def archive_suffix(name: str) -> str:
 
 
 def spool_name(reference: Reference, suffix: str = ".tar") -> str:
-    """The file name that reads as `reference`, always with its tag."""
+    """The file name that reads as `reference`, always with its tag.
+
+    `suffix` is a known archive suffix or nothing, with or without the `!` of a deletion. InvalidReference when there is
+    no tag, or when the name would be longer than a file's can be.
+    """
     if reference.tag is None:
         raise InvalidReference(str(reference), "a spool file needs a tag")
-    return f"{reference.repository.replace('/', chr(92))}:{reference.tag}{suffix}"
+    tag, ending = reference.tag, suffix.removesuffix("!")
+    if not ending and archive_suffix(tag):
+        # The end of the tag would be taken for a suffix.
+        tag = "%2E".join(tag.rsplit(".", 1))
+    name = f"{reference.repository.replace('/', chr(92))}:{tag}{suffix}"
+    if len(name) > _NAME_MAX:
+        raise InvalidReference(str(reference), f"it is too long for a file name (at most {_NAME_MAX} characters)")
+    return name
 
 
 def _check_bundle(name: str, action: Action, suffix: str) -> None:
