@@ -162,7 +162,7 @@ def test_every_name_is_read_as_the_contract_says_or_refused(name: str) -> None:
 
 
 def second_reading(name: str) -> str | None:
-    """The contract's rule once more, by regular expressions: the reference, `@` for a bundle, None when it is refused."""
+    """The contract's rule once more, by regular expressions: the reference, `@` for a bundle, None: refused."""
     archive = "|".join(re.escape(suffix) for suffix in sorted(SUFFIXES, key=len, reverse=True))
     if name.startswith("@"):
         return "@" if re.search(f"(?i:{archive})$(?!\n)", name) and not name.endswith("\n") else None
@@ -176,10 +176,9 @@ def second_reading(name: str) -> str | None:
     base = found["base"] if found["tag"] else found["base"].split(".")[0]
     repository = unescape(found["head"].replace("\\", "/") + base)
     tag = unescape(found["tag"][1:]) if found["tag"] else "latest"
-    if re.fullmatch(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", repository):
-        if len(repository) <= 255 and re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", tag):
-            return f"{repository}:{tag}"
-    return None
+    component = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+    fits = re.fullmatch(rf"{component}(?:/{component})*", repository) and len(repository) <= 255
+    return f"{repository}:{tag}" if fits and re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", tag) else None
 
 
 def unescape(text: str) -> str:

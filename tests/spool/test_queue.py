@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from registry_spooler.spool.entry import Arrival, Entry, Phase, parse_name
+from registry_spooler.spool.identity import Identity
+from registry_spooler.spool.job import Reason
+from registry_spooler.spool.queue import Queue
+
+
+def entry(name: str, *, arrived: int, inode: int = 1, arrival: Arrival = Arrival.FOUND, aside: bool = False) -> Entry:
+    return Entry(
+        name=name,
+        path=Path("/spool", name),
+        parsed=parse_name(name),
+        identity=Identity(1, inode, 0, arrived, arrived),
+        arrival=arrival,
+        is_aside=aside,
+    )
+
+
+def queue_of(*names: str, limit: int = 4) -> Queue:
+    queue = Queue(limit)
+    for number, name in enumerate(names, start=1):
+        queue.arrive(entry(name, arrived=number, inode=number), now=0, event=True)
+    return queue
+
+
+def start(queue: Queue, now: float = 0) -> list[str]:
+    return [started.name for started in queue.start_next(now)]
+
+
+def running(queue: Queue, name: str) -> Entry:
+    found = queue.get(name)
+    assert found is not None
+    assert found.phase is Phase.RUNNING
+    return found
+
+
+def defer(
+    queue: Queue, name: str, *, now: float, due: float, reason: Reason = Reason.STATUS, passing: bool = False
+) -> None:
+    queue.defer(running(queue, name), now, due=due, reason=reason, error="", lets_pass=passing)
+
+
+def test_one_repository_runs_in_the_order_of_arrival_and_others_beside_it() -> None:
+    queue = queue_of("a:1", "a:2", "b:1", "a!", "c:1")
+    assert start(queue) == ["a:1", "b:1", "c:1"]
+    assert start(queue) == []
+    queue.finish(running(queue, "a:1"), 0)
+    assert start(queue) == ["a:2"]
+    queue.finish(running(queue, "a:2"), 0)
+    assert start(queue) == ["a!"]
+
+
+def test_no_more_jobs_than_allowed() -> None:
+    queue = queue_of("a", "b", "c", limit=2)
+    assert start(queue) == ["a", "b"]
+    assert queue.next_due(0) is None
+    queue.finish(running(queue, "a"), 0)
+    assert start(queue) == ["c"]
+
+
+def test_a_deferred_file_keeps_its_repository_waiting_and_no_other() -> None:
+    queue = queue_of("a:1", "a:2", "b:1", limit=1)
+    assert start(queue) == ["a:1"]
+    defer(queue, "a:1", now=0, due=10)
+    assert start(queue) == ["b:1"]
+    queue.finish(running(queue, "b:1"), 1)
+    assert start(queue, 1) == []
+    assert queue.next_due(1) == 10
+    assert start(queue, 10) == ["a:1"]
+
+
+def test_a_file_that_is_not_quite_there_lets_others_pass() -> None:
+    queue = queue_of("a:1", "a:2")
+    assert start(queue) == ["a:1"]
+    defer(queue, "a:1", now=0, due=10, reason=Reason.WRITING, passing=True)
+    assert start(queue) == ["a:2"]
+    queue.finish(running(queue, "a:2"), 5)
+    assert queue.next_due(5) == 10
+    assert start(queue, 10) == ["a:1"]
+
+
+def test_a_new_event_tries_a_deferred_file_at_once() -> None:
+    queue = queue_of("a:1")
+    assert start(queue) == ["a:1"]
+    defer(queue, "a:1", now=0, due=1000)
+    queue.arrive(entry("a:1", arrived=1, inode=1), now=1, event=False)
+    assert start(queue, 1) == []
+    queue.arrive(entry("a:1", arrived=1, inode=1), now=2, event=True)
+    assert start(queue, 2) == ["a:1"]
+    assert running(queue, "a:1").failures == 0
+
+
+def test_a_scan_that_finds_other_content_tries_it_at_once_too() -> None:
+    queue = queue_of("a:1")
+    assert start(queue) == ["a:1"]
+    defer(queue, "a:1", now=0, due=1000)
+    queue.arrive(entry("a:1", arrived=7, inode=7), now=1, event=False)
+    assert start(queue, 1) == ["a:1"]
+
+
+def test_a_replaced_file_goes_to_the_end_of_its_repository() -> None:
+    queue = queue_of("a:0", "a:1", "a!")
+    assert start(queue) == ["a:0"]
+    queue.arrive(entry("a:1", arrived=9, inode=9), now=0, event=True)
+    queue.finish(running(queue, "a:0"), 0)
+    assert start(queue) == ["a!"]
+
+
+def test_a_file_set_aside_goes_before_what_has_its_name_now() -> None:
+    queue = queue_of("a:0", "a:1")
+    assert start(queue) == ["a:0"]
+    queue.arrive(entry("a:1", arrived=99, inode=5, aside=True), now=0, event=False)
+    queue.finish(running(queue, "a:0"), 0)
+    (aside,) = queue.start_next(0)
+    assert aside.is_aside
+    queue.finish(aside, 0)
+    assert start(queue) == ["a:1"]
+
+
+def test_an_event_for_a_running_file_is_remembered() -> None:
+    queue = queue_of("a:1")
+    assert start(queue) == ["a:1"]
+    queue.arrive(entry("a:1", arrived=2, inode=2, arrival=Arrival.CLOSED), now=0, event=True)
+    assert running(queue, "a:1").arrived_again is Arrival.CLOSED
+    queue.vanish("a:1", 0)
+    assert "a:1" in queue
+
+
+def test_a_file_that_has_gone_is_forgotten_and_the_next_one_goes() -> None:
+    queue = queue_of("a:1", "a:2")
+    assert start(queue) == ["a:1"]
+    defer(queue, "a:1", now=0, due=1000)
+    queue.vanish("a:1", 1)
+    assert start(queue, 1) == ["a:2"]
+
+
+def test_a_scan_forgets_what_it_did_not_find_but_not_what_came_since() -> None:
+    queue = queue_of("a", "b")
+    queue.arrive(entry("c", arrived=3), now=5, event=True)
+    queue.keep_only({"a"}, 6, seen_before=5)
+    assert ("a" in queue, "b" in queue, "c" in queue) == (True, False, True)
+
+
+def test_shared_trouble_holds_everybody_and_sends_one_ahead() -> None:
+    queue = queue_of("a", "b", "c", "d", limit=2)
+    assert start(queue) == ["a", "b"]
+    for name in ("a", "b"):
+        until = queue.hold(running(queue, name), Reason.UNREACHABLE, until=10, patience=30)
+        defer(queue, name, now=0, due=until + 0.001, reason=Reason.UNREACHABLE)
+    assert queue.shared_failures == 1
+    assert start(queue, 1) == []
+    assert queue.next_due(1) == 10
+    assert start(queue, 10) == ["c"]
+    assert start(queue, 11) == []
+    until = queue.hold(running(queue, "c"), Reason.UNREACHABLE, until=25, patience=30)
+    assert queue.shared_failures == 2
+    defer(queue, "c", now=11, due=until + 0.001, reason=Reason.UNREACHABLE)
+    assert start(queue, 25) == ["a"]
+    queue.finish(running(queue, "a"), 26)
+    queue.release(26)
+    assert start(queue, 26) == ["b", "c"]
+    assert queue.held_for is None
+    assert queue.shared_failures == 0
+
+
+def test_a_file_that_somebody_touches_goes_even_while_all_are_held() -> None:
+    queue = queue_of("a", "b", limit=1)
+    assert start(queue) == ["a"]
+    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=10, patience=30)
+    defer(queue, "a", now=0, due=100, reason=Reason.UNREACHABLE)
+    assert start(queue, 1) == []
+    queue.arrive(entry("a", arrived=1, inode=1), now=2, event=True)
+    assert start(queue, 2) == ["a"]
+
+
+def test_a_job_sent_ahead_that_says_nothing_of_the_trouble_sends_the_next() -> None:
+    queue = queue_of("a", "b", "c", limit=1)
+    assert start(queue) == ["a"]
+    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=10, patience=30)
+    defer(queue, "a", now=0, due=50, reason=Reason.UNREACHABLE)
+    assert start(queue, 10) == ["b"]
+    queue.finish(running(queue, "b"), 11)
+    assert start(queue, 11) == ["c"]
+
+
+def test_a_job_sent_ahead_that_takes_long_does_not_keep_the_next_for_ever() -> None:
+    queue = queue_of("a", "b", "c", limit=2)
+    assert start(queue) == ["a", "b"]
+    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=10, patience=30)
+    defer(queue, "a", now=0, due=11, reason=Reason.UNREACHABLE)
+    queue.finish(running(queue, "b"), 0)
+    assert start(queue, 10) == ["c"]
+    assert start(queue, 11) == []
+    assert queue.next_due(11) == 40
+    assert start(queue, 40) == ["a"]
+
+
+def test_names_that_cannot_be_read_and_bundles_have_lanes_of_their_own() -> None:
+    queue = queue_of("UPPER", "LOWER", "@a.tar", "@b.tar")
+    assert start(queue) == ["UPPER", "LOWER", "@a.tar", "@b.tar"]
+
+
+def test_an_idle_queue_asks_for_no_waking() -> None:
+    queue = queue_of("a")
+    assert start(queue) == ["a"]
+    defer(queue, "a", now=0, due=5)
+    assert start(queue, 5) == ["a"]
+    queue.finish(running(queue, "a"), 6)
+    assert start(queue, 6) == []
+    assert queue.next_due(6) is None
+    assert queue.oldest() is None
+
+
+@pytest.mark.parametrize("count", [20_000])
+def test_a_long_queue_does_not_take_long(count: int) -> None:
+    queue = queue_of(*(f"app{number}:1" for number in range(count)))
+    for _ in range(count // 4):
+        for started in queue.start_next(0):
+            queue.finish(started, 0)
+    assert len(queue) == 0
+
+
+PHASES_WITH_A_TIME = (Phase.DEFERRED, Phase.ELSEWHERE)
+NAMES = ("a:1", "a:2", "a!", "b:1", "b:2", "c:1", "@x.tar", "BAD")
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Anything that can happen, in any order; the rules that a user relies on hold after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue = Queue(2)
+        self.now = 0.0
+        self.tick = 0
+        self.running: list[Entry] = []
+        self.there: set[str] = set()
+
+    @rule(name=st.sampled_from(NAMES), event=st.booleans(), replaced=st.booleans())
+    def arrive(self, name: str, event: bool, replaced: bool) -> None:
+        self.tick += 1
+        known = self.queue.get(name)
+        inode = self.tick if replaced or known is None else known.identity.inode
+        self.queue.arrive(entry(name, arrived=self.tick, inode=inode), self.now, event=event)
+        self.there.add(name)
+
+    @rule(name=st.sampled_from(NAMES))
+    def vanish(self, name: str) -> None:
+        self.queue.vanish(name, self.now)
+        if name not in {running.name for running in self.running}:
+            self.there.discard(name)
+
+    @rule(seconds=st.sampled_from((0.0, 0.5, 5.0, 50.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def start(self) -> None:
+        before = {lane: self.first_of(lane) for lane in {file.lane for file in self.files()}}
+        held = self.queue.held_for is not None
+        started = self.queue.start_next(self.now)
+        for file in started:
+            assert before[file.lane] is file
+        if not held:
+            assert len(self.running) + len(started) == 2 or not any(
+                first is not None and first not in started for first in before.values()
+            )
+        self.running += started
+
+    def first_of(self, lane: str) -> Entry | None:
+        """Whose turn it is in a lane, told by looking at all files."""
+        files = sorted((file for file in self.files() if file.lane == lane), key=lambda file: file.order)
+        if any(file.phase is Phase.RUNNING for file in files):
+            return None
+        for file in files:
+            if file.phase is Phase.WAITING or file.due <= self.now:
+                return file
+            if not file.lets_pass:
+                return None
+        return None
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        file = self.take(data)
+        self.queue.finish(file, self.now)
+        self.there.discard(file.name)
+
+    @precondition(lambda self: self.running)
+    @rule(
+        data=st.data(),
+        delay=st.sampled_from((0.0, 1.0, 30.0)),
+        reason=st.sampled_from((Reason.STATUS, Reason.WRITING, Reason.UNREACHABLE)),
+    )
+    def defer(self, data: st.DataObject, delay: float, reason: Reason) -> None:
+        file = self.take(data)
+        due = self.now + delay
+        if reason is Reason.UNREACHABLE:
+            due = max(due, self.queue.hold(file, reason, until=due, patience=30))
+        self.queue.defer(file, self.now, due=due, reason=reason, error="", lets_pass=reason is Reason.WRITING)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def leave_elsewhere(self, data: st.DataObject) -> None:
+        self.queue.leave_elsewhere(self.take(data), self.now, due=self.now + 1)
+
+    @rule()
+    def release(self) -> None:
+        self.queue.release(self.now)
+
+    def take(self, data: st.DataObject) -> Entry:
+        file = data.draw(st.sampled_from(self.running))
+        self.running.remove(file)
+        return file
+
+    def files(self) -> list[Entry]:
+        return [file for phase in Phase for file in self.queue.in_phase(phase, 100)]
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        assert {file.name for file in self.files()} == self.there
+        assert len(self.queue) == len(self.there) == sum(self.queue.count(phase) for phase in Phase)
+
+    @invariant()
+    def lanes_run_one_job_at_a_time_and_few_in_all(self) -> None:
+        lanes = [file.lane for file in self.files() if file.phase is Phase.RUNNING]
+        assert len(lanes) == len(set(lanes)) <= 2
+        assert sorted(lanes) == sorted(file.lane for file in self.running)
+
+    @invariant()
+    def it_wakes_up_in_time_and_not_for_nothing(self) -> None:
+        due = self.queue.next_due(self.now)
+        assert due is None or due >= self.now
+        first = [file.due for file in self.files() if self.is_first(file) and file.phase in PHASES_WITH_A_TIME]
+        if first and not self.running and self.queue.held_for is None:
+            assert due is not None
+            assert due <= max(self.now, min(first))
+
+    def is_first(self, file: Entry) -> bool:
+        return min((other for other in self.files() if other.lane == file.lane), key=lambda other: other.order) is file
+
+    def teardown(self) -> None:
+        """Whatever has happened: left alone, with nothing going wrong any more, everything gets done."""
+        for _ in range(200):
+            for file in self.running:
+                self.queue.finish(file, self.now)
+            self.queue.release(self.now)
+            self.running = self.queue.start_next(self.now)
+            if not len(self.queue):
+                return
+            if not self.running:
+                due = self.queue.next_due(self.now)
+                assert due is not None, "there is work, and nobody would ever look at it again"
+                self.now = due
+        raise AssertionError("it never ends")
+
+
+TestQueueMachine = QueueMachine.TestCase
+TestQueueMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
