@@ -51,11 +51,11 @@ class Spool:
             writing.write_bytes(content)
         writing.rename(self.folder / name)
 
-    def receipt(self, name: str) -> dict[str, Any]:
+    def receipt(self, name: str, timeout_seconds: float = OUTCOME_TIMEOUT_SECONDS) -> dict[str, Any]:
         """Wait until the file is done; its receipt. An AssertionError when it failed."""
         path, failure = self.folder / ".receipts" / f"{name}.json", self.folder / ".failed" / f"{name}.error.json"
         gone = self.folder / name
-        self.wait_until(lambda: failure.exists() or (path.exists() and not gone.exists()))
+        self.wait_until(lambda: failure.exists() or (path.exists() and not gone.exists()), timeout_seconds)
         assert not failure.exists(), failure.read_text()
         return dict(json.loads(path.read_bytes()))
 

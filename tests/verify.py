@@ -81,21 +81,24 @@ class Reader:
 
     def image(self, repository: str, reference: str = "latest") -> Image:
         """Read an image (or an index with all its images) and check every byte of it."""
-        with self._get(f"/v2/{repository}/manifests/{reference}", accept=", ".join(IMAGES + INDEXES)) as response:
-            content = response.read()
-            media_type = response.headers["Content-Type"]
-            announced = response.headers["Docker-Content-Digest"]
-        digest = _sha256(content)
-        assert digest == announced
+        found = self.manifest(repository, reference)
+        digest, content, media_type, manifest = found.digest, found.content, found.media_type, found.manifest
         if reference.startswith("sha256:"):
             assert digest == reference
-        manifest = json.loads(content)
         assert manifest["schemaVersion"] == 2
         assert manifest.get("mediaType", media_type) == media_type
         if media_type in INDEXES:
             children = tuple(self._child(repository, child) for child in manifest["manifests"])
             return Image(digest=digest, media_type=media_type, content=content, manifest=manifest, children=children)
         return self._image(repository, manifest, digest=digest, media_type=media_type, content=content)
+
+    def manifest(self, repository: str, reference: str = "latest") -> Image:
+        """An image's manifest only; nothing that it names is read."""
+        with self._get(f"/v2/{repository}/manifests/{reference}", accept=", ".join(IMAGES + INDEXES)) as response:
+            content = response.read()
+            media_type = response.headers["Content-Type"]
+            assert _sha256(content) == response.headers["Docker-Content-Digest"]
+        return Image(digest=_sha256(content), media_type=media_type, content=content, manifest=json.loads(content))
 
     def has(self, repository: str, reference: str) -> bool:
         """Does the registry answer for this tag or digest?"""
