@@ -15,7 +15,7 @@ from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.docker import is_docker_index, read_docker
 from registry_spooler.archive.image import ArchiveImage, DockerImage, OciImage
 from registry_spooler.archive.member import blob_digest
-from registry_spooler.archive.oci import manifests_of, read_layout
+from registry_spooler.archive.oci import holds_all, manifests_of, read_layout
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
@@ -42,10 +42,7 @@ def _has_layout(contents: Contents) -> bool:
         return False
     if contents.resolve("manifest.json") is None:
         return True
-    try:
-        return all(contents.find(entry.root.digest) is not None for entry in read_layout(contents))
-    except ArchiveError:
-        return False
+    return holds_all(contents)
 
 
 def _merge(images: Sequence[ArchiveImage]) -> tuple[ArchiveImage, ...]:

@@ -26,7 +26,7 @@ def read_layout(contents: Contents) -> tuple[OciImage, ...]:
     """The images of an OCI layout, in the order of its index; equal digests are one image with several names."""
     if contents.resolve("oci-layout") is not None:
         _check_version(contents)
-    index = Manifest.parse(contents.document("index.json"), media_type=mediatype.OCI_INDEX, where="index.json")
+    index = _index(contents)
     if not index.is_index:
         raise ArchiveError("it is an image manifest, not an index", where="index.json")
     entries = [entry for entry in index.manifests if not _speaks_of_another(entry)]
@@ -43,6 +43,15 @@ def read_layout(contents: Contents) -> tuple[OciImage, ...]:
     return tuple(OciImage(root=entry, called=_names(entry)) for entry in entries)
 
 
+def holds_all(contents: Contents) -> bool:
+    """Is index.json an index, all of whose manifests are here?"""
+    try:
+        index = _index(contents)
+        return bool(index.manifests) and all(contents.find(entry.digest) is not None for entry in index.manifests)
+    except ArchiveError:
+        return False
+
+
 def manifests_of(contents: Contents, root: Descriptor) -> Iterable[Manifest]:
     """The image manifests below a root that the archive holds, the root's own included."""
     pending, seen = [(root, 0)], 0
@@ -57,6 +66,10 @@ def manifests_of(contents: Contents, root: Descriptor) -> Iterable[Manifest]:
             yield manifest
         elif depth < _DEPTH_MAX:
             pending += [(child, depth + 1) for child in reversed(manifest.manifests)]
+
+
+def _index(contents: Contents) -> Manifest:
+    return Manifest.parse(contents.document("index.json"), media_type=mediatype.OCI_INDEX, where="index.json")
 
 
 def _check_version(contents: Contents) -> None:

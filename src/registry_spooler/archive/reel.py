@@ -19,6 +19,7 @@ from registry_spooler.archive.source import Feed
 from registry_spooler.archive.tape import StreamTape
 from registry_spooler.archive.tar import TarReader
 from registry_spooler.blob import PIECE_BYTES
+from registry_spooler.errors import SpoolerError
 
 _INPUT_BYTES: Final = 256 << 10
 _BATCH_PARTS: Final = 1024
@@ -68,6 +69,7 @@ class Reel:
         self._reader: TarReader | None = None
         self._left = 0
         self._behind_last = False
+        self._failure: SpoolerError | None = None
         self.ended = False
         self.finished = False
 
@@ -80,13 +82,24 @@ class Reel:
         return TarReader(self._tape)
 
     def next_batch(self) -> list[Part]:
-        """The next parts: up to PIECE_BYTES of small members, or one piece of a large one. See `finished`."""
+        """The next parts: up to PIECE_BYTES of small members, or one piece of a large one. See `finished`.
+
+        What goes wrong behind some parts is raised by the next call: members that are whole are good for something.
+        """
+        if self._failure is not None:
+            raise self._failure
         if self._reader is None:
             self._reader = self._begin()
         parts: list[Part] = []
         taken = 0
         while taken < PIECE_BYTES and len(parts) < _BATCH_PARTS and not self._behind_last:
-            part = self._next_part(self._reader)
+            try:
+                part = self._next_part(self._reader)
+            except SpoolerError as exc:
+                if not parts:
+                    raise
+                self._failure = exc
+                break
             if part is None:
                 self._behind_last, self.ended = True, self._reader.ended
                 break
