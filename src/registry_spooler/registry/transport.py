@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -40,6 +41,8 @@ ANSWER_BYTES: Final = 8 << 20
 
 USER_AGENT: Final = "registry-spooler"
 
+_URL: Final = re.compile(r"https?://[^\s'\")]+")
+
 BodyPieces = Callable[[], AsyncIterator["Buffer"]]
 
 
@@ -51,15 +54,18 @@ class StreamedBody:
     length: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Request:
     """One HTTP request; the URL goes out byte for byte as it stands here."""
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | StreamedBody | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | StreamedBody | None = None
     silence_seconds: float = SILENCE_SECONDS
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.shown_url}>"
 
     @property
     def shown_url(self) -> str:
@@ -224,6 +230,15 @@ def _payload(request: Request) -> bytes | _Payload | None:
     return request.body or None
 
 
+class TransportFailure(Exception):
+    """The library's own words on a failure, with its URLs redacted: they may be signed."""
+
+    @classmethod
+    def of(cls, exc: BaseException) -> TransportFailure:
+        """What to tell the curious."""
+        return cls(f"{type(exc).__name__}: {_URL.sub(lambda match: redact(match[0]), str(exc))}"[:500])
+
+
 @contextlib.contextmanager
 def _translated(request: Request) -> Iterator[None]:
     """Make the library's errors ours; no foreign text goes out unless it is known to hold no secret."""
@@ -231,6 +246,6 @@ def _translated(request: Request) -> Iterator[None]:
     try:
         yield
     except aiohttp.InvalidURL as exc:
-        raise RegistryProtocolError(origin, f"a URL that cannot be used: {request.shown_url}") from exc
+        raise RegistryProtocolError(origin, f"a URL that cannot be used: {request.shown_url}") from None
     except (aiohttp.ClientError, OSError, EOFError) as exc:
-        raise RegistryUnreachable(origin, connection_reason(exc, origin)) from exc
+        raise RegistryUnreachable(origin, connection_reason(exc, origin)) from TransportFailure.of(exc)

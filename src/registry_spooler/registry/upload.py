@@ -178,12 +178,18 @@ class Upload:
         return window.ended and window.start == 0 and window.end <= SMALL_BLOB_BYTES
 
     async def _send_stream(self, session: UploadSession, pieces: BodyPieces, length: int | None) -> None:
-        answer = await session.patch(StreamedBody(pieces=pieces, length=length), None)
+        exchange = self._place.exchange
+        try:
+            answer = await session.patch(StreamedBody(pieces=pieces, length=length), None)
+        except RegistryError as error:
+            if not await exchange.rest(error, 1):
+                raise
+            raise UploadLost(self.repository, "a stream broke off") from error
         verdict = after_chunk(answer.status, None, 0, 0, ranged=False, trusts_range=False)
         if verdict is Next.RESTART or (verdict is Next.LOG_IN and answer.logged_in_anew):
             raise UploadLost(self.repository, f"the registry answered {answer.status} to a stream")
         if verdict is not Next.GO_ON:
-            raise self._place.exchange.error_of(answer)
+            raise exchange.error_of(answer)
 
     async def _try_commit(self, digest: Digest) -> bool:
         session = await self._open_session()

@@ -1,0 +1,153 @@
+"""Pushes over a connection that breaks: every step once, and once more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import orjson
+import pytest
+
+from faultproxy import Fault, running_proxy
+from memory_blobs import Blob, noise
+from registry_spooler import mediatype
+from registry_spooler.digest import EMPTY_JSON, Digest
+from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
+from registry_spooler.manifest import Manifest
+from registry_spooler.progress import Progress
+from registry_spooler.reference import Reference
+from registry_spooler.registry import RegistryClient, RetryPolicy, UploadForm, UploadOptions
+
+MIB = 1 << 20
+QUICK = RetryPolicy(tries=5, first_delay_seconds=0.001, longest_delay_seconds=0.01, patience_seconds=3.0)
+CHUNKS = UploadOptions(chunk_size_bytes=MIB)
+
+
+def _quick(url: str, options: UploadOptions | None = CHUNKS) -> RegistryClient:
+    return RegistryClient(url, upload_options=options, retry=QUICK)
+
+
+def _manifest(blob: Blob) -> Manifest:
+    config = {"mediaType": mediatype.OCI_CONFIG, "digest": str(Digest.of(EMPTY_JSON)), "size": 2}
+    layer = {"mediaType": mediatype.OCI_LAYER, "digest": str(blob.digest), "size": len(blob.content)}
+    document = {"schemaVersion": 2, "mediaType": mediatype.OCI_MANIFEST, "config": config, "layers": [layer]}
+    return Manifest.parse(orjson.dumps(document))
+
+
+async def _push(client: RegistryClient, repository: str, blob: Blob) -> Progress:
+    """Everything that a push asks of a registry, and the look at what came of it."""
+    progress, manifest = Progress(), _manifest(blob)
+    if await client.blob_exists(repository, blob.digest) is None:
+        await client.put_blob(repository, blob.opener, progress)
+    await client.put_bytes(repository, EMPTY_JSON, progress)
+    await client.put_manifest(Reference(repository), manifest)
+    descriptor = await client.head_manifest(Reference(repository))
+    assert descriptor is not None
+    assert descriptor.digest == manifest.digest
+    async with client.open_blob(repository, blob.digest, len(blob.content)) as pieces:
+        assert b"".join([piece async for piece in pieces]) == blob.content
+    return progress
+
+
+STEPS = 12
+"""More requests than a push of three chunks makes: HEAD, POST, 3 PATCH, PUT, POST, PUT, PUT, HEAD, GET."""
+
+
+@pytest.mark.parametrize("rewindable", [True, False], ids=["rewindable", "once"])
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "and once more"])
+@pytest.mark.parametrize("kind", ["request", "answer", "half the answer", "500", "502"])
+@pytest.mark.parametrize("step", range(STEPS))
+async def test_every_step_of_a_push_may_go_wrong(registry, repository, step, kind, times, rewindable):
+    fault = {
+        "request": Fault(skip=step, times=times, cut_request_after=300_000),
+        "answer": Fault(skip=step, times=times, cut_answer_after=0),
+        "half the answer": Fault(skip=step, times=times, cut_answer_after=60),
+        "500": Fault(skip=step, times=times, answer=(500, [], b'{"errors":[{"code":"UNKNOWN"}]}')),
+        "502": Fault(skip=step, times=times, answer=(502, [("Content-Type", "text/html")], b"<html>bad gateway")),
+    }[kind]
+    blob = Blob(noise(3 * MIB - 100), rewindable=rewindable, knows_size=rewindable)
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        await _push(client, repository, blob)
+        assert fault.times == 0 or step >= len(proxy.seen) - 1
+
+
+async def test_a_broken_stream_is_sent_again(registry, repository):
+    blob = Blob(noise(3 * MIB), rewindable=False, knows_size=False)
+    fault = Fault(method="PATCH", cut_request_after=MIB)
+    options = UploadOptions(form=UploadForm.STREAM)
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url, options) as client:
+        await _push(client, repository, blob)
+    assert blob.opened == 2
+
+
+async def test_a_broken_download_goes_on_where_it_broke(registry, repository):
+    blob = Blob(noise(5 * MIB))
+    faults = [Fault(method="GET", path="/blobs/", cut_answer_after=2 * MIB) for _ in range(2)]
+    async with running_proxy(registry.host, *faults) as proxy, _quick(proxy.url) as client:
+        await _push(client, repository, blob)
+        ranges = [seen.headers.get("range") for seen in proxy.seen if seen.method == "GET"]
+    assert ranges[0] is None
+    assert len(ranges) == 3
+    assert all(text is not None and text.startswith("bytes=") for text in ranges[1:])
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_retry_after_binds_the_whole_host(registry, repository, form):
+    moment = datetime.now(UTC) + timedelta(seconds=2)
+    text = "1" if form == "seconds" else format_datetime(moment, usegmt=True)
+    fault = Fault(method="HEAD", answer=(429, [("Retry-After", text)], b""))
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        begun = datetime.now(UTC)
+        assert await client.blob_exists(repository, Digest.of(b"")) is None
+        await client.ping()
+        waited = (datetime.now(UTC) - begun).total_seconds()
+    assert 0.5 <= waited < 10
+    assert client.retries["status"] == 1
+
+
+async def test_a_long_retry_after_is_the_callers(registry, repository):
+    fault = Fault(answer=(503, [("Retry-After", "60")], b""))
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        for _ in range(2):
+            with pytest.raises(RegistryAnswer) as caught:
+                await client.blob_exists(repository, Digest.of(b""))
+            assert caught.value.temporary
+            assert 50 < (caught.value.retry_after_seconds or 0) <= 60
+        assert len(proxy.seen) == 1
+
+
+async def test_patience_ends(registry, repository):
+    fault = Fault(times=99, answer=(503, [], b""))
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        with pytest.raises(RegistryAnswer) as caught:
+            await client.blob_exists(repository, Digest.of(b""))
+        assert (caught.value.status, len(proxy.seen)) == (503, 5)
+
+
+async def test_a_request_too_large_is_sent_in_smaller_chunks(registry, repository):
+    blob = Blob(noise(4 * MIB))
+    refusal = Fault(method="PATCH", times=2, answer=(413, [], b"too large"), reads_body=False)
+    options = UploadOptions(chunk_size_bytes=4 * MIB)
+    async with running_proxy(registry.host, refusal) as proxy, _quick(proxy.url, options) as client:
+        await _push(client, repository, blob)
+        sizes = [int(seen.headers["content-length"]) for seen in proxy.seen if seen.method == "PATCH"]
+    assert sizes == [4 * MIB, 2 * MIB, MIB, MIB, MIB, MIB]
+
+
+async def test_an_answer_that_comes_before_the_body_was_read_is_understood(registry, repository):
+    blob = Blob(noise(30 * MIB))
+    body = orjson.dumps({"errors": [{"code": "DENIED", "message": "quota exceeded"}]})
+    refusal = Fault(method="PATCH", answer=(403, [], body), reads_body=False)
+    async with running_proxy(registry.host, refusal) as proxy, _quick(proxy.url, None) as client:
+        with pytest.raises(RegistryAnswer, match="DENIED: quota exceeded") as caught:
+            await client.put_blob(repository, blob.opener, Progress())
+    assert not caught.value.temporary
+
+
+async def test_a_silent_registry_is_given_up(registry):
+    fault = Fault(delay_seconds=30, times=99)
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        with pytest.raises(RegistryUnreachable, match="did not answer in time"):
+            await client._exchange.call(
+                "GET", client._address.base, access=(), expected={200}, repeatable=False, silence_seconds=0.2
+            )
