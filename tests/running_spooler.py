@@ -23,6 +23,8 @@ from line_log import LineLog
 START_TIMEOUT_SECONDS = 30.0
 OUTCOME_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 40.0
+LONGEST_BLINK_SECONDS = 0.5
+"""How often to look at the clock when nothing happens."""
 HEALTH_PORT = r"health on port (\d+)"
 CHANGES = Mask.CREATE | Mask.MOVED_TO | Mask.MOVED_FROM | Mask.DELETE | Mask.CLOSE_WRITE
 
@@ -76,15 +78,24 @@ class Spool:
         """The names that are neither done nor failed."""
         return sorted(name for name in os.listdir(self.folder) if not name.startswith("."))
 
+    def is_empty_before(self, deadline: float) -> bool:
+        """Wait until no file waits any more; false when the deadline (of `time.monotonic`) comes first."""
+        return self._comes_true(lambda: not self.waiting, deadline)
+
     def wait_until(self, condition: Callable[[], bool], timeout_seconds: float = OUTCOME_TIMEOUT_SECONDS) -> None:
-        """Look again whenever something changes in the spool, its receipts or its failures."""
-        deadline = time.monotonic() + timeout_seconds
-        with Inotify(sync_timeout=0.5) as inotify:
+        """Wait for something in the spool, its receipts or its failures."""
+        came_true = self._comes_true(condition, time.monotonic() + timeout_seconds)
+        assert came_true, f"it did not happen; the spool holds {self.waiting}"
+
+    def _comes_true(self, condition: Callable[[], bool], deadline: float) -> bool:
+        with Inotify(sync_timeout=LONGEST_BLINK_SECONDS) as inotify:
             for folder in (self.folder, self.folder / ".receipts", self.folder / ".failed"):
                 inotify.add_watch(folder, CHANGES)
             while not condition():
-                assert time.monotonic() < deadline, f"it did not happen; the spool holds {self.waiting}"
+                if time.monotonic() >= deadline:
+                    return False
                 next(iter(inotify), None)
+        return True
 
 
 class RunningSpooler:
