@@ -48,6 +48,7 @@ class Delivery:
         self._known = known
         self._progress = progress
         self._located: dict[Digest, _Located] = {}
+        self._uploaded: set[Digest] = set()
         self._delivered: dict[Need, Descriptor] = {}
 
     def delivered(self, need: Need) -> Descriptor | None:
@@ -65,7 +66,8 @@ class Delivery:
         located = await self._locate(need)
         if located is None:
             return None
-        self._count_found(located)
+        if located.digest not in self._uploaded:  # sent before anyone knew which need it meets
+            self._count_found(located)
         return self._settle(need, located.digest, located.size)
 
     async def _locate(self, need: Need) -> _Located | None:
@@ -108,6 +110,8 @@ class Delivery:
 
     async def sent(self, need: Need, measured: Measured) -> Descriptor:
         """Take note of a blob that has just been uploaded."""
+        self._uploaded.add(measured.digest)
+        self._located[measured.digest] = _Located(measured.digest, measured.size, is_mounted=False)
         self.counts.uploaded += 1
         self.counts.uploaded_bytes += measured.size
         self._progress.blobs_uploaded += 1
