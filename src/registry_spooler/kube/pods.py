@@ -5,8 +5,10 @@ The manifests of this project label the pod `app.kubernetes.io/name=registry-spo
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 from registry_spooler.kube.cluster import Cluster
 from registry_spooler.kube.errors import NoContainer, NoPod
@@ -43,6 +45,15 @@ async def find_containers(
         raise NoPod(selector, cluster.namespace, tuple(_state(pod) for pod in pods))
     found = (_container(pod, container) for pod in running)
     return tuple(sorted(found, key=lambda chosen: chosen.pod))
+
+
+async def read_log(cluster: Cluster, container: Container, *, follow: bool, lines: int) -> AsyncIterator[str]:
+    """The last `lines` lines that the container wrote, and with `follow` those to come."""
+    query = [("container", container.name), ("tailLines", str(lines)), ("follow", "true" if follow else "false")]
+    path = f"{cluster.pods_path}/{quote(container.pod, safe='')}/log"
+    asked = f"read the log of pod {container.pod}"
+    async for line in cluster.read_lines(path, query, asked=asked, permission="get pods/log"):
+        yield line.decode("utf-8", "replace").rstrip("\n")
 
 
 def _is_running(pod: dict[str, Any]) -> bool:

@@ -78,7 +78,7 @@ async def send(
 async def open_source(file: Path | BinaryIO) -> AsyncGenerator[Source]:
     """A path, or an open file such as standard input; either may turn out to be a pipe."""
     if not isinstance(file, Path):
-        yield _source(file.fileno(), str(getattr(file, "name", "standard input")))
+        yield _open_file_source(file)
         return
     try:
         opened = await in_thread(_open, file)
@@ -99,6 +99,11 @@ def cache_directory() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return base / "registry-spooler"
+
+
+def _open_file_source(file: BinaryIO) -> Source:
+    name = getattr(file, "name", None)
+    return _source(file.fileno(), name if isinstance(name, str) else "standard input")
 
 
 def _open(path: Path) -> BinaryIO:

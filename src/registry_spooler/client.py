@@ -1,0 +1,229 @@
+"""The Python client: push to, and look into, a registry that only the cluster's API server leads to.
+
+    async with SpoolerClient.connect(namespace="registry") as client:
+        receipt = await client.push(Path("app.tar"), Reference.parse("catalog/app:v2"))
+        print(receipt.digest)
+
+It needs a kubeconfig (or to run in a pod), and in the cluster a pod with a spooler; no ingress, no port-forward. It
+runs wherever Python does. All methods raise `registry_spooler.errors.SpoolerError`, whose text names the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, Self
+
+from registry_spooler.archive import Compression
+from registry_spooler.digest import Digest
+from registry_spooler.filename import archive_suffix
+from registry_spooler.kube.cluster import Cluster
+from registry_spooler.kube.errors import KubeError
+from registry_spooler.kube.fetching import fetch
+from registry_spooler.kube.login import log_in
+from registry_spooler.kube.pods import CONTAINER, SELECTOR, read_log
+from registry_spooler.kube.publishing import Published, publish
+from registry_spooler.kube.rate import RateLimit
+from registry_spooler.kube.redial import Redial
+from registry_spooler.kube.sending import SendOptions, open_source, send
+from registry_spooler.kube.session import PodSession
+from registry_spooler.progress import Progress
+from registry_spooler.reference import Reference
+from registry_spooler.result import ImageResult
+
+__all__ = ["Compression", "Digest", "Progress", "Published", "Receipt", "Reference", "SpoolerClient"]
+
+LOG_LINES: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a push or a spool file came to. Several images only for a bundle."""
+
+    images: tuple[ImageResult, ...]
+    started: datetime
+    finished: datetime
+    attempts: int = 1
+
+    @property
+    def image(self) -> ImageResult:
+        """The image, or the first of several."""
+        return self.images[0]
+
+    @property
+    def digest(self) -> Digest | None:
+        """The image's digest, which the registry answers for by its tag; None after a deletion of nothing."""
+        return self.image.digest
+
+    def to_json(self) -> dict[str, Any]:
+        """As in `.receipts`."""
+        times = {"started": self.started.isoformat(), "finished": self.finished.isoformat()}
+        tail = {"attempts": self.attempts, **times, "seconds": (self.finished - self.started).total_seconds()}
+        images = [{**image.to_json(), **tail} for image in self.images]
+        return images[0] if len(images) == 1 else {"images": images, **tail}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Receipt:
+        """Read a file of `.receipts`."""
+        return cls(
+            images=tuple(ImageResult.from_json(image) for image in document.get("images") or [document]),
+            started=datetime.fromisoformat(str(document["started"])),
+            finished=datetime.fromisoformat(str(document["finished"])),
+            attempts=int(document.get("attempts") or 1),
+        )
+
+
+class SpoolerClient:
+    """One pod's registry and spool directory. Made by `connect`; its methods may run side by side."""
+
+    def __init__(self, session: PodSession) -> None:
+        self._session = session
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        *,
+        kubeconfig: Path | None = None,
+        context: str | None = None,
+        namespace: str | None = None,
+        selector: str = SELECTOR,
+        container: str = CONTAINER,
+        pod: str | None = None,
+        bytes_per_second: float | None = None,
+        on_retry: Callable[[KubeError], None] = lambda _: None,
+    ) -> AsyncGenerator[Self]:
+        """Log in as kubectl would, for the time of an `async with`. Nothing is asked of the pod yet.
+
+        Of several pods that `selector` finds the first by name is used, or `pod`. `bytes_per_second` limits what is
+        sent. `on_retry` is told of each broken connection that is dialled again.
+        """
+        login = await log_in(kubeconfig=kubeconfig, context=context, namespace=namespace)
+        rate = RateLimit(bytes_per_second) if bytes_per_second is not None else None
+        async with Cluster(login) as cluster:
+            yield cls(PodSession(cluster, selector, container, pod=pod, rate=rate, redial=Redial(on_retry=on_retry)))
+
+    @property
+    def server(self) -> str:
+        """The API server's URL, for people."""
+        return self._session.cluster.server
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that everything is done in."""
+        return self._session.cluster.namespace
+
+    async def pods(self) -> tuple[str, ...]:
+        """The running pods that the selector finds, by name."""
+        return tuple(container.pod for container in await self._session.containers())
+
+    async def push(
+        self,
+        archive: Path | BinaryIO,
+        reference: Reference | None,
+        *,
+        is_archive: bool | None = None,
+        compression: Compression = Compression.GZIP,
+        streams: int = 3,
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Push an image, sending only what the registry lacks; returns when it answers for the tag.
+
+        `archive` is a path or an open file, such as `sys.stdin.buffer`. With no `reference` every image goes to where
+        the archive says. A file whose name has no archive's suffix becomes an image of one layer, unless `is_archive`.
+        """
+        if is_archive is None:
+            is_archive = not isinstance(archive, Path) or bool(archive_suffix(archive.name))
+        started = datetime.now(UTC)
+        progress = progress if progress is not None else Progress()
+        options = SendOptions(compression=compression, streams=streams)
+        async with open_source(archive) as source:
+            progress.bytes_total = getattr(source, "size", 0)
+            images = await send(self._session, source, reference, progress, is_archive=is_archive, options=options)
+        return Receipt(images=images, started=started, finished=datetime.now(UTC))
+
+    async def publish(
+        self, file: Path, name: str | None = None, *, on_sent: Callable[[int, int], None] = lambda *_: None
+    ) -> Published:
+        """Put a file into the spool directory, by its own name or `name`; the spooler pushes it then (see `wait`).
+
+        `on_sent` is told how many bytes have been sent, and of how many.
+        """
+        redial = self._session.redial
+        return await self._session.use(
+            lambda remote: publish(remote, file, name or file.name, redial=redial, on_sent=on_sent)
+        )
+
+    async def wait(self, published: Published | str) -> Receipt:
+        """Wait until a spool file is done; RemoteError with the reason when it fails."""
+        name, since = (published, None) if isinstance(published, str) else (published.name, published.since)
+        options = ("--since", since) if since is not None else ()
+        return Receipt.from_json(await self._ask("wait", *options, "--", name))
+
+    async def pull(
+        self,
+        reference: Reference,
+        target: Path | BinaryIO,
+        *,
+        platform: str | None = None,
+        format: Literal["docker", "oci"] = "docker",  # noqa: A002 - what the flag is called, too
+        unpack: bool = False,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Write an image as an archive, verified; the number of bytes. A path appears when it is complete.
+
+        `unpack` writes the file that was pushed raw. `platform` (`os/arch`) chooses among several.
+        """
+        options = ["--format", format]
+        options += ["--platform", platform] if platform else []
+        options += ["--unpack"] if unpack else []
+        return await fetch(self._session, ["pull", *options, "--", str(reference)], target, on_bytes)
+
+    async def list(self) -> tuple[str, ...]:
+        """All repositories."""
+        return tuple(await self._ask("list", "--json"))
+
+    async def images(self) -> tuple[Reference, ...]:
+        """All images, as repositories with their tags."""
+        return tuple(Reference.parse(text) for text in await self._ask("list", "--tags", "--json"))
+
+    async def tags(self, repository: str) -> tuple[str, ...]:
+        """A repository's tags."""
+        return tuple(await self._ask("tags", "--json", "--", repository))
+
+    async def inspect(self, reference: Reference) -> dict[str, Any]:
+        """Digest, size, platforms and layers of an image, as `registry-client inspect --json` gives them."""
+        return dict(await self._ask("inspect", "--json", "--", str(reference)))
+
+    async def delete(self, reference: Reference) -> Digest | None:
+        """Remove one tag, and nothing else; the digest that it had, or None when it was gone already."""
+        digest = (await self._ask("delete", "--json", "--", str(reference)))["digest"]
+        return Digest.parse(digest) if digest else None
+
+    async def status(self) -> dict[str, Any]:
+        """What the spooler is doing: its `/status`."""
+        return dict(await self._ask("status"))
+
+    async def failed(self) -> tuple[dict[str, Any], ...]:
+        """The records of the spool files that failed, oldest first; `name` is the file's."""
+        return tuple(await self._ask("failed", "--json"))
+
+    async def retry(self, name: str) -> None:
+        """Put a failed file back into the spool directory."""
+        await self._session.use(lambda remote: remote.call("retry", "--", name))
+
+    async def logs(self, *, follow: bool = False, lines: int = LOG_LINES) -> AsyncIterator[str]:
+        """The spooler's last lines, and with `follow` those to come."""
+        container = (await self._session.remote()).container
+        async for line in read_log(self._session.cluster, container, follow=follow, lines=lines):
+            yield line
+
+    async def version(self) -> str:
+        """The version in the pod."""
+        return await self._session.ask(lambda remote: remote.version())
+
+    async def _ask(self, *arguments: str) -> Any:
+        return await self._session.ask(lambda remote: remote.call_json(*arguments))

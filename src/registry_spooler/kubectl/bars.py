@@ -1,0 +1,108 @@
+"""Progress for people: bars on a terminal, a line at the end of each file elsewhere.
+
+On a terminal rich draws one bar a file: how far the archive has been dealt with, what was sent and how fast, how
+many layers the registry had already.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from registry_spooler.kubectl.output import duration_text, size_text, warn
+from registry_spooler.progress import Progress
+from registry_spooler.tasks import task_group
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+REFRESH_SECONDS: Final = 0.2
+
+
+class Bars:
+    """Where files show how far they are. `rich` is None where there is no terminal, or nobody wants to see it."""
+
+    def __init__(self, rich: RichProgress | None, *, quiet: bool) -> None:
+        self._rich = rich
+        self._quiet = quiet
+
+    @asynccontextmanager
+    async def push(self, title: str) -> AsyncGenerator[Progress]:
+        """Show a push that writes its progress into what this yields."""
+        progress = Progress()
+        started = time.monotonic()
+        async with task_group() as tasks:
+            if self._rich is not None:
+                tasks.start_soon(self._draw, title, lambda: _push_state(progress))
+            yield progress
+            tasks.cancel_scope.cancel()
+        self._say(f"{title}: {_push_text(progress)} in {duration_text(time.monotonic() - started)}")
+
+    @asynccontextmanager
+    async def transfer(self, title: str) -> AsyncGenerator[Callable[[int, int], None]]:
+        """Show a transfer that tells how many bytes of how many (0: unknown) have been moved."""
+        state = (0, 0)
+        started = time.monotonic()
+
+        def told(done: int, total: int) -> None:
+            nonlocal state
+            state = (done, total)
+
+        async with task_group() as tasks:
+            if self._rich is not None:
+                tasks.start_soon(self._draw, title, lambda: (*state, size_text(state[0])))
+            yield told
+            tasks.cancel_scope.cancel()
+        self._say(f"{title}: {size_text(state[0])} in {duration_text(time.monotonic() - started)}")
+
+    async def _draw(self, title: str, state: Callable[[], tuple[int, int, str]]) -> None:
+        assert self._rich is not None
+        task = self._rich.add_task(title, total=None, said="")
+        try:
+            while True:
+                done, total, said = state()
+                self._rich.update(task, completed=done, total=total or None, said=said)
+                await anyio.sleep(REFRESH_SECONDS)
+        finally:
+            self._rich.remove_task(task)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            warn(text)
+
+
+@contextmanager
+def bars(*, quiet: bool = False) -> Generator[Bars]:
+    """Draw on standard error for the time of a `with`, where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield Bars(None, quiet=quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[said]}"),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as drawn:
+        yield Bars(drawn, quiet=quiet)
+
+
+def _push_state(progress: Progress) -> tuple[int, int, str]:
+    return progress.bytes_done, progress.bytes_total, _push_text(progress)
+
+
+def _push_text(progress: Progress) -> str:
+    there = progress.blobs_existing + progress.blobs_mounted
+    skipped = f", {there} blobs there already ({size_text(progress.bytes_skipped)})" if there else ""
+    return f"{size_text(progress.bytes_sent)} sent{skipped}"

@@ -1,0 +1,137 @@
+"""`list`, `tags`, `inspect`, `pull`, `delete`: what is in the registry."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from registry_spooler.kubectl.bars import bars
+from registry_spooler.kubectl.output import say, say_json, size_text
+from registry_spooler.kubectl.pushing import json_option, quiet_option
+from registry_spooler.kubectl.target import Target, run, target_options
+from registry_spooler.reference import Reference
+
+
+@click.command("list")
+@click.option("--tags", "with_tags", is_flag=True, help="Print REPOSITORY:TAG for every image.")
+@json_option
+@target_options
+def list_images(target: Target, with_tags: bool, as_json: bool) -> None:
+    """List the repositories of the registry."""
+
+    async def work() -> list[str]:
+        async with target.connect() as client:
+            return [str(image) for image in await client.images()] if with_tags else list(await client.list())
+
+    _print_lines(run(work), as_json)
+
+
+@click.command()
+@click.argument("repository")
+@json_option
+@target_options
+def tags(target: Target, repository: str, as_json: bool) -> None:
+    """List the tags of a repository."""
+
+    async def work() -> list[str]:
+        async with target.connect() as client:
+            return list(await client.tags(repository))
+
+    _print_lines(run(work), as_json)
+
+
+@click.command()
+@click.argument("reference", metavar="REPOSITORY[:TAG]")
+@json_option
+@target_options
+def inspect(target: Target, reference: str, as_json: bool) -> None:
+    """Show an image's platforms, layers, sizes and digests."""
+    parsed = Reference.parse(reference)
+
+    async def work() -> dict[str, Any]:
+        async with target.connect() as client:
+            return await client.inspect(parsed)
+
+    document = run(work)
+    if as_json:
+        say_json(document)
+        return
+    say(f"{document['reference']}  {document['digest']}  {size_text(document['size_bytes'])}")
+    for image in document["platforms"]:
+        what = "attestation" if image.get("attests") else image["platform"] or "artifact"
+        say(f"{what}  {image['digest']}  {size_text(image['size_bytes'])}")
+        for layer in image["layers"]:
+            say(f"  {layer['digest']}  {size_text(layer['size_bytes'])}  {layer['media_type']}")
+
+
+@click.command()
+@click.argument("reference", metavar="REPOSITORY[:TAG]")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Write to a file, which appears when it is complete.")
+@click.option("--format", "layout", type=click.Choice(["docker", "oci"]), default="docker", show_default=True)
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several.")
+@click.option("--unpack", is_flag=True, help="Write the file that the image was made from, not an archive.")
+@quiet_option
+@target_options
+def pull(
+    target: Target,
+    reference: str,
+    output: str,
+    layout: Literal["docker", "oci"],
+    platform: str | None,
+    unpack: bool,
+    quiet: bool,
+) -> None:
+    """Write an image as an archive, for `docker load`, `podman load` or another push."""
+    parsed = Reference.parse(reference)
+    if output == "-" and sys.stdout.isatty():
+        raise click.UsageError("an archive is nothing for a terminal; choose a file with -o, or pipe it on")
+
+    async def work() -> None:
+        async with target.connect() as client:
+            with bars(quiet=quiet or output == "-") as shown:
+                async with shown.transfer(f"{reference} → {output}") as told:
+                    await client.pull(
+                        parsed,
+                        sys.stdout.buffer if output == "-" else Path(output),
+                        platform=platform,
+                        format=layout,
+                        unpack=unpack,
+                        on_bytes=lambda done: told(done, 0),
+                    )
+
+    run(work)
+
+
+@click.command()
+@click.argument("references", metavar="REPOSITORY[:TAG]…", nargs=-1, required=True)
+@json_option
+@target_options
+def delete(target: Target, references: tuple[str, ...], as_json: bool) -> None:
+    """Remove tags, and nothing else: other tags of the same image stay. What is gone already counts as removed."""
+    parsed = [Reference.parse(text) for text in references]
+
+    async def work() -> list[dict[str, Any]]:
+        async with target.connect() as client:
+            digests = [(reference, await client.delete(reference)) for reference in parsed]
+        return [
+            {"reference": str(reference), "digest": str(digest) if digest else None} for reference, digest in digests
+        ]
+
+    removed = run(work)
+    if as_json:
+        say_json(removed)
+        return
+    for document in removed:
+        if document["digest"]:
+            say(document["digest"])
+
+
+def _print_lines(lines: list[str], as_json: bool) -> None:
+    if as_json:
+        say_json(lines)
+        return
+    for line in lines:
+        say(line)

@@ -1,0 +1,85 @@
+"""Which cluster, namespace, pods and container: the options that every command shares, named as kubectl names them."""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import anyio
+import click
+
+from registry_spooler.kubectl.output import warn
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from registry_spooler.client import SpoolerClient
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FLAGS = (
+    click.option("-n", "--namespace", help="The namespace; the context's own otherwise."),
+    click.option("--context", help="The context of the kubeconfig."),
+    click.option("--kubeconfig", type=click.Path(path_type=Path), help="The kubeconfig."),
+    click.option("-l", "--selector", help="Which pods.  [app.kubernetes.io/name=registry-spooler]"),
+    click.option("-c", "--container", help="The spooler's container.  [spooler]"),
+    click.option("--pod", help="One of the pods, where several are found; the first by name otherwise."),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the options say; None is what was not said."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: Path | None = None
+    selector: str | None = None
+    container: str | None = None
+    pod: str | None = None
+
+    def connect(self, *, bytes_per_second: float | None = None) -> AbstractAsyncContextManager[SpoolerClient]:
+        """The client for it; broken connections are told on standard error."""
+        from registry_spooler.client import SpoolerClient
+
+        said = {name: value for name, value in self.to_dict().items() if value is not None}
+        return SpoolerClient.connect(
+            bytes_per_second=bytes_per_second, on_retry=lambda error: warn(f"{error}; dialling again"), **said
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def kubectl_flags(self) -> list[str]:
+        """The same for kubectl."""
+        said = {"namespace": self.namespace, "context": self.context, "kubeconfig": self.kubeconfig}
+        return [f"--{name}={value}" for name, value in said.items() if value is not None]
+
+
+def target_options(command: Callable[Concatenate[Target, P], T]) -> Callable[P, T]:
+    """Give a command the options, and its function the Target that they say; what the group was told counts too."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        given: dict[str, Any] = {field.name: kwargs.pop(field.name) for field in fields(Target)}
+        said = {name: value for name, value in given.items() if value is not None}
+        context = click.get_current_context()
+        before = context.find_object(Target) or Target()
+        context.obj = replace(before, **said)
+        return command(context.obj, *args, **kwargs)
+
+    for option in reversed(_FLAGS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run asynchronous work to its end; Ctrl-C and SIGTERM cancel it, and then KeyboardInterrupt is raised."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    return anyio.run(work)
