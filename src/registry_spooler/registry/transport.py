@@ -24,7 +24,8 @@ from yarl import URL
 from registry_spooler.blob import PIECE_BYTES
 from registry_spooler.errors import RegistryProtocolError, RegistryUnreachable
 from registry_spooler.registry.address import Origin, redact
-from registry_spooler.registry.tls import TrustStore, connection_reason
+from registry_spooler.registry.reasons import connection_reason
+from registry_spooler.registry.tls import TrustStore
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -245,7 +246,7 @@ def _translated(request: Request) -> Iterator[None]:
     origin = str(Origin.of(request.url))
     try:
         yield
-    except aiohttp.InvalidURL as exc:
+    except aiohttp.InvalidURL:
         raise RegistryProtocolError(origin, f"a URL that cannot be used: {request.shown_url}") from None
     except (aiohttp.ClientError, OSError, EOFError) as exc:
         raise RegistryUnreachable(origin, connection_reason(exc, origin)) from TransportFailure.of(exc)

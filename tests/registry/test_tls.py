@@ -1,0 +1,169 @@
+"""TLS: whom we trust, and a sentence for every way in which a handshake fails."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from playedregistry import PlayedRegistry, served
+from registry_spooler.errors import RegistryUnreachable
+from registry_spooler.registry import RegistryClient, RetryPolicy
+from registry_spooler.registry.tls import TrustStore
+
+ONCE = RetryPolicy(tries=1)
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+class Authority:
+    """A certificate authority of the tests' own."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.certificate = folder / f"{name}.pem"
+        self.key = folder / f"{name}.key"
+        self._openssl("req", "-x509", *NEW_KEY, "-subj", f"/CN={name}", "-days", "30",
+                      "-keyout", self.key, "-out", self.certificate)  # fmt: skip
+
+    def _openssl(self, *arguments: object) -> None:
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=self.folder)
+
+    def server(self, name: str, subject: str = "IP:127.0.0.1", days: tuple[int, int] = (-1, 30)) -> ssl.SSLContext:
+        """A server's context, with a certificate that is good from `days[0]` to `days[1]` from now."""
+        request, key, certificate, settings = (self.folder / f"{name}.{end}" for end in ("csr", "key", "pem", "conf"))
+        settings.write_text(
+            "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nrand_serial=yes\npolicy=p\nx509_extensions=x\n"
+            f"default_md=sha256\nnew_certs_dir=.\n[p]\ncommonName=supplied\n[x]\nsubjectAltName={subject}\n"
+        )
+        (self.folder / "index").touch()
+        self._openssl("req", *NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        start, end = ((datetime.now(UTC) + timedelta(days=day)).strftime("%Y%m%d%H%M%SZ") for day in days)
+        self._openssl("ca", "-batch", "-config", settings, "-cert", self.certificate, "-keyfile", self.key,
+                      "-in", request, "-out", certificate, "-startdate", start, "-enddate", end)  # fmt: skip
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")
+
+
+async def test_a_private_authority_against_the_real_registry(make_registry, repository):
+    registry = make_registry(tls=True, inmemory=True)
+    async with RegistryClient(registry.host, certificate=registry.certificate) as client:
+        await client.ping()
+        await client.put_bytes(repository, b"{}")
+    assert client.address == registry.url
+
+
+async def test_a_trusted_server(authority):
+    async with served(PlayedRegistry().application(), authority.server("good")) as url:
+        async with RegistryClient(url, certificate=authority.certificate) as client:
+            await client.ping()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"days": (-20, -10)}, "its certificate has expired"),
+        ({"days": (10, 20)}, "not valid yet"),
+        ({"subject": "DNS:other.example"}, "for another host name"),
+        ({"subject": "IP:127.0.0.9"}, "for another host name"),
+    ],
+)
+async def test_a_certificate_that_is_not_accepted(authority, options, sentence):
+    await _refused(authority.server("bad", **options), authority.certificate, sentence)
+
+
+async def test_an_unknown_authority(authority, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = Authority(tmp_path / "other", "other")
+    server = authority.server("good")
+    await _refused(server, other.certificate, "authority that is not trusted here; give the CA with --certificate")
+    await _refused(server, None, "authority that is not trusted here")
+
+
+async def test_http_spoken_to_https(authority):
+    async with served(PlayedRegistry().application(), authority.server("good")) as url:
+        async with RegistryClient(url.replace("https", "http"), retry=ONCE) as client:
+            with pytest.raises(RegistryUnreachable, match=r"without an answer|may speak https"):
+                await client.ping()
+
+
+async def test_http_spoken_to_the_real_registrys_https(make_registry):
+    registry = make_registry(tls=True, inmemory=True)
+    async with RegistryClient(registry.url.replace("https", "http"), retry=ONCE) as client:
+        with pytest.raises(RegistryUnreachable, match="it speaks https, not http"):
+            await client.ping()
+
+
+async def test_https_spoken_to_http(registry, authority):
+    async with RegistryClient(registry.host, certificate=authority.certificate, retry=ONCE) as client:
+        with pytest.raises(RegistryUnreachable, match="may be plain http") as caught:
+            await client.ping()
+    assert caught.value.temporary
+
+
+async def test_no_version_in_common(make_registry):
+    registry = make_registry(tls=True, inmemory=True, extra={"http": {"tls": {"minimumtls": "tls1.3"}}})
+    await _refused_below_13(registry.url, registry.certificate, "no TLS version or cipher in common")
+
+
+async def test_a_handshake_that_is_broken_off(authority):
+    server = authority.server("good")
+    server.minimum_version = ssl.TLSVersion.TLSv1_3
+    async with served(PlayedRegistry().application(), server) as url:
+        await _refused_below_13(url, authority.certificate, "broke the TLS handshake off")
+
+
+async def _refused_below_13(url: str, certificate: Path, sentence: str) -> None:
+    async with RegistryClient(url, certificate=certificate, retry=ONCE) as client:
+        context = await client._transport._trust.context()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(RegistryUnreachable, match=sentence):
+            await client.ping()
+
+
+async def test_a_bundle_that_is_swapped_is_read_again(authority, tmp_path, monkeypatch):
+    monkeypatch.setattr("registry_spooler.registry.tls.LOOK_AGAIN_SECONDS", 0.0)
+    (tmp_path / "other").mkdir()
+    bundle = tmp_path / "bundle.pem"
+    shutil.copy(Authority(tmp_path / "other", "other").certificate, bundle)
+    async with served(PlayedRegistry().application(), authority.server("good")) as url:
+        async with RegistryClient(url, certificate=bundle, retry=ONCE) as client:
+            with pytest.raises(RegistryUnreachable):
+                await client.ping()
+            (tmp_path / "next.pem").write_bytes(authority.certificate.read_bytes())
+            (tmp_path / "next.pem").replace(bundle)
+            await client.ping()
+            bundle.unlink()
+            await client.ping()
+
+
+@pytest.mark.parametrize(("content", "sentence"), [(None, "cannot be read"), (b"no certificate", "in PEM format")])
+async def test_a_bundle_that_is_none(tmp_path, content, sentence):
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    with pytest.raises(RegistryUnreachable, match=sentence):
+        await TrustStore(bundle).context()
+
+
+async def test_where_the_registry_sends_us_the_systems_authorities_count_too(authority):
+    store = TrustStore(authority.certificate)
+    own, elsewhere = await store.context(), await store.context(elsewhere=True)
+    assert len(own.get_ca_certs()) == 1
+    assert elsewhere.cert_store_stats()["x509"] > 1
+
+
+async def _refused(server: ssl.SSLContext, certificate: Path | None, sentence: str) -> None:
+    async with served(PlayedRegistry().application(), server) as url:
+        async with RegistryClient(url, certificate=certificate, retry=ONCE) as client:
+            with pytest.raises(RegistryUnreachable, match=sentence):
+                await client.ping()
