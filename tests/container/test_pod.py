@@ -1,4 +1,4 @@
-"""The rendered base, played by podman: both containers confined as Kubernetes would, probes answering, a push through."""
+"""The rendered base, played by podman: confined as Kubernetes would, probes answering, an archive through it."""
 
 from __future__ import annotations
 

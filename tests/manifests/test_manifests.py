@@ -1,0 +1,238 @@
+"""The manifests as kubectl renders them: valid by Kubernetes' own schemas, whole, and as strict as they say."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+MANIFESTS = Path(__file__).resolve().parent.parent.parent / "manifests"
+OVERLAYS = ("base", "secure", "monitoring", "shared-spool", "existing-registry")
+COMPONENTS = ("persistent", "secure", "cert-manager", "monitoring")
+VERSIONS = ("1.25.0", "1.32.0", "1.34.0")
+FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule"}
+"""Kinds that come with cert-manager and the Prometheus operator, not with Kubernetes."""
+
+
+def render(folder: Path) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def together(folder: Path, *components: str) -> list[dict[str, Any]]:
+    """The base with components, as a user puts them together."""
+    for name in ("base", "components"):
+        (folder / name).symlink_to(MANIFESTS / name)
+    (folder / "mine").mkdir()
+    lines = [
+        "resources: [../base]",
+        "namespace: team",
+        "components:",
+        *(f"- ../components/{name}" for name in components),
+    ]
+    (folder / "mine" / "kustomization.yaml").write_text("\n".join(lines))
+    return render(folder / "mine")
+
+
+def kinds(documents: list[dict[str, Any]]) -> list[str]:
+    return sorted(document["kind"] for document in documents)
+
+
+def one(documents: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    (found,) = [
+        document for document in documents if document["kind"] == kind and name in {None, document["metadata"]["name"]}
+    ]
+    return found
+
+
+def pod_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = one(documents, "Deployment")["spec"]["template"]["spec"]
+    return pod
+
+
+def container(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    (found,) = [container for container in pod_of(documents)["containers"] if container["name"] == name]
+    assert isinstance(found, dict)
+    return found
+
+
+def environment(described: dict[str, Any]) -> dict[str, str]:
+    """Variables with their values; for a secret its name and key."""
+    return {
+        variable["name"]: variable.get("value") or "{name}/{key}".format(**variable["valueFrom"]["secretKeyRef"])
+        for variable in described["env"]
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_is_valid(overlay: str) -> None:
+    for document in render(MANIFESTS / overlay):
+        if document["kind"] not in FOREIGN:
+            for version in VERSIONS:
+                kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_container_is_confined(overlay: str) -> None:
+    pod = pod_of(render(MANIFESTS / overlay))
+
+    assert {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }.items() <= pod["securityContext"].items()
+    assert pod["automountServiceAccountToken"] is False
+    for described in pod["containers"]:
+        assert {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        } == described["securityContext"]
+        assert {"requests", "limits"} == set(described["resources"])
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert probe in described
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_hangs_in_the_air(overlay: str) -> None:
+    """Every mount has a volume, every volume a mount, every probe and policy a port."""
+    documents = render(MANIFESTS / overlay)
+    pod = pod_of(documents)
+    mounted = {mount["name"] for described in pod["containers"] for mount in described.get("volumeMounts", ())}
+    assert {volume["name"] for volume in pod["volumes"]} == mounted
+    for volume in pod["volumes"]:
+        assert 1 == len(volume.keys() - {"name"})
+    ports = {port["name"] for described in pod["containers"] for port in described["ports"]}
+    for described in pod["containers"]:
+        own = {port["name"] for port in described["ports"]}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert described[probe]["httpGet"]["port"] in own
+    for document in documents:
+        if document["kind"] == "NetworkPolicy":
+            named = {port["port"] for rule in document["spec"].get("ingress", ()) for port in rule["ports"]}
+            assert named <= ports
+        if document["kind"] == "Service":
+            assert {port["targetPort"] for port in document["spec"]["ports"]} <= ports
+
+
+def test_the_base_is_a_registry_and_a_spooler_in_one_pod() -> None:
+    documents = render(MANIFESTS / "base")
+
+    assert ["Deployment", "NetworkPolicy", "Role", "Service", "ServiceAccount"] == kinds(documents)
+    assert ["registry", "spooler"] == [described["name"] for described in pod_of(documents)["containers"]]
+    assert "docker.io/library/registry:3" == container(documents, "registry")["image"]
+    assert "true" == environment(container(documents, "registry"))["REGISTRY_STORAGE_DELETE_ENABLED"]
+    assert "http://localhost:5000" == environment(container(documents, "spooler"))["REGISTRY_SPOOLER_REGISTRY"]
+    for volume in pod_of(documents)["volumes"]:
+        assert "sizeLimit" in volume["emptyDir"]
+    probes = container(documents, "spooler")
+    assert ("/live", "/ready") == tuple(probes[kind]["httpGet"]["path"] for kind in ("livenessProbe", "readinessProbe"))
+
+
+def test_who_pushes_may_do_what_kubectl_needs_and_no_more() -> None:
+    assert [
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    ] == one(render(MANIFESTS / "base"), "Role")["rules"]
+
+
+def test_claims_take_the_place_of_empty_directories(tmp_path: Path) -> None:
+    documents = together(tmp_path, "persistent")
+
+    claims = {document["metadata"]["name"] for document in documents if document["kind"] == "PersistentVolumeClaim"}
+    used = {volume["persistentVolumeClaim"]["claimName"] for volume in pod_of(documents)["volumes"]}
+    assert {"registry-spooler-spool", "registry-spooler-registry"} == claims == used
+
+
+def test_secure_has_tls_and_a_password_from_secrets() -> None:
+    documents = render(MANIFESTS / "secure")
+
+    registry, spooler = environment(container(documents, "registry")), environment(container(documents, "spooler"))
+    assert ("/etc/registry/tls/tls.crt", "htpasswd") == (
+        registry["REGISTRY_HTTP_TLS_CERTIFICATE"],
+        registry["REGISTRY_AUTH"],
+    )
+    assert {
+        "REGISTRY_SPOOLER_REGISTRY": "https://localhost:5000",
+        "REGISTRY_SPOOLER_CERTIFICATE": "/etc/registry/ca/ca.crt",
+        "REGISTRY_SPOOLER_USERNAME": "registry-spooler-credentials/username",
+        "REGISTRY_SPOOLER_PASSWORD_FILE": "/etc/registry/credentials/password",
+    }.items() <= spooler.items()
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert "HTTPS" == container(documents, "registry")[probe]["httpGet"]["scheme"]
+    secrets = {volume["secret"]["secretName"] for volume in pod_of(documents)["volumes"] if "secret" in volume}
+    assert {"registry-tls", "registry-htpasswd", "registry-spooler-credentials"} == secrets
+    assert not [mount for mount in container(documents, "spooler")["volumeMounts"] if mount["name"] == "tls"]
+
+
+def test_cert_manager_makes_the_secret_that_the_registry_uses(tmp_path: Path) -> None:
+    documents = together(tmp_path, "secure", "cert-manager")
+
+    certificate = one(documents, "Certificate")["spec"]
+    secrets = {volume["secret"]["secretName"] for volume in pod_of(documents)["volumes"] if "secret" in volume}
+    assert certificate["secretName"] in secrets
+    assert one(documents, "Issuer")["metadata"]["name"] == certificate["issuerRef"]["name"]
+    assert {"localhost", one(documents, "Service")["metadata"]["name"]} <= set(certificate["dnsNames"])
+
+
+def test_monitoring_finds_the_pod_and_is_let_in() -> None:
+    documents = render(MANIFESTS / "monitoring")
+
+    labels = one(documents, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    monitor = one(documents, "PodMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert "health" == monitor["podMetricsEndpoints"][0]["port"]
+    policy = one(documents, "NetworkPolicy", "registry-spooler-metrics")["spec"]
+    assert ["health"] == [port["port"] for port in policy["ingress"][0]["ports"]]
+    dashboard = one(documents, "ConfigMap")
+    assert "1" == dashboard["metadata"]["labels"]["grafana_dashboard"]
+    assert ["registry-spooler.json"] == list(dashboard["data"])
+
+
+def test_a_shared_spool_is_one_volume_for_several_pods() -> None:
+    documents = render(MANIFESTS / "shared-spool")
+
+    deployment = one(documents, "Deployment")["spec"]
+    assert (3, "RollingUpdate") == (deployment["replicas"], deployment["strategy"]["type"])
+    claim = one(documents, "PersistentVolumeClaim")
+    assert ["ReadWriteMany"] == claim["spec"]["accessModes"]
+    assert [{"name": "spool", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}] == pod_of(documents)[
+        "volumes"
+    ]
+    registry = environment(container(documents, "registry"))
+    assert ("s3", "registry-object-store/http-secret") == (
+        registry["REGISTRY_STORAGE"],
+        registry["REGISTRY_HTTP_SECRET"],
+    )
+    assert "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY" not in registry
+    assert 1 == one(documents, "PodDisruptionBudget")["spec"]["minAvailable"]
+
+
+def test_for_an_existing_registry_the_spooler_is_alone() -> None:
+    documents = render(MANIFESTS / "existing-registry")
+
+    assert "Service" not in kinds(documents)
+    assert ["spooler"] == [described["name"] for described in pod_of(documents)["containers"]]
+    spooler = environment(container(documents, "spooler"))
+    assert spooler["REGISTRY_SPOOLER_REGISTRY"].startswith("https://")
+    assert "/etc/registry/credentials/.dockerconfigjson" == spooler["REGISTRY_SPOOLER_DOCKER_CONFIG"]
+    assert "secret" in {key for volume in pod_of(documents)["volumes"] for key in volume}
+
+
+def test_all_components_go_together(tmp_path: Path) -> None:
+    documents = together(tmp_path, *COMPONENTS)
+
+    for document in documents:
+        assert "team" == document["metadata"]["namespace"]
+        if document["kind"] not in FOREIGN:
+            kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
