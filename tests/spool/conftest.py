@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from scripted import Handler
+from spooler_nursery import Nursery
 
 
 @pytest.fixture
@@ -18,3 +22,17 @@ def spool_directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def handler() -> Handler:
     return Handler()
+
+
+@pytest.fixture(scope="package")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder in memory: hundreds of spools, each of which waits for the disk a dozen times, take too long on one."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as path:
+        yield Path(path)

@@ -172,5 +172,8 @@ def visible(directory: Path) -> list[str]:
 def debris(directory: Path) -> list[str]:
     """What a spooler has left in its own folders, receipts and failures left out."""
     return sorted(
-        str(path.relative_to(directory)) for folder in (".work", ".locks") for path in (directory / folder).rglob("*")
+        str(path.relative_to(directory))
+        for folder in (".work", ".locks")
+        for path in (directory / folder).rglob("*")
+        if path.name != ".births"
     )

@@ -13,13 +13,12 @@ Whoever can lock another run's `alive` knows that its owner is dead, and clears 
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
 import secrets
-import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -36,8 +35,6 @@ T = TypeVar("T")
 RESERVE_BYTES: Final = 256 << 10
 """Enough for the records of a few jobs at once, and for the directory blocks that they may need."""
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-_UNBORN_SECONDS: Final = 60.0
-"""A run's folder gets its final name once it is locked; one that has not after this time never will."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,8 @@ class Room:
         for run in _folders(self.layout.work):
             if run == self.path:
                 continue
-            alive = _lock_dead(run)
+            with _births(self.layout):
+                alive = _lock_dead(run)
             if alive is None:
                 waiting = waiting or any(True for _ in _asides(run))
                 continue
@@ -177,17 +175,13 @@ def open_room(layout: Layout) -> Room:
     """Make the folders of the spool and, in `.work/`, the folder of this run; OSError when that cannot be done."""
     layout.prepare()
     run = secrets.token_hex(8)
-    unborn, path = layout.work / f".new-{run}", layout.work / run
-    unborn.mkdir()
-    (unborn / "alive").touch()
-    alive = try_flock_file(unborn / "alive")
+    path = layout.work / run
+    with _births(layout):
+        path.mkdir()
+        (path / "alive").touch()
+        alive = try_flock_file(path / "alive")
     if alive is None:
-        raise OSError(errno.EWOULDBLOCK, "a lock that nobody else knows of is taken", str(unborn))
-    try:
-        os.rename(unborn, path)
-    except OSError:
-        os.close(alive)
-        raise
+        raise OSError(errno.EWOULDBLOCK, "a lock that nobody else knows of is taken", str(path))
     room = Room(layout, path, alive)
     with suppress(OSError):  # it is made later, by `probe`
         room.keep_reserve()
@@ -230,19 +224,25 @@ def _remove_done(aside: Path) -> bool:
 
 def _lock_dead(run: Path) -> int | None:
     """Lock a run whose owner is dead; None while it lives. The caller closes what is returned."""
-    if run.name.startswith(".new-"):
-        with suppress(OSError):
-            if time.time() - run.stat().st_mtime > _UNBORN_SECONDS:
-                shutil.rmtree(run)
-        return None
     try:
         return try_flock_file(run / "alive")
     except FileNotFoundError:
-        # Killed after the last thing it did, or `alive` was removed by hand: nobody can be living here.
-        with suppress(OSError):
+        # Killed before it had one, or after it had removed it.
+        with suppress(FileNotFoundError):  # cleared up by somebody else meanwhile
             (run / "alive").touch()
             return try_flock_file(run / "alive")
     return None
+
+
+@contextmanager
+def _births(layout: Layout) -> Iterator[None]:
+    """Keep apart who makes a folder and who clears up: one that has just been made looks like a dead one's."""
+    fd = os.open(layout.work / ".births", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # held for a few system calls only
+        yield
+    finally:
+        os.close(fd)
 
 
 def _empty(run: Path) -> None:
