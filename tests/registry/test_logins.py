@@ -84,21 +84,27 @@ async def test_a_bearer_token_is_fetched_once_and_for_pushing(repository):
 
 async def test_anonymous_tokens(repository):
     server = TokenServer()
-    async with running_token_server(server), running_registry(gate=server.gate) as registry:
-        async with RegistryClient(registry.url, pushes=False) as client:
-            assert await client.blob_exists(repository, Digest.of(b"")) is None
+    async with (
+        running_token_server(server),
+        running_registry(gate=server.gate) as registry,
+        RegistryClient(registry.url, pushes=False) as client,
+    ):
+        assert await client.blob_exists(repository, Digest.of(b"")) is None
     assert server.asked[0][1]["scope"] == [f"repository:{repository}:pull"]
     assert server.asked[0][2] == ""
 
 
 async def test_one_fetch_for_many_who_need_the_same_token(repository):
     server = TokenServer()
-    async with running_token_server(server), running_registry(gate=server.gate) as registry:
-        async with RegistryClient(registry.url) as client:
-            await client.ping()
-            async with anyio.create_task_group() as tasks:
-                for number in range(20):
-                    tasks.start_soon(client.blob_exists, repository, Digest.of(bytes(number)))
+    async with (
+        running_token_server(server),
+        running_registry(gate=server.gate) as registry,
+        RegistryClient(registry.url) as client,
+    ):
+        await client.ping()
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(client.blob_exists, repository, Digest.of(bytes(number)))
     assert [asked[1].get("scope") for asked in server.asked] == [None, [f"repository:{repository}:pull,push"]]
 
 
@@ -157,18 +163,24 @@ async def test_identity_tokens(repository, tmp_path, oauth):
 
 async def test_a_token_server_that_only_takes_posts(repository):
     server = TokenServer(username="user", password=SECRET, plain=False)
-    async with running_token_server(server), running_registry(gate=server.gate) as registry:
-        async with _client(registry.url, username="user", password=SECRET) as client:
-            assert await client.blob_exists(repository, Digest.of(b"")) is None
+    async with (
+        running_token_server(server),
+        running_registry(gate=server.gate) as registry,
+        _client(registry.url, username="user", password=SECRET) as client,
+    ):
+        assert await client.blob_exists(repository, Digest.of(b"")) is None
     assert [asked[0] for asked in server.asked] == ["GET", "POST"]
 
 
 async def test_a_refused_login_names_the_token_server_and_no_secret(repository):
     server = TokenServer(username="user", password="right")
-    async with running_token_server(server), running_registry(gate=server.gate) as registry:
-        async with _client(registry.url, username="user", password=SECRET) as client:
-            with pytest.raises(AccessDenied, match="the token server refuses the login") as caught:
-                await client.blob_exists(repository, Digest.of(b""))
+    async with (
+        running_token_server(server),
+        running_registry(gate=server.gate) as registry,
+        _client(registry.url, username="user", password=SECRET) as client,
+    ):
+        with pytest.raises(AccessDenied, match="the token server refuses the login") as caught:
+            await client.blob_exists(repository, Digest.of(b""))
     _no_secret(caught.value, SECRET)
 
 
@@ -236,10 +248,13 @@ async def test_basic_when_no_token_can_be_had(repository):
         challenge = f'Bearer realm="{server.url}/token",service="a, b", Basic realm="x"'
         return web.Response(status=401, headers={"WWW-Authenticate": challenge})
 
-    async with running_token_server(server), running_registry(gate=gate) as registry:
-        async with _client(registry.url, username="user", password=SECRET) as client:
-            await client.blob_exists(repository, Digest.of(b""))
-            await client.blob_exists(repository, Digest.of(b""))
+    async with (
+        running_token_server(server),
+        running_registry(gate=gate) as registry,
+        _client(registry.url, username="user", password=SECRET) as client,
+    ):
+        await client.blob_exists(repository, Digest.of(b""))
+        await client.blob_exists(repository, Digest.of(b""))
     assert len(server.asked) == 1
     assert server.asked[0][1]["service"] == ["a, b"]
 
@@ -263,7 +278,10 @@ async def test_the_next_login_of_a_docker_configuration_is_tried(repository, tmp
 
 async def test_mounting_asks_for_the_source_too(repository):
     server = TokenServer()
-    async with running_token_server(server), running_registry(gate=server.gate) as registry:
-        async with RegistryClient(registry.url) as client:
-            assert await client.mount_blob(repository, Digest.of(b""), "other/source") is False
+    async with (
+        running_token_server(server),
+        running_registry(gate=server.gate) as registry,
+        RegistryClient(registry.url) as client,
+    ):
+        assert await client.mount_blob(repository, Digest.of(b""), "other/source") is False
     assert server.asked[-1][1]["scope"] == [f"repository:{repository}:pull,push", "repository:other/source:pull"]

@@ -63,9 +63,11 @@ async def test_a_private_authority_against_the_real_registry(make_registry, repo
 
 
 async def test_a_trusted_server(authority):
-    async with served(PlayedRegistry().application(), authority.server("good")) as url:
-        async with RegistryClient(url, certificate=authority.certificate) as client:
-            await client.ping()
+    async with (
+        served(PlayedRegistry().application(), authority.server("good")) as url,
+        RegistryClient(url, certificate=authority.certificate) as client,
+    ):
+        await client.ping()
 
 
 @pytest.mark.parametrize(
@@ -90,10 +92,12 @@ async def test_an_unknown_authority(authority, tmp_path):
 
 
 async def test_http_spoken_to_https(authority):
-    async with served(PlayedRegistry().application(), authority.server("good")) as url:
-        async with RegistryClient(url.replace("https", "http"), retry=ONCE) as client:
-            with pytest.raises(RegistryUnreachable, match=r"without an answer|may speak https"):
-                await client.ping()
+    async with (
+        served(PlayedRegistry().application(), authority.server("good")) as url,
+        RegistryClient(url.replace("https", "http"), retry=ONCE) as client,
+    ):
+        with pytest.raises(RegistryUnreachable, match=r"without an answer|may speak https"):
+            await client.ping()
 
 
 async def test_http_spoken_to_the_real_registrys_https(make_registry):
@@ -135,15 +139,17 @@ async def test_a_bundle_that_is_swapped_is_read_again(authority, tmp_path, monke
     (tmp_path / "other").mkdir()
     bundle = tmp_path / "bundle.pem"
     shutil.copy(Authority(tmp_path / "other", "other").certificate, bundle)
-    async with served(PlayedRegistry().application(), authority.server("good")) as url:
-        async with RegistryClient(url, certificate=bundle, retry=ONCE) as client:
-            with pytest.raises(RegistryUnreachable):
-                await client.ping()
-            (tmp_path / "next.pem").write_bytes(authority.certificate.read_bytes())
-            (tmp_path / "next.pem").replace(bundle)
+    async with (
+        served(PlayedRegistry().application(), authority.server("good")) as url,
+        RegistryClient(url, certificate=bundle, retry=ONCE) as client,
+    ):
+        with pytest.raises(RegistryUnreachable):
             await client.ping()
-            bundle.unlink()
-            await client.ping()
+        (tmp_path / "next.pem").write_bytes(authority.certificate.read_bytes())
+        (tmp_path / "next.pem").replace(bundle)
+        await client.ping()
+        bundle.unlink()
+        await client.ping()
 
 
 @pytest.mark.parametrize(("content", "sentence"), [(None, "cannot be read"), (b"no certificate", "in PEM format")])
@@ -163,7 +169,9 @@ async def test_where_the_registry_sends_us_the_systems_authorities_count_too(aut
 
 
 async def _refused(server: ssl.SSLContext, certificate: Path | None, sentence: str) -> None:
-    async with served(PlayedRegistry().application(), server) as url:
-        async with RegistryClient(url, certificate=certificate, retry=ONCE) as client:
-            with pytest.raises(RegistryUnreachable, match=sentence):
-                await client.ping()
+    async with (
+        served(PlayedRegistry().application(), server) as url,
+        RegistryClient(url, certificate=certificate, retry=ONCE) as client,
+    ):
+        with pytest.raises(RegistryUnreachable, match=sentence):
+            await client.ping()
