@@ -13,8 +13,9 @@ from typing import Final
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER: Final = re.compile(rf'({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))\s*(?:,|$)')
-_SCHEME: Final = re.compile(rf"({_WORD})(?:\s+|\s*,|\s*$)")
-_TOKEN68: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*\s*(?:,|$)")
+_SCHEME: Final = re.compile(rf"({_WORD})(?:[ \t]+(?!,)|(?=[ \t]*(?:,|$)))")
+_TOKEN68: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*[ \t]*(?:,|$)")
+"""What some schemes have in place of parameters; `name=value` is none, as something follows the sign there."""
 _GAP: Final = re.compile(r"[\s,]*")
 _ESCAPED: Final = re.compile(r"\\(.)")
 
@@ -39,25 +40,18 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
 
 def _parse(header: str) -> Iterator[Challenge]:
     position = _skip(header, 0)
-    while position < len(header):
-        scheme = _SCHEME.match(header, position)
-        if scheme is None:
-            return
-        position = _skip(header, scheme.end())
+    while scheme := _SCHEME.match(header, position):
+        position = scheme.end()
         parameters: dict[str, str] = {}
-        bare = _TOKEN68.match(header, position)
+        if word := _TOKEN68.match(header, position):
+            position = word.end()
+        position = _skip(header, position)
         while found := _PARAMETER.match(header, position):
             quoted, plain = found[2], found[3]
             value = _ESCAPED.sub(r"\1", quoted) if quoted is not None else plain
             parameters.setdefault(found[1].lower(), value)
             position = _skip(header, found.end())
-        if not parameters and bare is not None and not _SCHEME_START.match(header, position):
-            position = _skip(header, bare.end())
         yield Challenge(scheme[1].lower(), parameters)
-
-
-_SCHEME_START: Final = re.compile(rf"{_WORD}\s+{_WORD}\s*=|(?:Basic|Bearer|Digest|Negotiate|NTLM)\b", re.IGNORECASE)
-"""Where the next challenge begins, rather than the one credential-like word that some schemes have."""
 
 
 def _skip(header: str, position: int) -> int:

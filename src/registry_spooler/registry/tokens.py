@@ -49,7 +49,7 @@ class Token:
             value = document.get("access_token") or document.get("token")
         except (orjson.JSONDecodeError, AttributeError):
             return None
-        if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             return None
         said = document.get("expires_in")
         known = isinstance(said, (int, float)) and not isinstance(said, bool)
