@@ -103,9 +103,9 @@ class Runner:
         if isinstance(entry.parsed, InvalidFileName):
             entry.attempts += 1
             return await self._fail(entry, room, file, entry.parsed)
-        if entry.pushed is not None and entry.pushed.identity.same_content(file.identity):
+        if entry.pushed is not None and entry.pushed.identity == file.identity:
             return await self._finish(entry, room, file, entry.pushed)
-        if entry.settling is not None and entry.settling.identity.same_content(file.identity):
+        if entry.settling is not None and entry.settling.identity == file.identity:
             remaining = entry.settling.until - self.clock()
             if remaining > 0:
                 return _settling(entry.settling.error, remaining)

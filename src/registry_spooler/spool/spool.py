@@ -87,13 +87,14 @@ class Spool:
             self._queue.finish(entry, self._clock())
             journal.abandoned(entry)
             raise
+        # Before this job gives way to the next: what it left aside is older than what has the name now.
+        await self._keeper.collect(room)
         self._apply(entry, ending, began)
-        await self._look_after(entry, ending, room)
+        await self._look_after(entry, ending)
         self._wake()
 
-    async def _look_after(self, entry: Entry, ending: Ending, room: Room) -> None:
+    async def _look_after(self, entry: Entry, ending: Ending) -> None:
         """What the end of a job changes in the directory, besides its file."""
-        await self._keeper.collect(room)
         if entry.arrived_again is not None:
             await self._keeper.look_again(entry, entry.arrived_again)
         if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
