@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,12 @@ WAIT_SECONDS = 30.0
 MIB = 1 << 20
 PULL_MEMORY_MAX_BYTES = 80 * MIB
 START_MAX_SECONDS = 0.4
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime, file=sys.stderr)
+"""
 
 
 @pytest.fixture
@@ -97,7 +103,7 @@ def test_an_output_that_is_full_is_an_error(client, poster, repository):
 
 @pytest.mark.parametrize("options", [(), ("--format", "oci"), ("--unpack",)])
 def test_a_large_layer_goes_through_little_memory(client, large, options):
-    assert peak_bytes(client, "pull", large, *options) < PULL_MEMORY_MAX_BYTES
+    assert measured(client, "pull", large, *options)[0] < PULL_MEMORY_MAX_BYTES
 
 
 def test_a_layer_that_unpacks_to_much_goes_through_little_memory(client, poster, repository):
@@ -111,26 +117,20 @@ def test_a_layer_that_unpacks_to_much_goes_through_little_memory(client, poster,
     }
     poster.manifest(document, tag="latest")
 
-    assert peak_bytes(client, "pull", "--unpack", repository) < PULL_MEMORY_MAX_BYTES
-
-
-def peak_bytes(client, *arguments: str) -> int:
-    """The resident memory of a run at its largest."""
-    process = subprocess.Popen(
-        [program("registry-client"), *arguments], env=client.variables, stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_maxrss * 1024
+    assert measured(client, "pull", "--unpack", repository)[0] < PULL_MEMORY_MAX_BYTES
 
 
 def test_it_starts_quickly(client):
-    """The best of five: the machine may be busy with other tests."""
-    seconds = []
-    for _ in range(5):
-        before = time.perf_counter()
-        client.run("--version")
-        seconds.append(time.perf_counter() - before)
+    """In processor time, and the best of five: the machine may be busy with other tests."""
+    assert min(measured(client, "--version")[1] for _ in range(5)) < START_MAX_SECONDS
 
-    assert min(seconds) < START_MAX_SECONDS
+
+def measured(client, *arguments: str) -> tuple[int, float]:
+    """The resident memory of a run at its largest, in bytes, and its processor seconds.
+
+    Started by a small process: the kernel counts what a process had before its `exec` as its own.
+    """
+    command = [sys.executable, "-c", MEASURE, program("registry-client"), *arguments]
+    done = subprocess.run(command, env=client.variables, stderr=subprocess.PIPE, timeout=100, check=True)
+    kibibytes, seconds = done.stderr.splitlines()[-1].split()
+    return int(kibibytes) * 1024, float(seconds)
