@@ -41,6 +41,14 @@ async def drain(opener: MemberOpener) -> tuple[bytes, Measured]:
         return b"".join(pieces), reader.measured
 
 
+async def measure(opener: MemberOpener) -> Measured:
+    """What the reader says of a blob; nothing is kept of it."""
+    async with opener() as reader:
+        while await reader.read():
+            pass
+        return reader.measured
+
+
 async def read_archive(path: Path, *, compression: Compression = Compression.NONE) -> Read:
     """Read everything; documents are kept, all other files go through `blob`."""
     async with FileSource.open(path) as source, open_archive(source) as archive:
@@ -51,7 +59,7 @@ async def read_archive(path: Path, *, compression: Compression = Compression.NON
 
 async def _read_indexed(archive: IndexedArchive, compression: Compression) -> Read:
     files = {
-        member.path: (await drain(archive.blob(member, compression=compression)))[1]
+        member.path: await measure(archive.blob(member, compression=compression))
         for member in archive._contents
         if member.kind is Kind.FILE
     }
@@ -64,7 +72,7 @@ async def _read_streamed(archive: StreamedArchive, compression: Compression) -> 
         if archive.is_document:
             await archive.keep()
         elif member.kind is Kind.FILE:
-            files[member.path] = (await drain(archive.blob(compression=compression)))[1]
+            files[member.path] = await measure(archive.blob(compression=compression))
     return Read(await archive.images(), files)
 
 

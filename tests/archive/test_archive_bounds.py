@@ -22,13 +22,13 @@ MEMORY_MAX_BYTES = 80 << 20
 """For the whole process: the interpreter with what it imports takes 35 MB of it."""
 
 READ_AND_TELL = """
-import asyncio, resource, sys
+import asyncio, re, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from archive_reading import read_archive
 from registry_spooler.archive import Compression
 read = asyncio.run(read_archive(Path(sys.argv[2]), compression=Compression(sys.argv[3])))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 for path, measured in read.files.items():
     print(path, measured.size)
 """
@@ -37,7 +37,7 @@ for path, measured in read.files.items():
 def read_in_a_process(path: Path, compression: Compression = Compression.NONE) -> tuple[int, dict[str, int]]:
     """The most memory that a process took to read an archive, and its files with their sizes; in bytes."""
     command = [sys.executable, "-c", READ_AND_TELL, str(Path(__file__).parents[1]), str(path), compression.value]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     memory, *files = done.stdout.splitlines()
     return int(memory), {path: int(size) for path, size in (line.split() for line in files)}
@@ -61,6 +61,7 @@ def documents() -> bytes:
     return make_tar([("config.json", config), ("manifest.json", dumps(items))])
 
 
+@pytest.mark.timeout(300)  # 10 s on an idle machine
 def test_a_layer_of_nine_gibibytes_in_a_small_tgz(tmp_path):
     zeros = gzip_member(bytes(64 << 20))
     path = tmp_path / "big.tgz"
