@@ -179,7 +179,12 @@ class ApiServer:
         return {
             "kind": "Pod",
             "apiVersion": "v1",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
+            "metadata": {
+                "name": name,
+                "namespace": self.namespace,
+                "labels": labels,
+                "annotations": {"kubectl.kubernetes.io/default-container": "spooler"},
+            },
             "spec": {"containers": containers},
             "status": {"phase": self.phase},
         }

@@ -9,12 +9,14 @@ from typing import Any, Final
 
 import orjson
 
+from registry_spooler.command.ending import NotHere
 from registry_spooler.errors import SpoolerError
 
 FAILED: Final = ".failed"
 RECORD_SUFFIX: Final = ".error.json"
 STATUS_SECONDS: Final = 10.0
 STATUS_LIMIT_BYTES: Final = 8 << 20
+_WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - it is compared, not bound
 
 
 class SpoolerUnreachable(SpoolerError):
@@ -31,7 +33,7 @@ class SpoolerUnreachable(SpoolerError):
         return f"the spooler does not answer on port {self.port}: {self.reason}; see `kubectl spool logs`"
 
 
-class NoFailure(SpoolerError):
+class NoFailure(NotHere):
     """A name that has not failed, so that there is nothing to try again."""
 
     def __init__(self, name: str) -> None:
@@ -53,8 +55,10 @@ class NameTaken(SpoolerError):
         return f"{self.name!r} is waiting in the spool directory already; wait for it, then try again"
 
 
-def read_status(port: int, address: str = "127.0.0.1") -> dict[str, Any]:
-    """The document that the spooler's `/status` gives."""
+def read_status(port: int, address: str = "") -> dict[str, Any]:
+    """The document that the spooler's `/status` gives; `address` is where it listens, empty for everywhere."""
+    if address in _WILDCARDS:
+        address = "localhost"  # by IPv4 or IPv6, whichever answers
     connection = http.client.HTTPConnection(address, port, timeout=STATUS_SECONDS)
     try:
         connection.request("GET", "/status", headers={"Accept": "application/json"})
@@ -97,7 +101,10 @@ def retry(directory: Path, name: str) -> None:
     failed = directory / FAILED / name
     if not failed.is_file() or failed.is_symlink():
         raise NoFailure(name)
-    if (directory / name).exists():
-        raise NameTaken(name)
-    failed.rename(directory / name)
+    from registry_spooler.spool.rename import rename_noreplace  # Linux only, as is the spool
+
+    try:
+        rename_noreplace(failed, directory / name)
+    except FileExistsError as exc:
+        raise NameTaken(name) from exc
     (directory / FAILED / f"{name}{RECORD_SUFFIX}").unlink(missing_ok=True)

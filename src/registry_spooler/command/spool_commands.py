@@ -30,7 +30,13 @@ port_option = click.option(
     default=8086,
     show_default=True,
     envvar=["REGISTRY_CLIENT_HEALTH_PORT", "REGISTRY_SPOOLER_HEALTH_PORT", "REGISTRY_SPOOLER_health_port"],
-    help="Where the spooler beside us answers.",
+    help="The port at which the spooler beside us answers.",
+)
+address_option = click.option(
+    "--health-address",
+    default="",
+    envvar=["REGISTRY_CLIENT_HEALTH_ADDRESS", "REGISTRY_SPOOLER_HEALTH_ADDRESS", "REGISTRY_SPOOLER_health_address"],
+    help="The address at which it listens, if not at all of them.",
 )
 
 
@@ -61,9 +67,10 @@ def deposit(
 
 @click.command()
 @port_option
-def status(health_port: int) -> None:
+@address_option
+def status(health_port: int, health_address: str) -> None:
     """Print what the spooler beside us says of itself, as JSON."""
-    _print(queue.read_status(health_port))
+    _print(queue.read_status(health_port, health_address))
 
 
 @click.command()

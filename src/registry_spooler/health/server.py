@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -144,7 +144,7 @@ async def listening(server: HealthServer, address: str, port: int) -> AsyncItera
     """
     listener = await asyncio.get_running_loop().create_server(server, address or None, port, backlog=CONNECTIONS_MAX)
     try:
-        yield _port(listener.sockets[0])
+        yield _port(listener.sockets)
     finally:
         listener.close()
         with anyio.CancelScope(shield=True):
@@ -152,6 +152,8 @@ async def listening(server: HealthServer, address: str, port: int) -> AsyncItera
             await server.shutdown(timeout=1.0)
 
 
-def _port(listener: socket.socket) -> int:
+def _port(listeners: Sequence[socket.socket]) -> int:
+    """The port; IPv4's where the system chose one for each kind of address, since `127.0.0.1` is what people try."""
+    listener = min(listeners, key=lambda each: each.family is not socket.AF_INET)
     port: int = listener.getsockname()[1]
     return port

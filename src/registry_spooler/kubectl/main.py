@@ -75,7 +75,8 @@ def exit_code(error: SpoolerError) -> int:
 def main() -> NoReturn:
     """Run the program to its exit code."""
     try:
-        cli.main(prog_name=PROGRAM, standalone_mode=False)
+        with cli.make_context(PROGRAM, sys.argv[1:]) as context:
+            cli.invoke(context)
     except click.exceptions.Exit as exc:
         sys.exit(exc.exit_code)
     except click.ClickException as exc:

@@ -1,0 +1,73 @@
+"""A user's terminal: programs run with a kubeconfig, a home and a folder of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+PROGRAMS = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """A program that has ended."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.stdout.decode().splitlines()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Runs programs as a user would."""
+
+    folder: Path
+    kubeconfig: Path
+    path: str = f"{PROGRAMS}:{os.environ['PATH']}"
+    environment: dict[str, str] = field(default_factory=dict)
+
+    async def start(self, command: Sequence[str], stdin: int | IO[bytes] | None = None) -> asyncio.subprocess.Process:
+        """Start a program."""
+        environment = {
+            "PATH": self.path,
+            "HOME": str(self.folder),
+            "KUBECONFIG": str(self.kubeconfig),
+            "COLUMNS": "100",
+            **self.environment,
+        }
+        return await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            cwd=self.folder,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def run(self, *command: str, code: int | None = 0, stdin: bytes | IO[bytes] | None = None) -> Done:
+        """Run a program to its end, and see that its exit code is the expected one (None: any)."""
+        source = asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin
+        process = await self.start(command, source)
+        stdout, stderr = await process.communicate(stdin if isinstance(stdin, bytes) else None)
+        assert process.returncode is not None
+        done = Done(process.returncode, stdout, stderr.decode())
+        assert code in (None, done.code), (done.code, done.stdout[-2000:], done.stderr)
+        return done
+
+    async def spool(self, *arguments: str, code: int | None = 0, stdin: bytes | IO[bytes] | None = None) -> Done:
+        """Run `kubectl-spool` by its own name."""
+        return await self.run("kubectl-spool", *arguments, code=code, stdin=stdin)

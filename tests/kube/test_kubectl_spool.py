@@ -1,0 +1,298 @@
+"""Every command of `kubectl spool`, beside a real spooler and a real registry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import archives
+from apiserver import ApiServer
+from archive_parts import Image, big_layer, layer, read_tar
+from running_registry import RunningRegistry
+from running_spooler import RunningSpooler, Spool
+from terminal import Terminal
+from verify import Reader
+from wire import Wire
+
+MEGA = 1 << 20
+
+
+@pytest.fixture
+def spool_directory(spool: Path) -> Spool:
+    return Spool(spool)
+
+
+@pytest.fixture
+def spooler(spool_directory: Spool, registry: RunningRegistry) -> Iterator[RunningSpooler]:
+    with RunningSpooler(spool_directory, registry.url) as running:
+        yield running
+
+
+@pytest.fixture
+def pod(api: ApiServer, spooler: RunningSpooler, registry: RunningRegistry) -> ApiServer:
+    """The pod, complete."""
+    api.registry = registry.url
+    api.health_port = int(spooler.health_url.rpartition(":")[2])
+    return api
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, kubeconfig: Path) -> Terminal:
+    return Terminal(tmp_path, kubeconfig)
+
+
+@pytest.fixture
+def archive(tmp_path: Path, repository: str) -> Path:
+    path = tmp_path / "app.tar"
+    seed = int(repository[-12:], 16)
+    image = Image(layers=(layer(repository), big_layer(MEGA, seed=seed)), names=(f"localhost/{repository}:1",))
+    path.write_bytes(archives.podman_docker(image))
+    return path
+
+
+async def test_push_prints_the_digest_and_nothing_else(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+) -> None:
+    done = await terminal.spool("push", "app.tar", f"{repository}:1")
+    assert [Reader(registry).image(repository, "1").digest] == done.lines
+    assert f"app.tar → {repository}:1: " in done.stderr
+    again = await terminal.spool("push", "app.tar", f"{repository}:2", "--quiet")
+    assert (done.lines, "") == (again.lines, again.stderr)
+
+
+async def test_as_a_plugin_of_kubectl(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+) -> None:
+    done = await terminal.run("kubectl", "spool", "push", "app.tar", f"{repository}:1", "-n", "registry")
+    assert [Reader(registry).image(repository, "1").digest] == done.lines
+    completed = await terminal.run("kubectl", "__complete", "spool", "pu")
+    assert ["publish", "pull", "push"] == [line.split("\t")[0] for line in completed.lines[:3]]
+
+
+async def test_without_kubectl(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    program = str(Path(terminal.path.split(":")[0]) / "kubectl-spool")
+    alone = Terminal(terminal.folder, terminal.kubeconfig, path=str(empty))
+    done = await alone.run(program, "push", "app.tar", f"{repository}:1")
+    assert [Reader(registry).image(repository, "1").digest] == done.lines
+    refused = await alone.run(program, "install", code=1)
+    assert "there is no kubectl, which applies the manifests; write them with --output" in refused.stderr
+
+
+async def test_push_from_a_pipe(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+) -> None:
+    done = await terminal.run("sh", "-c", f"cat app.tar | kubectl-spool push - {repository}:1 --json")
+    assert (f"{repository}:1", Reader(registry).image(repository, "1").digest) == (
+        done.json["reference"],
+        done.json["digest"],
+    )
+    assert {"uploaded": 3, "existing": 0, "mounted": 0} == done.json["blobs"]
+
+
+async def test_several_files_go_where_their_names_say(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    names = [f"{repository}/one:1.tar".replace("/", "\\"), f"{repository}/two:2.tar".replace("/", "\\")]
+    for name in names:
+        (tmp_path / name).write_bytes(archive.read_bytes())
+    done = await terminal.spool("push", *names)
+    digests = [
+        Reader(registry).image(f"{repository}/one", "1").digest,
+        Reader(registry).image(f"{repository}/two", "2").digest,
+    ]
+    assert digests == done.lines
+
+
+async def test_one_bad_file_does_not_stop_the_others(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    good, bad = (f"{repository}/{name}.tar".replace("/", "\\") for name in ("good", "bad"))
+    (tmp_path / good).write_bytes(archive.read_bytes())
+    (tmp_path / bad).write_bytes(b"no archive")
+    done = await terminal.spool("push", bad, good, code=1)
+    assert [Reader(registry).image(f"{repository}/good").digest] == done.lines
+    assert not Reader(registry).has(f"{repository}/bad", "latest")
+
+
+async def test_every_pod(terminal: Terminal, pod: ApiServer, archive: Path, repository: str, wire: Wire) -> None:
+    pod.pods = ("spooler-0", "spooler-1")
+    done = await terminal.spool("push", "app.tar", f"{repository}:1", "--all-pods")
+    assert 2 == len(done.lines)
+    assert 1 == len(set(done.lines))
+    assert set(pod.pods) == {request.split("/")[-2] for request in pod.requests if request.endswith("/exec")}
+
+
+async def test_publish_and_wait(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+) -> None:
+    done = await terminal.spool("publish", "app.tar", f"{repository}:1", "--wait")
+    assert [Reader(registry).image(repository, "1").digest] == done.lines
+
+
+async def test_publish_of_what_fails(
+    terminal: Terminal, pod: ApiServer, repository: str, tmp_path: Path, registry: RunningRegistry, archive: Path
+) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"no archive")
+    name = f"{repository}:1.tar".replace("/", "\\")
+    refused = await terminal.spool("publish", "bad.tar", name, "--wait", code=1)
+    assert "kubectl spool: " in refused.stderr
+    records = (await terminal.spool("failed", "--json")).json
+    assert [name] == [record["name"] for record in records]
+    assert (await terminal.spool("failed")).lines[0].startswith(f"{name}\t")
+    (pod.spool / ".failed" / name).write_bytes(archive.read_bytes())
+    assert [name] == (await terminal.spool("retry", name)).lines
+    await terminal.spool("publish", "app.tar", f"{repository}:2", "--wait")  # in the order of arrival: behind it
+    assert Reader(registry).has(repository, "1")
+    assert "no file" in (await terminal.spool("retry", name, code=None)).stderr
+
+
+async def test_looking_pulling_and_deleting(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, tmp_path: Path, registry: RunningRegistry
+) -> None:
+    (digest,) = (await terminal.spool("push", "app.tar", f"{repository}:1")).lines
+    assert repository in (await terminal.spool("list")).lines
+    assert f"{repository}:1" in (await terminal.spool("list", "--tags", "--json")).json
+    assert ["1"] == (await terminal.spool("tags", repository)).lines
+    inspected = (await terminal.spool("inspect", f"{repository}:1", "--json")).json
+    assert (digest, 2) == (inspected["digest"], len(inspected["platforms"][0]["layers"]))
+    assert digest in (await terminal.spool("inspect", f"{repository}:1")).stdout.decode()
+    piped = (await terminal.spool("pull", f"{repository}:1")).stdout
+    await terminal.spool("pull", f"{repository}:1", "-o", "pulled.tar")
+    assert piped == (tmp_path / "pulled.tar").read_bytes()
+    assert "manifest.json" in read_tar(piped)
+    assert [digest] == (await terminal.spool("delete", f"{repository}:1")).lines
+    assert not Reader(registry).has(repository, "1")
+    assert [] == (await terminal.spool("delete", f"{repository}:1")).lines
+
+
+async def test_a_file_comes_back_as_it_was(terminal: Terminal, pod: ApiServer, repository: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes(content := os.urandom(100_000))
+    await terminal.spool("push", "notes.txt", f"{repository}:1")
+    assert content == (await terminal.spool("pull", f"{repository}:1", "--unpack")).stdout
+
+
+async def test_a_pull_that_breaks_begins_again(
+    terminal: Terminal, pod: ApiServer, repository: str, tmp_path: Path, wire: Wire
+) -> None:
+    (tmp_path / "notes.bin").write_bytes(content := os.urandom(3 * MEGA))
+    await terminal.spool("push", "notes.bin", f"{repository}:1")
+    wire.cut_after(received=MEGA)
+    done = await terminal.spool("pull", f"{repository}:1", "--unpack", "-o", "back")
+    assert "dialling again" in done.stderr
+    assert content == (tmp_path / "back").read_bytes()
+    wire.cut_after(received=MEGA)
+    broken = await terminal.spool("pull", f"{repository}:1", "--unpack", code=1)
+    assert "was lost" in broken.stderr
+    assert ["back", "notes.bin"] == sorted(name for name in os.listdir(tmp_path) if "back" in name or "notes" in name)
+
+
+async def test_status_and_logs(terminal: Terminal, pod: ApiServer) -> None:
+    (headline, *_) = (await terminal.spool("status")).lines
+    assert "up; 0 running, 0 waiting" in headline
+    assert (await terminal.spool("status", "--json")).json["ready"] is True
+    assert ["spooler ready"] == (await terminal.spool("logs", "--tail", "1")).lines
+
+
+async def test_watching_the_status_until_ctrl_c(terminal: Terminal, pod: ApiServer) -> None:
+    process = await terminal.start(["kubectl-spool", "status", "--watch"])
+    assert process.stdout is not None
+    assert b"registry" in await process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert -signal.SIGINT == await process.wait()
+    _, stderr = await process.communicate()
+    assert b"" == stderr
+    await pod.all_ended()
+
+
+async def test_doctor_when_all_is_well(terminal: Terminal, pod: ApiServer) -> None:
+    done = await terminal.spool("doctor")
+    assert all(line.startswith("ok ") for line in done.lines)
+    checks = ["login", "pods", "exec", "versions", "spooler", "failed files", "registry", "logs"]
+    assert checks == [finding["check"] for finding in (await terminal.spool("doctor", "--json")).json]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "check", "sentence"),
+    [
+        ("/pods", 403, "pods", "kubectl auth can-i list pods -n registry"),
+        ("/exec", 403, "exec", "kubectl auth can-i create pods/exec -n registry"),
+        ("/log", 403, "logs", "kubectl auth can-i get pods/log -n registry"),
+        ("/pods", 401, "pods", "log in to the cluster again"),
+    ],
+)
+async def test_doctor_when_something_is_wrong(
+    terminal: Terminal, pod: ApiServer, path: str, status: int, check: str, sentence: str
+) -> None:
+    pod.refuse(path, status, "not for you", times=100)
+    done = await terminal.spool("doctor", code=1)
+    (trouble,) = [line for line in done.lines if line.startswith("TROUBLE")]
+    assert trouble.startswith(f"TROUBLE  {check}: ")
+    assert sentence in trouble
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("tags", "no-such/repository"), 3, "404"),
+        (("-n", "elsewhere", "list"), 3, "kubectl get pods"),
+        (("list", "-l", "app=other"), 3, "has no pod with the label 'app=other'"),
+        (("list", "-c", "other"), 3, "it has: registry, spooler"),
+        (("list", "-c", "registry", "--pod", "spooler-9"), 3, "spooler-9"),
+        (("list", "--context", "other"), 1, "kubectl config get-contexts"),
+        (("list", "--kubeconfig", "/no/such/file"), 1, "there is no kubeconfig at /no/such/file"),
+        (("push", "no-such-file"), 2, "there is no file 'no-such-file'"),
+        (("push", "app.tar", "Upper/Case"), 2, "lower-case"),
+        (("push", "-"), 2, "needs a NAME"),
+        (("push", "app.tar", "app.tar", "name"), 2, "a NAME is for one FILE alone"),
+        (("push", "app.tar", "x", "--rate-limit", "fast"), 2, "is no rate"),
+        (("no-such-command",), 2, "No such command"),
+    ],
+)
+async def test_mistakes(
+    terminal: Terminal, pod: ApiServer, archive: Path, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    done = await terminal.spool(*arguments, code=code)
+    assert sentence in done.stderr
+    assert b"" == done.stdout
+
+
+async def test_not_allowed(terminal: Terminal, pod: ApiServer) -> None:
+    pod.refuse("/exec", 403, "no", times=100)
+    assert "can-i create pods/exec" in (await terminal.spool("list", code=4)).stderr
+
+
+async def test_completion_scripts(terminal: Terminal) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert b"kubectl-spool" in (await terminal.spool("completion", shell)).stdout
+
+
+async def test_install_prints_what_kubectl_would_apply(terminal: Terminal, tmp_path: Path) -> None:
+    printed = (await terminal.spool("install", "--print", "--image", "example.org/spooler:7")).stdout.decode()
+    assert "image: example.org/spooler:7" in printed
+    assert "kind: Deployment" in printed
+    await terminal.spool("install", "--output", "files")
+    assert (tmp_path / "files" / "base" / "kustomization.yaml").exists()
+
+
+async def test_the_readme_to_the_letter(
+    terminal: Terminal, pod: ApiServer, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """The block under "With plain kubectl", as it stands there."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    section = readme[readme.index("**With plain kubectl.**") :]
+    script = section[section.index("```bash\n") + 8 :]
+    script = script[: script.index("```")]
+    assert "kubectl cp" in script
+    name = hashlib.sha256(str(tmp_path).encode()).hexdigest()
+    (tmp_path / "app.tar").write_bytes(archives.podman_docker(Image(layers=(layer(name),))))
+    await terminal.run("bash", "-euo", "pipefail", "-c", script)
+    assert Reader(registry).has("catalog/app", "v1")
