@@ -87,6 +87,8 @@ class Window:
         """Until the window reaches to `end`, or to the blob's end, or has no room for more."""
         while self.end < end and not self.ended and self._has_room():
             self.check()
+            # The feed may have gone to rest over a pool that was empty, and has filled up since: it has to look again.
+            self._notify()
             await self._changed.wait()
         self.check()
 
@@ -102,7 +104,9 @@ class Window:
         if not self._retains:
             return length
         # One piece less than allowed: a piece is only read when a whole one has room.
-        return min(length, self._share.stretch(length + PIECE_BYTES) - PIECE_BYTES)
+        reserved = min(length, self._share.stretch(length + PIECE_BYTES) - PIECE_BYTES)
+        self._notify()  # for the same reason as in `wait_for`
+        return reserved
 
     def acknowledge(self, offset: int) -> None:
         """Let go of everything before `offset`."""
