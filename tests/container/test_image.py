@@ -18,6 +18,8 @@ CONFINED = (
     "--memory=512m",
 )
 
+pytestmark = pytest.mark.timeout(600)  # the first of them has the images made
+
 
 @pytest.fixture(scope="module")
 def container(machine: Machine) -> str:

@@ -1,0 +1,114 @@
+"""A rendered manifest, played by podman in the place of a cluster."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from typing import Any, Self
+
+import yaml
+from machine import Machine
+
+from registry_spooler import mediatype
+from registry_spooler.digest import Digest
+
+NAME = "registry-spooler-pod-0"
+SPOOLER = f"{NAME}-spooler"
+
+
+class Pod:
+    """A played pod. It has a network of its own with nothing but its loopback, so probes are asked from within.
+
+    Leaving it takes it away, since the next one has the same name.
+    """
+
+    def __init__(self, machine: Machine, manifest: str) -> None:
+        self._machine = machine
+        self.deployment: dict[str, Any] = next(
+            document for document in yaml.safe_load_all(manifest) if document["kind"] == "Deployment"
+        )
+        # podman publishes every containerPort unless the network is the host's; so the host's is a new one here.
+        machine.run(
+            "unshare",
+            "--net",
+            "sh",
+            "-c",
+            "ip link set lo up && podman kube play --network=slirp4netns -",
+            text=manifest,
+        )
+        self._process = machine.podman("inspect", "--format={{.State.Pid}}", SPOOLER).strip()
+
+    def container(self, name: str) -> dict[str, Any]:
+        """A container as the manifest has it."""
+        containers = self.deployment["spec"]["template"]["spec"]["containers"]
+        return next(container for container in containers if container["name"] == name)
+
+    def get(self, port: int, path: str) -> tuple[int, str]:
+        """Ask as the kubelet would, from the pod's own network."""
+        found = self._machine.run(
+            "nsenter", f"--target={self._process}", "--net",
+            "curl", "--silent", "--max-time", "5", "--write-out", "\n%{http_code}",
+            "--header", f"Accept: {mediatype.MANIFEST_ACCEPT}, */*;q=0.1", f"http://127.0.0.1:{port}{path}",
+            check=False,
+        )  # fmt: skip
+        body, _, status = found.rpartition("\n")
+        return int(status), body
+
+    def probe(self, container: str, kind: str) -> None:
+        """Return when a probe of the manifest has answered, asked as often as the manifest says and no oftener."""
+        described = self.container(container)
+        ports = {port["name"]: port["containerPort"] for port in described["ports"]}
+        wanted = described[kind]["httpGet"]
+        scheme = wanted.get("scheme", "HTTP").lower()
+        self._machine.run(
+            "nsenter", f"--target={self._process}", "--net",
+            # Like the kubelet, it takes any certificate.
+            "curl", "--silent", "--show-error", "--fail", "--insecure", "--output", "/dev/null",
+            "--retry", "60", "--retry-delay", "1", "--retry-max-time", "60", "--retry-all-errors",
+            f"{scheme}://127.0.0.1:{ports[wanted['port']]}{wanted['path']}",
+        )  # fmt: skip
+
+    def shell(self, command: str, content: bytes = b"") -> str:
+        """What `kubectl exec --stdin -- sh -c` does."""
+        done = subprocess.run(
+            ["podman", "exec", "--interactive", SPOOLER, "sh", "-c", command],
+            env=self._machine.environment, input=content, capture_output=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert 0 == done.returncode, done.stderr.decode()
+        return done.stdout.decode()
+
+    def push(self, name: str) -> dict[str, Any]:
+        """Copy an archive in as `kubectl cp` does (`tar -xmf -`), publish it, and wait for its receipt."""
+        self.shell("tar -xmf - -C /spool", tar_of({f"{name}~": docker_archive()}))
+        self.shell(f"mv '/spool/{name}~' '/spool/{name}'")
+        receipt: dict[str, Any] = json.loads(self.shell(f"registry-client wait '{name}'"))
+        return receipt
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._machine.podman("pod", "rm", "--force", "--time=0", NAME)
+
+
+def docker_archive() -> bytes:
+    """What `docker save` writes: an image of one layer that holds one file."""
+    layer = tar_of({"hello": b"hello"})
+    rootfs = {"type": "layers", "diff_ids": [str(Digest.of(layer))]}
+    config = {"architecture": "amd64", "os": "linux", "rootfs": rootfs}
+    index = [{"Config": "config.json", "RepoTags": ["team/app:1.0"], "Layers": ["layer.tar"]}]
+    return tar_of(
+        {"config.json": json.dumps(config).encode(), "layer.tar": layer, "manifest.json": json.dumps(index).encode()}
+    )
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return written.getvalue()
