@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,13 @@ SEVERAL = "podman-several"
 
 def make_archives(folder: Path) -> RealArchives:
     """Build the images with podman, in a storage of their own, and let every tool write its archives."""
+    # The run root's path has to be short, and a test's folder may not be.
+    with tempfile.TemporaryDirectory(prefix="podman-") as run:
+        return _make_archives(folder, ["--root", str(folder / "storage"), "--runroot", run, "--storage-driver", "vfs"])
+
+
+def _make_archives(folder: Path, storage: list[str]) -> RealArchives:
     archives = RealArchives(folder)
-    storage = ["--root", str(folder / "storage"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
     for version in ("v1", "v2"):
         context = folder / f"context-{version}"
         context.mkdir(parents=True)

@@ -168,7 +168,7 @@ def test_what_was_there_before_the_start_is_pushed_but_no_unfinished_file(spool,
 def test_files_wait_for_a_registry_that_is_down(make_registry, spool):
     registry = make_registry()
     registry.stop()
-    with RunningSpooler(spool, registry.url) as spooler:
+    with RunningSpooler(spool, registry.url, "--tries", "1") as spooler:
         for number in range(5):
             spool.drop(f"waiting-{number}.txt", f"file {number}".encode())
         spooler.wait_for_log("deferred waiting-4")
