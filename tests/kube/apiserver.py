@@ -50,10 +50,14 @@ class Running:
     received: int = 0
     """Bytes of its standard input."""
     peak_bytes: int = 0
-    """The most memory that it was seen to have."""
+    """The most memory that it was seen to have, as of some of the messages."""
+    _messages: int = 0
 
     def measure(self) -> None:
-        """Look how much memory the process has."""
+        """Look how much memory the process has, every now and then."""
+        self._messages += 1
+        if self._messages % 64 != 1:
+            return
         with suppress(OSError):
             text = Path(f"/proc/{self.process.pid}/status").read_text()
             if found := re.search(r"VmHWM:\s+(\d+) kB", text):
