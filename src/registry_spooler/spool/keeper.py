@@ -161,7 +161,12 @@ class Keeper:
             self._recover_at = min(self._recover_at, now + RECOVER_SECONDS)
         if changes.left or changes.everything:
             self._wanted.set()
-        await self._look_at(changes.arrived)
+        mended = {
+            name: known.arrival
+            for name in changes.touched
+            if (known := self._queue.get(name)) is not None and known.phase is Phase.DEFERRED
+        }
+        await self._look_at(mended | changes.arrived)
 
     async def _look_at(self, arrivals: Mapping[str, Arrival]) -> None:
         if not arrivals:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,10 +61,8 @@ def trim_receipts(folder: Path, keep: int) -> None:
     if excess <= 0:
         return
     ages = []
-    for entry in os.scandir(folder):
-        try:
-            ages.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name))
-        except FileNotFoundError:
-            continue
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # another spooler was faster
+            ages.append((os.lstat(folder / name).st_mtime_ns, name))
     for _, name in heapq.nsmallest(len(ages) - keep, ages):
         (folder / name).unlink(missing_ok=True)

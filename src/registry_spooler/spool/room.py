@@ -64,7 +64,7 @@ class Room:
         self._closed = True
         with suppress(OSError):
             _empty(self.path)
-            if not any(entry.name != "alive" for entry in os.scandir(self.path)):
+            if os.listdir(self.path) == ["alive"]:
                 (self.path / "alive").unlink()
                 self.path.rmdir()
         os.close(self._alive)
@@ -145,7 +145,7 @@ class Room:
             with _births(self.layout):
                 alive = _lock_dead(run)
             if alive is None:
-                waiting = waiting or any(True for _ in _asides(run))
+                waiting = waiting or bool(_asides(run))
                 continue
             try:
                 self._clear(run)
@@ -154,7 +154,7 @@ class Room:
         return waiting
 
     def _clear(self, run: Path) -> None:
-        for aside in list(_asides(run)):
+        for aside in _asides(run):
             if not _remove_done(aside):
                 try:
                     _give_back(aside, self.layout.directory)
@@ -196,14 +196,17 @@ def _give_back(aside: Path, directory: Path) -> None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [Path(entry) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    with os.scandir(folder) as entries:
+        return [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def _asides(run: Path) -> Iterator[Path]:
+def _asides(run: Path) -> list[Path]:
     """The files set aside in a run's folder."""
-    with suppress(OSError):
+    found: list[Path] = []
+    with suppress(FileNotFoundError):  # its owner is at work
         for folder in _folders(run):
-            yield from (Path(entry) for entry in os.scandir(folder))
+            found += [folder / name for name in os.listdir(folder)]
+    return found
 
 
 def _remove_done(aside: Path) -> bool:
@@ -247,9 +250,9 @@ def _births(layout: Layout) -> Iterator[None]:
 
 def _empty(run: Path) -> None:
     """Remove what is not a file set aside."""
-    for entry in list(os.scandir(run)):
-        if entry.is_dir(follow_symlinks=False):
-            with suppress(OSError):
-                os.rmdir(entry)
-        elif entry.name != "alive":
-            os.unlink(entry)
+    folders = _folders(run)
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+    for name in {*os.listdir(run)} - {folder.name for folder in folders} - {"alive"}:
+        (run / name).unlink()

@@ -23,7 +23,14 @@ from registry_spooler.spool.entry import Arrival
 from registry_spooler.threads import in_thread
 
 _MASK: Final = (
-    Mask.MOVED_TO | Mask.CLOSE_WRITE | Mask.MOVED_FROM | Mask.DELETE | Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.ONLYDIR
+    Mask.MOVED_TO
+    | Mask.CLOSE_WRITE
+    | Mask.ATTRIB
+    | Mask.MOVED_FROM
+    | Mask.DELETE
+    | Mask.DELETE_SELF
+    | Mask.MOVE_SELF
+    | Mask.ONLYDIR
 )
 _LOST: Final = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.UNMOUNT | Mask.IGNORED
 _EVENTS_AT_ONCE: Final = 256
@@ -35,6 +42,8 @@ class Changes:
 
     arrived: dict[str, Arrival] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
+    touched: set[str] = field(default_factory=set)
+    """Their times, owner or mode changed: no arrival, but somebody may have mended what a job stumbled over."""
     everything: bool = False
     """Events were lost: only a full scan tells what is there."""
     lost: bool = False
@@ -53,6 +62,8 @@ class Changes:
         if mask & (Mask.MOVED_TO | Mask.CLOSE_WRITE):
             self.arrived[name] = Arrival.RENAMED if mask & Mask.MOVED_TO else Arrival.CLOSED
             self.left.discard(name)
+        elif mask & Mask.ATTRIB:
+            self.touched.add(name)
         else:
             self.left.add(name)
             self.arrived.pop(name, None)

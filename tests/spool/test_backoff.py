@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+from scripted import Handler, drop, image, spooling
+
+from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
+from registry_spooler.progress import Progress
+from registry_spooler.result import ImageResult
+from registry_spooler.spool import Backoff, Job, OpenedFile, Reason
+
+UNREACHABLE = RegistryUnreachable("localhost:5000", "connection refused")
+
+
+@pytest.mark.parametrize(("failures", "bound"), [(1, 1), (2, 2), (3, 4), (6, 30), (1000, 30), (10**9, 30)])
+def test_the_waiting_grows_up_to_its_cap_with_full_jitter(failures: int, bound: float) -> None:
+    delays = [Backoff().delay_seconds(failures) for _ in range(300)]
+    assert 0 <= min(delays) < bound * 0.2
+    assert bound * 0.8 < max(delays) <= bound
+
+
+def test_what_the_registry_asks_for_is_honoured_within_reason() -> None:
+    assert 45 <= Backoff().delay_seconds(1, retry_after_seconds=45) <= 45
+    assert Backoff().delay_seconds(1, retry_after_seconds=1e9) == 3600
+
+
+class Registry:
+    """A registry that is down, until it is not."""
+
+    def __init__(self) -> None:
+        self.is_down = True
+        self.attempts: list[tuple[str, float]] = []
+
+    async def __call__(self, job: Job, file: OpenedFile, progress: Progress) -> tuple[ImageResult, ...]:
+        self.attempts.append((job.name, time.monotonic()))
+        await anyio.lowlevel.checkpoint()
+        if self.is_down:
+            raise UNREACHABLE
+        assert job.reference is not None
+        return (image(job.reference, b""),)
+
+
+async def test_a_registry_that_is_down_is_asked_by_one_job_at_a_time(spool_directory: Path) -> None:
+    registry = Registry()
+    names = [f"app{number}.tar" for number in range(30)]
+    for name in names:
+        drop(spool_directory, name)
+    async with spooling(spool_directory, registry, backoff=Backoff(base_seconds=0.2, cap_seconds=0.2)) as running:
+        started = time.monotonic()
+        await running.until(lambda: len(registry.attempts) >= 12, seconds=30)
+        # Four at first, and then no more than one for each waiting; with full jitter that is half the cap on average.
+        assert time.monotonic() - started > 0.2
+        assert running.board.held_for is Reason.UNREACHABLE
+        assert len({name for name, _ in registry.attempts}) > 4  # not always the same one
+        registry.is_down = False
+        await running.until_done(*names)
+        assert running.board.held_for is None
+
+
+async def test_a_file_that_arrives_while_the_registry_is_down_waits_with_the_others(spool_directory: Path) -> None:
+    registry = Registry()
+    drop(spool_directory, "a.tar")
+    async with spooling(spool_directory, registry, backoff=Backoff(base_seconds=3600, cap_seconds=3600)) as running:
+        await running.until(lambda: running.board.deferred())
+        drop(spool_directory, "b.tar")
+        await running.until(lambda: running.board.waiting_count == 1)
+        assert [name for name, _ in registry.attempts] == ["a.tar"]
+        registry.is_down = False
+        # Somebody cannot wait, and touches the file: it goes at once, and gets through, and so do the others.
+        (spool_directory / "a.tar").touch()
+        await running.until_done("a.tar", "b.tar")
+
+
+async def test_what_the_registry_asks_one_job_for_the_others_heed_too(spool_directory: Path, handler: Handler) -> None:
+    busy = RegistryAnswer("PUT", "http://localhost:5000/v2/a", 429, retry_after_seconds=0.5)
+    handler.first("a.tar", busy)
+    async with spooling(spool_directory, handler, jobs_at_once=1) as running:
+        drop(spool_directory, "a.tar")
+        await running.until(lambda: running.board.deferred())
+        asked = time.monotonic()
+        drop(spool_directory, "b.tar")
+        await running.until_done("a.tar", "b.tar")
+        assert time.monotonic() - asked > 0.4
+    assert running.board.retries == {"status": 1}
+
+
+async def test_one_answer_of_500_keeps_only_its_own_repository_waiting(spool_directory: Path, handler: Handler) -> None:
+    handler.always("a:1.tar", RegistryAnswer("PUT", "http://localhost:5000/v2/a", 500))
+    for name in ("a:1.tar", "a:2.tar", "b.tar", "c.tar"):
+        drop(spool_directory, name)
+    async with spooling(spool_directory, handler) as running:
+        await running.until_done("b.tar", "c.tar")
+        assert "a:2.tar" not in handler.attempts
+        handler.heal("a:1.tar")
+        await running.until_done("a:1.tar", "a:2.tar")
