@@ -64,6 +64,15 @@ def test_what_is_missing_comes_in_the_order_of_the_questions(client, poster, rep
     assert client.lines("missing", "--", repository, stdin=lines(asked)) == unknown
 
 
+def test_a_program_gets_the_sizes_of_what_is_there(client, poster, repository):
+    known = poster.blob(b"known", "text/plain")["digest"]
+
+    assert client.json("missing", "--json", repository, stdin=lines([UNKNOWN, known])) == {
+        "missing": [UNKNOWN],
+        "present": {known: 5},
+    }
+
+
 def test_nothing_asked_nothing_missing(client, repository):
     assert client.lines("missing", repository) == []
     assert client.lines("missing", repository, stdin=b"\n\n") == []

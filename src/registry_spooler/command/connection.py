@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from registry_spooler.command.caller import Caller
+from registry_spooler.errors import NotFound
 from registry_spooler.options import RegistrySettings, option, registry_options
 
 if TYPE_CHECKING:
@@ -37,7 +39,11 @@ class Connection(Caller):
 
         async def connected_work() -> T:
             async with self.settings.client(pushes=self.pushes) as client:
-                return await work(client)
+                try:
+                    return await work(client)
+                except NotFound as exc:
+                    exc.hint = exc.hint or "`list --tags` tells what there is"
+                    raise
 
         return self.run(connected_work)
 
@@ -49,10 +55,25 @@ def connected(*, pushes: bool = False) -> Callable[[Callable[Concatenate[Connect
         @registry_options(*PREFIXES)
         @functools.wraps(command)
         def wrapper(*args: Any, **kwargs: Any) -> T:
-            caller = click.get_current_context().find_object(Caller) or Caller()
-            settings = RegistrySettings.take(kwargs)
+            context = click.get_current_context()
+            caller = context.find_object(Caller) or Caller()
+            settings = RegistrySettings.take({**kwargs, **_given_before(context)})
+            for name in RegistrySettings.__dataclass_fields__:
+                kwargs.pop(name, None)
             return command(Connection(far_end=caller.far_end, settings=settings, pushes=pushes), *args, **kwargs)
 
         return wrapper
 
     return decorate
+
+
+def _given_before(context: click.Context) -> dict[str, Any]:
+    """The registry's options on the command line before the command's name; those behind it win."""
+    program = context.find_root()
+    return {
+        name: value
+        for name, value in program.params.items()
+        if name in RegistrySettings.__dataclass_fields__
+        and program.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        and context.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+    }

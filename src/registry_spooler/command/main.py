@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from registry_spooler.command import printing
 from registry_spooler.command.caller import Caller
+from registry_spooler.command.connection import PREFIXES
 from registry_spooler.command.deletion import delete
 from registry_spooler.command.ending import ExitCode, Interrupted, end_at_once, end_by, exit_code
 from registry_spooler.command.inspection import inspect
@@ -25,6 +26,7 @@ from registry_spooler.command.remote import FarEnd
 from registry_spooler.command.spool_commands import deposit, failed, retry, status
 from registry_spooler.command.waiting import wait
 from registry_spooler.errors import SpoolerError
+from registry_spooler.options import registry_options
 from registry_spooler.pull.errors import OutputClosed
 
 PROGRAM: Final = "registry-client"
@@ -34,12 +36,14 @@ PROGRAM: Final = "registry-client"
 @click.version_option(package_name="registry-spooler", prog_name="registry-client")
 @click.option("--remote", is_flag=True, hidden=True, help="Be the far end of an exec channel.")
 @click.option("--stdin-bytes", type=click.IntRange(min=0), hidden=True, help="The length of standard input.")
+@registry_options(*PREFIXES)
 @click.pass_context
-def cli(context: click.Context, remote: bool, stdin_bytes: int | None) -> None:
+def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: Any) -> None:
     """Look into a registry, take images out and put them in, and follow the spooler beside it.
 
-    Every option can be an environment variable: --registry is REGISTRY_CLIENT_REGISTRY, and what is set for the spooler
-    as REGISTRY_SPOOLER_REGISTRY counts here too.
+    The options here go with every command that talks to the registry, before or behind the command's name. Each can be
+    an environment variable: --registry is REGISTRY_CLIENT_REGISTRY, and what is set for the spooler as
+    REGISTRY_SPOOLER_REGISTRY counts here too.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed.
     """

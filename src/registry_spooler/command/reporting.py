@@ -68,7 +68,7 @@ def _bar(progress: Progress, title: str) -> Generator[Report | None]:
     except ImportError:  # an installation without the extra `client`
         yield None
         return
-    columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     # A Text, since rich would read brackets in a plain string as markup.
     name = TextColumn("{task.description}", markup=False)
     console = Console(stderr=True)
@@ -79,3 +79,4 @@ def _bar(progress: Progress, title: str) -> Generator[Report | None]:
             bars.update(task, completed=progress.bytes_done, total=progress.bytes_total or None, refresh=True)
 
         yield report
+        report()
