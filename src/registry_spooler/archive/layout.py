@@ -36,13 +36,10 @@ def find_images(contents: Contents) -> tuple[ArchiveImage, ...]:
 
 def _has_layout(contents: Contents) -> bool:
     """Is it an OCI layout? With its marker, or (apko, and by hand) with an index whose manifests are all here."""
-    if contents.resolve("oci-layout") is not None:
-        return True
+    has_marker, has_docker = contents.resolve("oci-layout") is not None, contents.resolve("manifest.json") is not None
     if contents.resolve("index.json") is None:
-        return False
-    if contents.resolve("manifest.json") is None:
-        return True
-    return holds_all(contents)
+        return has_marker and not has_docker
+    return has_marker or not has_docker or holds_all(contents)
 
 
 def _merge(images: Sequence[ArchiveImage]) -> tuple[ArchiveImage, ...]:
