@@ -29,7 +29,7 @@ from registry_spooler.errors import ArchiveError, SpoolerError
 from registry_spooler.threads import in_thread
 
 _HEAD_BYTES: Final = 512
-_BATCHES_AHEAD: Final = 1
+_BATCHES_AHEAD: Final = 0
 
 Batch = list[Part] | SpoolerError | None
 """Parts, what went wrong, or the end."""

@@ -11,6 +11,7 @@ import click
 
 from registry_spooler.archive import Compression
 from registry_spooler.daemon.log import logging_to
+from registry_spooler.daemon.memory import use_one_heap
 from registry_spooler.daemon.service import run
 from registry_spooler.daemon.settings import DaemonSettings, HealthSettings, LogSettings
 from registry_spooler.options import RegistrySettings, option, registry_options
@@ -57,6 +58,7 @@ def command(**values: Any) -> None:
 
     Every option can be set by an environment variable: --health-port by REGISTRY_SPOOLER_HEALTH_PORT.
     """
+    use_one_heap()
     registry = RegistrySettings.take(values)
     settings = _settings(values)
     log = settings.log

@@ -12,8 +12,8 @@ from typing import Final
 
 FLOOR_BYTES: Final = 6 << 20
 """What the pickiest registry asks of every chunk but the last, 5 MiB, and one piece: a chunk can always be closed."""
-POOL_BYTES: Final = 24 << 20
-"""With four uploads at once: 4 x 6 + 24 = 48 MiB at most."""
+POOL_BYTES: Final = 8 << 20
+"""With four uploads at once: 4 x 6 + 8 = 32 MiB at most; a single one has chunks of 14 MiB."""
 
 
 @dataclass(slots=True)
