@@ -35,7 +35,7 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
 @option(PREFIX, "--verify", type=click.Choice(["full", "digest"]), default="full",
         help="full: inflate compressed layers too, to check diff IDs and gzip checksums.")  # fmt: skip
 @option(PREFIX, "--settle", type=click.FloatRange(0, 3600), default=5.0, metavar="SECONDS",
-        help="How long a file that was written in place must rest before it counts as incomplete for good.")  # fmt: skip
+        help="How long a file written in place must rest before it counts as incomplete for good.")  # fmt: skip
 @option(PREFIX, "--rescan", type=click.FloatRange(1, 86400), default=60.0, metavar="SECONDS",
         help="Between two full scans, for file systems that send no events.")  # fmt: skip
 @option(PREFIX, "--stale-after", type=click.FloatRange(1), default=86400.0, metavar="SECONDS",

@@ -41,7 +41,7 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
         error = foremost(exc)
         if not isinstance(error, SpoolerError | OSError):
             raise
-        _log.error("cannot run: %s", error)  # noqa: TRY400 - a sentence for people; there is nothing to trace
+        _log.error("cannot run: %s", error)
         return 1
     return 0
 

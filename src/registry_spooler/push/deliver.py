@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import anyio
@@ -22,36 +22,45 @@ PASSES_MAX: Final = 4
 
 
 async def deliver_indexed(
-    targets: Sequence[Target], archive: IndexedArchive, progress: Progress, transfers: int, *, inflate: bool
+    targets: Sequence[Target],
+    archive: IndexedArchive,
+    progress: Progress,
+    lanes: anyio.Semaphore,
+    *,
+    transfers: int,
+    inflate: bool,
 ) -> None:
     """Send what the registry lacks, largest first, `transfers` blobs at once.
 
-    The images come one after another: the second then finds what the first brought.
+    `lanes` bounds how many there are in all pushes of the process, and with that their memory. The images come one
+    after another: the second then finds what the first brought.
     """
-    limiter = anyio.Semaphore(transfers)
     for target in targets:
         needs = sorted(
             dict.fromkeys(need for need in target.needs if need.foreign is None), key=lambda need: -need.size
         )
+        queue = iter(needs)
+
+        async def work(delivery: Delivery, queue: Iterator[Need]) -> None:
+            for need in queue:
+                async with lanes:
+                    await _deliver_one(need, delivery, archive, progress, inflate=inflate)
+
         async with task_group() as tasks:
-            for need in needs:
-                await limiter.acquire()
-                tasks.start_soon(_deliver_one, need, target.delivery, archive, progress, limiter, inflate)
+            for _ in range(min(len(needs), transfers)):
+                tasks.start_soon(work, target.delivery, queue)
 
 
 async def _deliver_one(
-    need: Need, delivery: Delivery, archive: IndexedArchive, progress: Progress, limiter: anyio.Semaphore, inflate: bool
+    need: Need, delivery: Delivery, archive: IndexedArchive, progress: Progress, *, inflate: bool
 ) -> None:
-    try:
-        if await delivery.find(need) is not None:
-            progress.bytes_done += need.size
-            return
-        if need.member is None:
-            raise archive.missing(f"the blob {need.likely_digest}")
-        opener = archive.blob(need.member, compression=need.compression, expect=need.expect, inflate=inflate)
-        await delivery.send(need, watched(opener, progress))
-    finally:
-        limiter.release()
+    if await delivery.find(need) is not None:
+        progress.bytes_done += need.size
+        return
+    if need.member is None:
+        raise archive.missing(f"the blob {need.likely_digest}")
+    opener = archive.blob(need.member, compression=need.compression, expect=need.expect, inflate=inflate)
+    await delivery.send(need, watched(opener, progress))
 
 
 async def deliver_streamed(

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
 
 from registry_spooler.archive import (
     Compression,
@@ -33,6 +36,9 @@ from registry_spooler.push.target import Target, Targeting, config_need
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
 
+LANES: Final = 4
+"""Blobs from plain tars on their way at once, in all jobs together. More would not be faster, only hold more memory."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushOptions:
@@ -53,6 +59,7 @@ class Pusher:
     registry: Registry
     known: KnownBlobs
     options: PushOptions = PushOptions()
+    lanes: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(LANES))
 
     async def push_archive(
         self,
@@ -84,7 +91,14 @@ class Pusher:
             if isinstance(archive, StreamedArchive):
                 await deliver_streamed(targets, source, archive, sessions)
             else:
-                await deliver_indexed(targets, archive, progress, self.options.transfers, inflate=self.options.inflate)
+                await deliver_indexed(
+                    targets,
+                    archive,
+                    progress,
+                    self.lanes,
+                    transfers=self.options.transfers,
+                    inflate=self.options.inflate,
+                )
             before_tag()
             return tuple([await self._publish(target) for target in targets])
 

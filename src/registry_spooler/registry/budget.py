@@ -12,8 +12,8 @@ from typing import Final
 
 FLOOR_BYTES: Final = 6 << 20
 """What the pickiest registry asks of every chunk but the last, 5 MiB, and one piece: a chunk can always be closed."""
-POOL_BYTES: Final = 8 << 20
-"""With four uploads at once: 4 x 6 + 8 = 32 MiB at most; a single one has chunks of 14 MiB."""
+POOL_BYTES: Final = 11 << 20
+"""With four uploads at once: 4 x 6 + 11 = 35 MiB at most; a single one has chunks of 16 MiB."""
 
 
 @dataclass(slots=True)
@@ -25,9 +25,9 @@ class ChunkBudget:
     taken_bytes: int = 0
     """What uploads have taken from the pool and not yet given back."""
 
-    def share(self, at_least: int = 0) -> BudgetShare:
-        """What one upload may retain: the floor, or what its registry needs."""
-        return BudgetShare(self, max(self.floor_bytes, at_least))
+    def share(self) -> BudgetShare:
+        """What one upload may retain."""
+        return BudgetShare(self, self.floor_bytes)
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class BudgetShare:
 
     budget: ChunkBudget
     floor_bytes: int
+    """May be raised for a registry that wants longer chunks."""
     _from_pool: int = 0
 
     def stretch(self, wanted: int) -> int:
