@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import archives
@@ -313,3 +315,48 @@ async def test_a_symbolic_link_may_climb_but_not_out(images_of):
     inside = make_tar([("deep/er/layer.tar", Symlink("../../layer.tar")), ("layer.tar", packed.layers[0]), *rest])
     (image,) = await images_of(inside)
     assert image.layers[0].member.path == "layer.tar"
+
+
+class TestWhatBelongsToAnother:
+    """Entries of an index that are no images of their own."""
+
+    def layout(self, *, named: bool = True) -> bytes:
+        """As oras copies a signed image of two platforms: every manifest is listed, only the image has a name."""
+        children = [archives.descriptor(archives.MANIFEST, archives.oci_manifest(image)) for image in (Image(), ARM)]
+        index = archives.oci_index(children)
+        self.image = archives.descriptor(archives.INDEX, index)
+        self.signature = json.loads(archives.oci_manifest(OTHER)) | {"subject": children[1]}
+        self.countersignature = self.signature | {
+            "subject": archives.descriptor(archives.MANIFEST, dumps(self.signature))
+        }
+        signatures = [dumps(self.signature), dumps(self.countersignature)]
+        tagged = self.image | {"annotations": {"org.opencontainers.image.ref.name": "v1"}} if named else self.image
+        listed = [*children, tagged, *(archives.descriptor(archives.MANIFEST, content) for content in signatures)]
+        entries = [*archives.oci_blobs(Image()), *archives.oci_blobs(ARM), *archives.oci_blobs(OTHER)]
+        blobs = [archives.blob(content) for content in (index, *signatures)]
+        return archives.layout([*entries, *blobs], archives.oci_index(listed))
+
+    @pytest.mark.parametrize("named", [True, False])
+    async def test_the_image_is_the_only_one_and_its_referrers_are_known(self, images_of, named):
+        (image,) = await images_of(self.layout(named=named))
+        assert str(image.root.digest) == self.image["digest"]
+        assert [entry.digest for entry in image.referrers] == [
+            digest(dumps(self.signature)),
+            digest(dumps(self.countersignature)),
+        ]
+
+    async def test_cosign_says_what_is_a_signature(self, images_of):
+        kinds = {Image(): "dev.cosignproject.cosign/image", OTHER: "dev.cosignproject.cosign/sigs"}
+        listed = [
+            archives.descriptor(archives.MANIFEST, archives.oci_manifest(image), annotations={"kind": kind})
+            for image, kind in kinds.items()
+        ]
+        entries = [*archives.oci_blobs(Image()), *archives.oci_blobs(OTHER)]
+        (image,) = await images_of(archives.layout(entries, archives.oci_index(listed)))
+        assert image.root.digest == digest(archives.oci_manifest(Image()))
+
+    async def test_a_lone_signature_is_what_is_pushed(self, images_of):
+        alone = dumps(json.loads(archives.oci_manifest(OTHER)) | {"subject": {"digest": str(digest(b"x")), "size": 1}})
+        index = archives.oci_index([archives.descriptor(archives.MANIFEST, alone)])
+        (image,) = await images_of(archives.layout([*archives.oci_blobs(OTHER), archives.blob(alone)], index))
+        assert image.root.digest == digest(alone)

@@ -56,7 +56,7 @@ def _read_item(contents: Contents, item: dict[str, Any]) -> DockerImage:
     if len(paths) != len(diff_ids):
         raise ArchiveError(
             f"it names {len(paths)} layers for an image whose config has {len(diff_ids)}",
-            where=f"{_INDEX}, {config_path}",
+            where=f"{_INDEX}, {shown(config_path)}",
         )
     sources = _layer_sources(item)
     layers = tuple(

@@ -25,6 +25,9 @@ class Names:
             names=tuple(dict.fromkeys(self.names + other.names)), tags=tuple(dict.fromkeys(self.tags + other.tags))
         )
 
+    def __bool__(self) -> bool:
+        return bool(self.names or self.tags)
+
     def __str__(self) -> str:
         return ", ".join([*map(str, self.names), *(f"(any):{tag}" for tag in self.tags)])
 
@@ -35,6 +38,8 @@ class OciImage:
 
     root: Descriptor
     called: Names = Names()
+    referrers: tuple[Descriptor, ...] = ()
+    """Manifests of the layout that refer to it by their `subject`: signatures, SBOMs; pushed by digest."""
 
     @property
     def names(self) -> tuple[ImageName, ...]:

@@ -13,9 +13,10 @@ from dataclasses import replace
 from registry_spooler.archive import strangers
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.docker import is_docker_index, read_docker
+from registry_spooler.archive.graph import manifests_of
 from registry_spooler.archive.image import ArchiveImage, DockerImage, OciImage
 from registry_spooler.archive.member import blob_digest
-from registry_spooler.archive.oci import holds_all, manifests_of, read_layout
+from registry_spooler.archive.oci import holds_all, read_layout
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 

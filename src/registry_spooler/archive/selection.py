@@ -21,7 +21,9 @@ def select_image(images: Sequence[ArchiveImage], reference: Reference) -> Archiv
     matching = [image for image in images if _is_called(image, reference)]
     if len(matching) == 1:
         return matching[0]
-    listed = ", ".join(map(str, images[:_LISTED_MAX])) + (", …" if len(images) > _LISTED_MAX else "")
+    listed = ", ".join(shown(str(image)) for image in images[:_LISTED_MAX]) + (
+        ", …" if len(images) > _LISTED_MAX else ""
+    )
     found = "none of them is called" if not matching else f"{len(matching)} of them are called"
     raise ArchiveError(f"the archive holds {len(images)} images, and {found} {reference}; it holds: {listed}")
 
