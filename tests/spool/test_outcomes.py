@@ -341,6 +341,34 @@ async def test_the_log_has_one_line_at_the_start_and_one_at_the_end(
     }
 
 
+async def test_the_log_has_one_line_for_a_bundle_and_for_a_deletion(
+    spool_directory: Path, handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    drop(spool_directory, "@all.tar", b"12345")
+    drop(spool_directory, "app:1!")
+    async with spooling(spool_directory, handler, jobs_at_once=1) as running:
+        await running.until_done("@all.tar", "app:1!")
+    digests = [Digest.of(b"12345"), Digest.of(b"")]
+    assert [re.sub(r"\d+\.\d s", "N s", message) for message in caplog.messages] == [
+        "pushing @all.tar (5 B)",
+        f"pushed 1 images, bundled:latest@{digests[0]} from @all.tar: 5 B sent, 0 B skipped, N s",
+        "deleting app:1! → app:1",
+        f"deleted app:1@{digests[1]} (app:1!), N s",
+    ]
+
+
+async def test_an_observer_that_fails_does_not_stop_the_spool(spool_directory: Path, handler: Handler) -> None:
+    def fail(end: object) -> None:
+        raise RuntimeError("a mistake")
+
+    async with spooling(spool_directory, handler) as running:
+        running.board.on_job_end = fail
+        drop(spool_directory, "a.tar")
+        drop(spool_directory, "b.tar")
+        await running.until(lambda: len(handler.pushes) == 2 and running.board.queue_depth == 0)
+
+
 async def test_the_board_shows_what_runs_and_what_waits(spool_directory: Path, handler: Handler) -> None:
     seen: list[object] = []
     async with spooling(spool_directory, handler, jobs_at_once=1) as running:

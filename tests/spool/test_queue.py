@@ -163,10 +163,10 @@ def test_shared_trouble_holds_everybody_and_sends_one_ahead() -> None:
     until = queue.hold(running(queue, "c"), Reason.UNREACHABLE, until=25, patience=30)
     assert queue.shared_failures == 2
     defer(queue, "c", now=11, due=until + 0.001, reason=Reason.UNREACHABLE)
-    assert start(queue, 25) == ["a"]
-    queue.finish(running(queue, "a"), 26)
+    assert start(queue, 25) == ["d"]
+    queue.finish(running(queue, "d"), 26)
     queue.release(26)
-    assert start(queue, 26) == ["b", "c"]
+    assert start(queue, 26) == ["a", "b"]
     assert queue.held_for is None
     assert queue.shared_failures == 0
 

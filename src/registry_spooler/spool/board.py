@@ -6,6 +6,7 @@ are escaped for people. Times are seconds since the epoch, sizes bytes.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from registry_spooler.spool.names import display
 from registry_spooler.spool.queue import Queue
 
 RECORDS_SHOWN: Final = 50
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,4 +238,7 @@ class Board:
         if end.outcome is Outcome.DONE:
             self.last_success = time.time()
         if self.on_job_end is not None:
-            self.on_job_end(end)
+            try:
+                self.on_job_end(end)
+            except Exception:  # noqa: BLE001 - whatever it is, it is no reason to stop the spool
+                _log.exception("an observer of the spool failed")

@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from registry_spooler.filename import Action
 from registry_spooler.progress import Progress
+from registry_spooler.result import ImageResult
 from registry_spooler.spool.ending import Deferred, Done, Failed
 from registry_spooler.spool.entry import Entry
 from registry_spooler.spool.names import display
 
 LOGGER: Final = "registry_spooler.spool"
 _log: Final = logging.getLogger(LOGGER)
+_IMAGES_SHOWN: Final = 5
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -44,22 +46,29 @@ def started(entry: Entry, size: int) -> None:
 
 def done(entry: Entry, ending: Done, progress: Progress, seconds: float) -> None:
     """A job is done."""
-    for result in ending.results:
-        verb = "pushed"
-        if entry.action is Action.DELETE:
-            verb = "deleted" if result.digest else "was not there, nothing to delete:"
-        digest = f"@{result.digest}" if result.digest else ""
-        text = f"{verb} {result.reference}{digest} from {display(entry.name)}"
-        if entry.action is Action.PUSH:
-            text += f": {human_size(progress.bytes_sent)} sent, {human_size(progress.bytes_skipped)} skipped"
-        more = {
-            "reference": str(result.reference),
-            "digest": str(result.digest) if result.digest else None,
-            "bytes_sent": progress.bytes_sent,
-            "bytes_skipped": progress.bytes_skipped,
-            "seconds": round(seconds, 3),
-        }
-        _log.info("%s, %.1f s", text, seconds, extra={"fields": fields(entry, "done") | more})
+    images = [_image(result) for result in ending.results]
+    shown = ", ".join(images[:_IMAGES_SHOWN]) + (", …" if len(images) > _IMAGES_SHOWN else "")
+    if entry.action is Action.DELETE:
+        verb = "deleted" if any(result.digest for result in ending.results) else "nothing to delete, there is no"
+        text = f"{verb} {shown} ({display(entry.name)})"
+    else:
+        count = f"{len(images)} images, " if entry.reference is None else ""
+        sent, skipped = human_size(progress.bytes_sent), human_size(progress.bytes_skipped)
+        text = f"pushed {count}{shown} from {display(entry.name)}: {sent} sent, {skipped} skipped"
+    more: dict[str, Any] = {
+        "bytes_sent": progress.bytes_sent,
+        "bytes_skipped": progress.bytes_skipped,
+        "seconds": round(seconds, 3),
+    }
+    if entry.reference is None:
+        more["images"] = images
+    else:
+        more["digest"] = next((str(result.digest) for result in ending.results if result.digest), None)
+    _log.info("%s, %.1f s", text, seconds, extra={"fields": fields(entry, "done", **more)})
+
+
+def _image(result: ImageResult) -> str:
+    return f"{result.reference}@{result.digest}" if result.digest else str(result.reference)
 
 
 def failed(entry: Entry, ending: Failed, seconds: float) -> None:

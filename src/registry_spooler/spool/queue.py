@@ -223,10 +223,15 @@ class Queue:
                 return entry
         if now < hold.until:
             return None
-        entry = self._take_ready(now)
-        if entry is not None:
-            hold.until, hold.scout = now + hold.patience, entry
-        return entry
+        lanes = (self._lanes.get(name) for name in {name for _, name in self._ready})
+        ready = [entry for lane in lanes if lane is not None and (entry := lane.next(now)[0]) is not None]
+        if not ready:
+            self._ready.clear()  # all of it was stale
+            return None
+        # Not the oldest again and again: the trouble may be with that file alone.
+        scout = min(ready, key=lambda entry: (entry.failures, entry.order))
+        hold.until, hold.scout = now + hold.patience, scout
+        return scout
 
     def _end_scouting(self, entry: Entry, now: float) -> None:
         """The job that was sent ahead ended before it could tell anything: another one may go."""

@@ -122,6 +122,8 @@ class Room:
         except OSError:
             folder.rmdir()
             raise
+        if path.parent.parent == self.path:  # it was aside before
+            self.drop_folder(path)
         return folder / path.name
 
     def give_back(self, aside: Path) -> None:
