@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 
 import pytest
 
-from posted import layer_tar
+from command_client import Client
+from posted import Poster, layer_tar
 from running_spooler import program
 from verify import Reader
 
@@ -87,14 +91,41 @@ def test_a_raw_file_does_not_come_through_a_pipe(client, repository):
     assert "name the file" in client.error("push", "--raw", repository, "-", code=2)
 
 
-def test_from_podman_through_a_pipe_to_skopeo(client, archive, registry, repository, tmp_path):
+def test_a_pull_piped_into_a_push(client, archive, registry, repository, tmp_path):
     """What `pull` writes is what `push` reads, with no file between them."""
-    with (
-        subprocess.Popen(
-            [program("registry-client"), "pull", f"{repository}:v1"], env=client.variables, stdout=subprocess.PIPE
-        ) as pulling,
-    ):
+    command = [program("registry-client"), "pull", f"{repository}:v1"]
+    with subprocess.Popen(command, env=client.variables, stdout=subprocess.PIPE) as pulling:
         assert pulling.stdout is not None
         client.run("push", f"{repository}/copy", "-", stdin=pulling.stdout)
 
     assert Reader(registry).image(f"{repository}/copy").layers == Reader(registry).image(repository, "v1").layers
+
+
+def test_an_interrupted_push_gives_its_upload_up(make_registry, tmp_path):
+    """The pipe stalls in the middle of a layer, then Ctrl-C."""
+    registry = make_registry()
+    client = Client(registry, tmp_path)
+    Poster(registry, "large").image([layer_tar({"data": os.urandom(5_000_000)})], tag="latest")
+    archive = client.run("pull", "large").stdout
+    process = client.start("push", "app", "-", stdin=subprocess.PIPE)
+    process.stdin.write(archive[:3_000_000])
+    process.stdin.flush()
+    uploads = registry.storage / "docker/registry/v2/repositories/app/_uploads"
+    until(lambda: uploads.is_dir() and any(uploads.iterdir()))
+
+    process.send_signal(signal.SIGINT)
+
+    assert process.wait(30) == -signal.SIGINT
+    assert process.stderr.read() == b""
+    # The registry is told; distribution 2.8 cannot forget an upload whose chunk has just broken off, and purges it later.
+    assert any('"DELETE /v2/app/blobs/uploads/' in line for line in registry.log)
+    assert Reader(registry).tags("app") == []
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        pipe.close()
+
+
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -64,16 +64,14 @@ def _bar(progress: Progress, title: str) -> Generator[Report | None]:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
         from rich.progress import Progress as Bars
-        from rich.text import Text
     except ImportError:  # an installation without the extra `client`
         yield None
         return
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    # A Text, since rich would read brackets in a plain string as markup.
-    name = TextColumn("{task.description}", markup=False)
+    name = TextColumn("{task.description}", markup=False)  # brackets in a name are a name's
     console = Console(stderr=True)
     with Bars(name, *columns, console=console, transient=True, auto_refresh=False) as bars:
-        task = bars.add_task(str(Text(printable(title))), total=None)
+        task = bars.add_task(printable(title), total=None)
 
         def report() -> None:
             bars.update(task, completed=progress.bytes_done, total=progress.bytes_total or None, refresh=True)
