@@ -46,7 +46,7 @@ class Plan:
 
 
 FULL = Plan(scale=1, rounds=3, files=1000, latencies=60, starts=5, idle_seconds=20)
-QUICK = Plan(scale=0.04, rounds=1, files=100, latencies=20, starts=2, idle_seconds=5)
+QUICK = Plan(scale=0.04, rounds=1, files=60, latencies=15, starts=2, idle_seconds=4)
 
 
 @click.command()

@@ -25,12 +25,7 @@ def push_lines(table: Table) -> list[str]:
 
 def figure_lines(figures: Figures) -> list[str]:
     """The other figures, in units that read well."""
-    return align(
-        [
-            (name.removesuffix("_bytes").removesuffix("_seconds"), _readable(name, value))
-            for name, value in figures.items()
-        ]
-    )
+    return align([(_spoken(name), _readable(name, value)) for name, value in figures.items()])
 
 
 def goal_lines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -99,9 +94,14 @@ def _cells(table: Table, row: Row) -> tuple[str, ...]:
     )
 
 
+def _spoken(name: str) -> str:
+    words = name.removesuffix("_seconds")
+    return (f"{words.removesuffix('_bytes')} memory" if words.endswith("_bytes") else words).replace("_", " ")
+
+
 def _readable(name: str, value: float) -> str:
-    if name.endswith("_bytes"):
-        return f"{value / MIB:.1f} MiB"
+    if name.endswith(("_bytes", "_bytes_read")):
+        return f"{value / MIB:.2f} MiB"
     if name.endswith("_seconds"):
         return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.1f} ms"
     return f"{value:.3g}"
