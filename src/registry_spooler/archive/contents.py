@@ -17,7 +17,7 @@ from registry_spooler.archive.limits import (
     LINK_HOPS_MAX,
     MEMBERS_MAX,
 )
-from registry_spooler.archive.member import Kind, Member, escapes, normalise, shown
+from registry_spooler.archive.member import Kind, Member, escapes, normalise, require_file, shown
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
@@ -122,8 +122,7 @@ class Contents:
         member = self.resolve(path)
         if member is None:
             raise self.missing(shown(path))
-        if member.kind is not Kind.FILE:
-            raise ArchiveError(f"it is a {member.kind.value}, not a file", where=shown(path))
+        require_file(member)
         if member.size > _limit(path):
             raise ArchiveError(f"it claims {member.size:,} bytes, too many for such a document", where=shown(path))
         content = self._read(member)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.image import DockerImage, DockerLayer, Names
-from registry_spooler.archive.member import Kind, shown
+from registry_spooler.archive.member import require_file, shown
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, InvalidReference
 from registry_spooler.manifest import Descriptor, load_json, load_object
@@ -68,12 +68,8 @@ def _read_item(contents: Contents, item: dict[str, Any]) -> DockerImage:
 
 def _layer(contents: Contents, path: str, diff_id: Digest, source: Descriptor | None) -> DockerLayer:
     member = contents.resolve(path)
-    if member is not None and member.kind is Kind.SPARSE:
-        raise ArchiveError(
-            "the layer is stored as a sparse file; make the archive again without tar's --sparse", where=shown(path)
-        )
-    if member is not None and member.kind is not Kind.FILE:
-        raise ArchiveError(f"the layer is a {member.kind.value}, not a file", where=shown(path))
+    if member is not None:
+        require_file(member, "the layer")
     return DockerLayer(path=path, diff_id=diff_id, member=member, source=source)
 
 

@@ -10,7 +10,7 @@ from registry_spooler.archive.image import ArchiveImage
 from registry_spooler.archive.layout import find_images
 from registry_spooler.archive.limits import ZERO_TAIL_MAX_BYTES
 from registry_spooler.archive.measure import Expectation
-from registry_spooler.archive.member import Kind, Member, shown
+from registry_spooler.archive.member import Member, require_file, shown
 from registry_spooler.archive.reader import MemberOpener, range_blob
 from registry_spooler.archive.source import FileSource
 from registry_spooler.archive.tape import FileTape
@@ -78,8 +78,7 @@ class IndexedArchive:
         inflate: bool = True,
     ) -> MemberOpener:
         """A member's bytes, as they are (NONE; rewindable) or compressed on the way."""
-        if member.kind is not Kind.FILE:
-            raise ArchiveError(f"it is a {member.kind.value}, not a file", where=shown(member.path))
+        require_file(member)
         return range_blob(
             self._source,
             member.offset,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from registry_spooler.digest import Digest
+from registry_spooler.errors import ArchiveError
 
 _SHOWN_MAX: Final = 200
 _BLOB_PATH: Final = re.compile(r"(?:^|/)blobs/([^/]+)/([^/]+)$")
@@ -43,6 +44,15 @@ class Member:
     def blob_digest(self) -> Digest | None:
         """The digest that the path promises: `blobs/<algorithm>/<hex>`, in whatever folder."""
         return blob_digest(self.path)
+
+
+def require_file(member: Member, what: str = "it") -> None:
+    """Raise ArchiveError unless a member is a regular file, stored whole."""
+    if member.kind is Kind.SPARSE:
+        reason = f"{what} is stored as a sparse file; make the archive again without tar's --sparse"
+        raise ArchiveError(reason, where=shown(member.path))
+    if member.kind is not Kind.FILE:
+        raise ArchiveError(f"{what} is a {member.kind.value}, not a file", where=shown(member.path))
 
 
 def blob_digest(path: str) -> Digest | None:

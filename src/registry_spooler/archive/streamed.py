@@ -20,7 +20,7 @@ from registry_spooler.archive.contents import INDEXES, Contents
 from registry_spooler.archive.image import ArchiveImage
 from registry_spooler.archive.layout import find_images
 from registry_spooler.archive.measure import Expectation
-from registry_spooler.archive.member import Kind, Member, shown
+from registry_spooler.archive.member import Member, require_file, shown
 from registry_spooler.archive.reader import MemberOpener, MemberReader, member_reader
 from registry_spooler.archive.reel import Part, Reel
 from registry_spooler.archive.source import Feed, FileFeed
@@ -126,8 +126,7 @@ class StreamedArchive:
             member = self._take_current()
             if member is not current:
                 raise RuntimeError("the member has gone by")
-            if member.kind is not Kind.FILE:
-                raise ArchiveError(f"it is a {member.kind.value}, not a file", where=shown(member.path))
+            require_file(member)
             origin = _PartOrigin(self, member.size)
             yield member_reader(
                 origin, compression=compression, expect=expect, inflate=inflate, name=shown(member.path)
