@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 
+import anyio
 import pytest
 from health_port import HealthPort
 from scripted_board import ScriptedBoard
@@ -132,6 +133,16 @@ def test_a_stall_is_forgotten_after_a_while() -> None:
     now[0] += 1.0
     pulse._due = now[0] + 1.0
     assert "" == pulse.trouble
+
+
+async def test_a_change_is_noticed_when_nobody_asks(port: HealthPort, board: ScriptedBoard) -> None:
+    board.first_scan_done = False
+    for _ in range(500):
+        if not port.health.checks.scan.passing:
+            break
+        await anyio.sleep(0.01)
+
+    assert "the first scan is not done" == port.health.checks.scan.detail
 
 
 def test_since_when_is_the_last_change() -> None:

@@ -30,12 +30,13 @@ class Pulse:
         self.lag_seconds = 0.0
         """How late the last beat was."""
 
-    async def beat(self) -> None:
-        """Beat until cancelled."""
+    async def beat(self, each_time: Callable[[], None]) -> None:
+        """Beat until cancelled, and do something small each time."""
         while True:
             self._due = self._clock() + BEAT_SECONDS
             await anyio.sleep(BEAT_SECONDS)
             self._note()
+            each_time()
 
     @property
     def trouble(self) -> str:

@@ -45,7 +45,8 @@ async def serve(board: Board, about: About, *, ping: Ping, address: str, port: i
     await volume.look()
     await metrics.process.look()
     async with anyio.create_task_group() as tasks, listening(server, address, port) as listening_port:
-        tasks.start_soon(pulse.beat)
+        # Looked at every second, whether or not anybody asks, so that `since` is when it happened.
+        tasks.start_soon(pulse.beat, checks.look)
         tasks.start_soon(volume.watch)
         tasks.start_soon(watch_registry, ping, checks.registry)
         tasks.start_soon(metrics.process.watch)
