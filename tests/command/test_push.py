@@ -117,7 +117,7 @@ def test_an_interrupted_push_gives_its_upload_up(make_registry, tmp_path):
 
     assert process.wait(30) == -signal.SIGINT
     assert process.stderr.read() == b""
-    # The registry is told. Distribution 2.8 cannot forget an upload whose chunk has just broken off; it purges it later.
+    # The registry is told. Distribution 2.8 cannot forget an upload whose chunk has just broken off; it purges later.
     assert any('"DELETE /v2/app/blobs/uploads/' in line for line in registry.log)
     assert Reader(registry).tags("app") == []
     for pipe in (process.stdin, process.stdout, process.stderr):
