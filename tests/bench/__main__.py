@@ -55,7 +55,7 @@ QUICK = Plan(scale=0.04, rounds=1, files=60, latencies=15, starts=2, idle_second
 @click.option("--scale", type=float, help="The size of the archives, as a part of 1.5 GB.")
 @click.option("--rounds", type=click.IntRange(1), help="How often each push is measured.")
 @click.option("--cold", is_flag=True, help="Archives are read from the disk, not from the page cache.")
-@click.option("--by", default="spooler,skopeo,floor", show_default=True, help=f"Of {', '.join(CONTESTANTS)}.")
+@click.option("--by", default="spooler,digests,skopeo,floor", show_default=True, help=f"Of {', '.join(CONTESTANTS)}.")
 @click.option("--only", default=",".join(SCENARIOS), show_default=True, help="What to measure.")
 @click.option("--case", "case_name", default="", help="Only the archives whose name has this in it, like '.tgz'.")
 @click.option("--output", type=click.Path(path_type=Path), default=REPOSITORY / ".cache" / "bench", show_default=True)

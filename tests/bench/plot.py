@@ -11,7 +11,7 @@ MEASURES = {
     "client_cpu_seconds": "client's CPU, s",
     "registry_cpu_seconds": "registry's CPU, s",
 }
-COLOURS = {"spooler": "#1f6feb", "client": "#54aeff", "skopeo": "#bf8700", "floor": "#8c959f"}
+COLOURS = {"spooler": "#1f6feb", "digests": "#54aeff", "client": "#b6e3ff", "skopeo": "#bf8700", "floor": "#8c959f"}
 
 
 def write_plot(table: Table, path: Path, title: str) -> bool:

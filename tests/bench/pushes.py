@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.contestants import Case, Sample, push_once
+from bench.contestants import Case, Sample, push_once, takes_part
 from bench.process import RunFailed
 
 
@@ -66,7 +66,9 @@ def measure_pushes(
     """Run everything; a contestant that fails keeps its place in the table, with the reason."""
     table = Table([])
     for case in cases:
-        rows = [Row(case=case.name, contestant=contestant) for contestant in contestants]
+        rows = [
+            Row(case=case.name, contestant=contestant) for contestant in contestants if takes_part(contestant, case)
+        ]
         table.rows.extend(rows)
         for number in range(rounds):
             for row in rows if number % 2 == 0 else reversed(rows):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bench.contestants import DAEMONS
 from bench.goals import Verdict
 from bench.pushes import Row, Table
 from bench.scenarios import Figures
@@ -42,9 +43,9 @@ def entry(table: Table, figures: Figures) -> dict[str, float | None]:
     """One flat dictionary of all that can get worse, for the history."""
     flat: dict[str, float | None] = dict(figures)
     for row in table.rows:
-        if row.contestant == "spooler":
+        if row.contestant in DAEMONS:
             for measure in ("wall_seconds", "client_cpu_seconds", "peak_bytes"):
-                flat[f"{row.case}, {measure}"] = row.median(measure)
+                flat[f"{row.case}, {row.contestant}, {measure}"] = row.median(measure)
     return flat
 
 

@@ -32,8 +32,9 @@ SLOW_POLL_SECONDS = 0.005
 class Spooler:
     """One daemon on a fresh spool directory; both are gone at the end of the block."""
 
-    def __init__(self, folder: Path, registry: Registry) -> None:
+    def __init__(self, folder: Path, registry: Registry, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self._registry = registry
         self._spool = folder / "spool"
         self._log = folder / "spooler.log"
@@ -50,7 +51,7 @@ class Spooler:
     def __enter__(self) -> Self:
         self._spool.mkdir(parents=True)
         command = [program("registry-spooler"), "--directory", str(self._spool), "--registry", self._registry.host]
-        command += ["--health-port", str(self._port), "--health-address", "127.0.0.1"]
+        command += ["--health-port", str(self._port), "--health-address", "127.0.0.1", *self._options]
         with self._log.open("wb") as log:
             began = time.monotonic()
             self._process = subprocess.Popen(
