@@ -122,14 +122,16 @@ def test_a_shorter_pause_does_not_end_a_longer_one():
 
 
 def test_the_budget_gives_what_it_has_and_takes_it_back():
-    budget = ChunkBudget(floor_bytes=6, pool_bytes=10)
-    one, other = budget.share(), budget.share(at_least=8)
-    assert one.stretch(12) == 12
-    assert other.stretch(20) == 12
-    assert one.stretch(30) == 12
-    assert budget.taken_bytes == 10
+    budget = ChunkBudget(floor_bytes=6, total_bytes=20)
+    one, other = budget.share(), budget.share()
+    other.floor_bytes = 8
+    assert one.stretch(18) == 18
+    assert other.stretch(20) == 8  # its floor, though only 2 are left
+    assert one.stretch(30) == 18
+    assert budget.taken_bytes == 26
     one.settle(7)
-    assert budget.taken_bytes == 5
+    assert budget.taken_bytes == 15
+    assert other.stretch(20) == 13
     other.settle(0)
     one.settle(0)
     assert budget.taken_bytes == 0
@@ -139,7 +141,7 @@ def test_the_budget_gives_what_it_has_and_takes_it_back():
 @pytest.mark.parametrize("piece_bytes", [MIB, 700_001, 1000])
 async def test_a_window_gives_every_byte_in_order_and_holds_few(retains, piece_bytes):
     content = noise(20 * MIB)
-    budget = ChunkBudget(pool_bytes=8 * MIB)
+    budget = ChunkBudget(total_bytes=14 * MIB)
     reader = MemoryReader(content, rewindable=not retains, piece_bytes=piece_bytes)
     window = Window(reader, budget.share(), Progress(), retains=retains)
     most, received, offset = 0, bytearray(), 0
@@ -186,13 +188,14 @@ async def test_a_reader_that_fails_ends_the_waiting():
 
 
 @given(st.data())
-def test_shares_never_take_more_than_the_pool(data):
-    budget = ChunkBudget(floor_bytes=5, pool_bytes=20)
+def test_shares_never_take_more_than_the_total_and_their_floors(data):
+    budget = ChunkBudget(floor_bytes=5, total_bytes=20)
     shares = [budget.share() for _ in range(3)]
     for _, share in zip(range(30), itertools.cycle(shares), strict=False):
         wanted = data.draw(st.integers(0, 40))
         if data.draw(st.booleans()):
-            assert share.stretch(wanted) <= 25
+            assert share.stretch(wanted) <= 20
         else:
             share.settle(wanted)
-        assert 0 <= budget.taken_bytes <= 20
+        assert 0 <= budget.taken_bytes <= 20 + 2 * 5
+        assert budget.taken_bytes == sum(share.taken_bytes for share in shares)

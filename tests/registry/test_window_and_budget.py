@@ -1,4 +1,4 @@
-"""The window's room changes behind its back, since all uploads share one pool: nobody may sleep through that."""
+"""The window's room changes behind its back, since all uploads share one budget: nobody may sleep through that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from registry_spooler.registry.budget import BudgetShare, ChunkBudget
 from registry_spooler.registry.window import Window
 
 FLOOR_PIECES = 2
-POOL_PIECES = 4
+TOTAL_PIECES = 6
 
 
 class EndlessPieces:
@@ -35,9 +35,9 @@ class EndlessPieces:
 
 @asynccontextmanager
 async def full_window(budget: ChunkBudget) -> AsyncIterator[tuple[Window, BudgetShare]]:
-    """A window that has filled its floor and rests, while another upload has all of the pool."""
+    """A window that has filled its floor and rests, while another upload has all there is."""
     other = budget.share()
-    other.stretch(budget.floor_bytes + budget.pool_bytes)
+    other.stretch(budget.total_bytes)
     window = Window(EndlessPieces(), budget.share(), Progress(), retains=True)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(window.feed)
@@ -49,7 +49,7 @@ async def full_window(budget: ChunkBudget) -> AsyncIterator[tuple[Window, Budget
 
 @pytest.fixture
 def budget() -> ChunkBudget:
-    return ChunkBudget(floor_bytes=FLOOR_PIECES * PIECE_BYTES, pool_bytes=POOL_PIECES * PIECE_BYTES)
+    return ChunkBudget(floor_bytes=FLOOR_PIECES * PIECE_BYTES, total_bytes=TOTAL_PIECES * PIECE_BYTES)
 
 
 async def test_a_window_without_room_does_not_wait_for_more(budget: ChunkBudget) -> None:
