@@ -136,6 +136,7 @@ def test_a_stall_is_forgotten_after_a_while() -> None:
 
 
 async def test_a_change_is_noticed_when_nobody_asks(port: HealthPort, board: ScriptedBoard) -> None:
+    port.health.checks.look()
     board.first_scan_done = False
     for _ in range(500):
         if not port.health.checks.scan.passing:
