@@ -77,12 +77,13 @@ class ApiServer:
     namespace: str = "registry"
     pods: tuple[str, ...] = ("spooler-0",)
     token: str = "let-me-in"
-    phase: str = "Running"
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
     executions: list[Running] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     log: bytes = b"spooler ready\n"
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What is different about a pod, by its name."""
     _refusals: list[Refusal] = field(default_factory=list)
     _runner: web.AppRunner | None = None
 
@@ -190,7 +191,8 @@ class ApiServer:
                 "annotations": {"kubectl.kubernetes.io/default-container": "spooler"},
             },
             "spec": {"containers": containers},
-            "status": {"phase": self.phase},
+            "status": {"phase": "Running"},
+            **self.changes.get(name, {}),
         }
 
     async def _log(self, request: web.Request) -> web.StreamResponse:

@@ -11,7 +11,7 @@ import pytest
 from apiserver import V4, ApiServer
 from registry_spooler.digest import Digest
 from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import KubeError, RemoteError
+from registry_spooler.kube.errors import ExecCut, KubeError, RemoteError
 from registry_spooler.kube.pods import Container
 from registry_spooler.kube.publishing import publish
 from registry_spooler.kube.rate import RateLimit
@@ -81,6 +81,23 @@ async def test_a_cut_of_the_answers(remote: Remote, file: Path, api: ApiServer, 
     await publish(remote, file, "app.tar", redial=QUICK)
     assert file.read_bytes() == (api.spool / "app.tar").read_bytes()
     assert ["app.tar"] == os.listdir(api.spool)
+
+
+async def test_a_connection_that_never_holds_is_given_up(
+    remote: Remote, file: Path, wire: Wire, api: ApiServer
+) -> None:
+    await remote.version()
+    cuts = 0
+
+    def cut_again(_: object) -> None:
+        nonlocal cuts
+        cuts += 1
+        wire.cut_after(sent=3000)  # enough for a question, too little for its answer to be of use
+
+    cut_again(None)
+    with pytest.raises(ExecCut, match="was lost"):
+        await publish(remote, file, "app.tar", redial=Redial(first_pause_seconds=0.01, on_retry=cut_again))
+    assert cuts < 20
 
 
 async def test_what_arrived_is_compared_before_it_is_kept(remote: Remote, file: Path, api: ApiServer) -> None:

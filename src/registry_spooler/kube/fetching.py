@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import anyio
+
 from registry_spooler.kube.remote import Remote
 from registry_spooler.kube.session import PodSession
 from registry_spooler.threads import in_thread
@@ -38,7 +40,8 @@ async def fetch(
         await in_thread(_finish, file, partial, target)
         return size
     finally:
-        await in_thread(_discard, file, partial)
+        with anyio.CancelScope(shield=True):
+            await in_thread(_discard, file, partial)
 
 
 class _Writer:

@@ -56,9 +56,9 @@ async def publish(
     file = await in_thread(path.open, "rb")
     try:
         publication = _Publication(remote, file, name, os.fstat(file.fileno()).st_size, on_sent)
-        return await redial.run(publication.attempt, progress=lambda: remote.sent)
+        return await redial.run(publication.attempt, progress=lambda: publication.arrived)
     finally:
-        await in_thread(file.close)
+        file.close()
 
 
 class _Publication:
@@ -68,6 +68,8 @@ class _Publication:
         self._name = name
         self._size = size
         self._on_sent = on_sent
+        self.arrived = 0
+        """Bytes that the pod was seen to have."""
         self._finishing: Published | None = None
         self._distrust = False
         """Has something arrived that looked like ours and was not?"""
@@ -91,6 +93,7 @@ class _Publication:
 
     async def _send_and_finish(self, arrived: dict[str, Any]) -> Published:
         offset, checksum = await in_thread(self._compare, arrived)
+        self.arrived = max(self.arrived, offset)
         since = str(arrived["now"])
         if offset < self._size or arrived["size"] != self._size:
             since = await self._append(offset, arrived["size"], checksum)

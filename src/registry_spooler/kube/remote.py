@@ -9,7 +9,6 @@ open, so that the program sees its caller go; a call with input ends it by closi
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,10 +95,8 @@ class Remote:
     ) -> None:
         self.cluster = cluster
         self.container = container
-        self.sent = 0
-        """Bytes of input that the connections have taken so far, those of broken ones included."""
         self._rate = rate
-        self._silence_seconds = silence_seconds
+        self.silence_seconds = silence_seconds
         self._closes_stdin: bool | None = None
 
     async def version(self) -> str:
@@ -162,18 +159,14 @@ class Remote:
 
         async with execute(self.cluster, self.container, command) as execution:
             self._closes_stdin = execution.closes_stdin
-            pieces = self._counted(stdin.pieces) if stdin is not None else None
-            code = await run(execution, take, stdin=pieces, silence_seconds=self._silence_seconds)
+            pieces = stdin.pieces if stdin is not None else None
+            if pieces is not None and self._rate is not None:
+                pieces = self._rate.limited(pieces)
+            code = await run(execution, take, stdin=pieces, silence_seconds=self.silence_seconds)
         stderr.close()
         if code != 0:
             raise self._error(code, stderr)
         return bytes(answer)
-
-    async def _counted(self, pieces: AsyncGenerator[Buffer]) -> AsyncGenerator[Buffer]:
-        async with aclosing(self._rate.limited(pieces) if self._rate is not None else pieces) as limited:
-            async for piece in limited:
-                yield piece
-                self.sent += memoryview(piece).nbytes
 
     def _error(self, code: int, stderr: StderrReader) -> Exception:
         said = "; ".join(stderr.plain)

@@ -87,7 +87,7 @@ async def open_source(file: Path | BinaryIO) -> AsyncGenerator[Source]:
     try:
         yield _source(opened.fileno(), file.name)
     finally:
-        await in_thread(opened.close)
+        opened.close()
 
 
 def cache_directory() -> Path:

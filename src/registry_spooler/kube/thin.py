@@ -179,21 +179,21 @@ class ThinRegistry:
 
     async def _deliver_blobs(self, repository: str, blobs: dict[Digest, Part], progress: Progress) -> None:
         attempts = 0
+        left = blobs
 
         async def attempt() -> None:
-            nonlocal attempts
+            nonlocal attempts, left
             attempts += 1
-            left = blobs
             if attempts > 1:
                 progress.retries["unreachable"] += 1
-                present = await self._missing(repository, list(blobs))
-                left = {digest: part for digest, part in blobs.items() if digest not in present}
+                present = await self._missing(repository, list(left))
+                left = {digest: part for digest, part in left.items() if digest not in present}
             if left:
                 parts = [_counted(part, progress) for part in left.values()]
                 await self._send("receive", "--blobs", "--", repository, parts=parts)
 
         async with self._streams:
-            await self._again(attempt)
+            await self._redial.run(attempt, progress=lambda: -len(left))
         self._arrived(repository, blobs.values())
 
     async def _send(self, *arguments: str, parts: list[Part]) -> Any:
@@ -217,7 +217,7 @@ class ThinRegistry:
         return {Digest.parse(text): int(size) for text, size in document["present"].items()}
 
     async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
-        return await self._redial.run(work, progress=lambda: self._remote.sent)
+        return await self._redial.run(work)
 
     def _known_size(self, repository: str, digest: Digest) -> int | None:
         waiting = self._waiting.get(repository)

@@ -1,0 +1,120 @@
+"""`registry-client --remote`: the far end of a channel, driven by pipes as a container's runtime drives it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from running_spooler import program
+
+SECONDS = 20.0
+
+
+class FarProcess:
+    """A `registry-client` with pipes for all three streams."""
+
+    def __init__(self, *arguments: str, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [program("registry-client"), "--remote", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": "/usr/bin:/bin", "REGISTRY_SPOOLER_DIRECTORY": str(folder)},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        self.process.wait()
+
+    def write(self, content: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(content)
+        self.process.stdin.flush()
+
+    def hang_up(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def ended(self) -> int:
+        return self.process.wait(SECONDS)
+
+    def errors(self) -> list[dict[str, Any]]:
+        assert self.process.stderr is not None
+        return [json.loads(line) for line in self.process.stderr.read().splitlines()]
+
+    def answer(self) -> Any:
+        assert self.process.stdout is not None
+        return json.loads(self.process.stdout.read())
+
+
+def test_standard_input_ends_where_its_length_says(tmp_path: Path) -> None:
+    with FarProcess("--stdin-bytes", "5", "deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
+        far.write(b"hello, and what is behind it")
+        assert 0 == far.ended()
+        assert 5 == far.answer()["size"]
+    assert b"hello" == (tmp_path / "a.txt~").read_bytes()
+
+
+def test_without_a_length_it_ends_where_it_is_closed(tmp_path: Path) -> None:
+    with FarProcess("deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
+        far.write(b"hello")
+        far.hang_up()
+        assert 0 == far.ended()
+    assert b"hello" == (tmp_path / "a.txt~").read_bytes()
+
+
+def test_an_end_before_the_length_is_a_caller_who_has_gone(tmp_path: Path) -> None:
+    with FarProcess("--stdin-bytes", "500", "deposit", "--size", "500", "--", "a.txt", folder=tmp_path) as far:
+        far.write(b"hello")
+        far.hang_up()
+        assert 0 != far.ended()
+        assert b"" == far.process.stdout.read()  # type: ignore[union-attr]
+
+
+def test_a_command_without_input_ends_with_its_caller(tmp_path: Path) -> None:
+    (tmp_path / "waits.tar").touch()
+    with FarProcess("--stdin-bytes", "0", "wait", "--", "waits.tar", folder=tmp_path) as far:
+        with pytest.raises(subprocess.TimeoutExpired):
+            far.process.wait(1.0)
+        far.hang_up()
+        assert 0 != far.ended()
+
+
+def test_errors_are_json(tmp_path: Path) -> None:
+    with FarProcess("--stdin-bytes", "0", "deposit", "--probe", "--", "../a.txt", folder=tmp_path) as far:
+        assert 2 == far.ended()
+        (error,) = far.errors()
+    assert ("InvalidFileName", False) == (error["kind"], error["temporary"])
+    assert "'../a.txt' does not name an image" in error["error"]
+
+
+def test_signs_of_life(tmp_path: Path) -> None:
+    code = (
+        "from registry_spooler.command import remote; import time; remote.KEEP_ALIVE_SECONDS = 0.05;"
+        "far = remote.FarEnd(); far.attach(None); time.sleep(0.5)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=SECONDS)
+    assert {"alive": True} == json.loads(done.stderr.splitlines()[0])
+
+
+def test_nobody_who_listens_is_a_caller_who_has_gone(tmp_path: Path) -> None:
+    code = (
+        "from registry_spooler.command import remote; import time; remote.KEEP_ALIVE_SECONDS = 0.05;"
+        "far = remote.FarEnd(); far.attach(None); time.sleep(20)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        process.stderr.close()
+        assert -15 == process.wait(SECONDS)

@@ -1,0 +1,126 @@
+"""Thin archives, limits and second attempts: plain code."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import AsyncGenerator
+
+import anyio
+import pytest
+
+from registry_spooler.digest import Digest
+from registry_spooler.kube.errors import ExecCut, KubeForbidden, RemoteError
+from registry_spooler.kube.packing import Part, blob_path, content_part, image_parts, pack
+from registry_spooler.kube.rate import STEP_BYTES, RateLimit
+from registry_spooler.kube.redial import Redial
+from registry_spooler.kube.remote import Input, StderrReader
+from registry_spooler.manifest import Manifest
+
+MANIFEST = Manifest.parse(json.dumps({"schemaVersion": 2, "layers": []}).encode())
+
+
+async def joined(packed: Input) -> bytes:
+    return b"".join([bytes(piece) async for piece in packed.pieces])
+
+
+async def pieces(*content: bytes) -> AsyncGenerator[bytes]:
+    for piece in content:
+        yield piece
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1,), (511, 512, 513), (100_000,)])
+async def test_the_length_is_known_before_the_first_byte(sizes: tuple[int, ...]) -> None:
+    contents = [bytes([65 + at]) * size for at, size in enumerate(sizes)]
+    packed = pack([content_part(blob_path(Digest.of(content)), content) for content in contents])
+    archive = await joined(packed)
+    assert packed.size == len(archive)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert contents == [tar.extractfile(member).read() for member in tar]  # type: ignore[union-attr]
+
+
+def test_a_member_of_more_than_eight_gibibytes() -> None:
+    part = Part("blobs/sha256/x", 9 << 30, lambda: pieces(b""))
+    assert 9 << 30 == tarfile.TarInfo.frombuf(part.header, "utf-8", "strict").size
+
+
+async def test_what_is_shorter_than_announced_does_not_pass() -> None:
+    with pytest.raises(RuntimeError, match="was announced with 5"):
+        await joined(pack([Part("x", 5, lambda: pieces(b"1234"))]))
+
+
+async def test_an_image_begins_with_its_index() -> None:
+    archive = await joined(pack(image_parts(MANIFEST, "v1", (), ())))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        assert ["oci-layout", "index.json", blob_path(MANIFEST.digest)] == tar.getnames()
+        (entry,) = json.load(tar.extractfile("index.json"))["manifests"]  # type: ignore[arg-type]
+    assert str(MANIFEST.digest) == entry["digest"]
+    assert {"org.opencontainers.image.ref.name": "v1"} == entry["annotations"]
+
+
+def test_standard_error_in_pieces() -> None:
+    reader = StderrReader()
+    assert [] == reader.feed(b'{"alive": true}\nplain wo')
+    assert [{"bytes_sent": 5}] == reader.feed(b'rds\n{"progress": {"bytes_sent": 5}}\n{"error": "no", "ki')
+    reader.feed(b'nd": "X"}')
+    reader.close()
+    assert (["plain words"], {"error": "no", "kind": "X"}) == (reader.plain, reader.error)
+
+
+def test_endless_standard_error_is_bounded() -> None:
+    reader = StderrReader()
+    for _ in range(100):
+        reader.feed(b"x" * 100_000)
+    for _ in range(1000):
+        reader.feed(b"line\n")
+    reader.close()
+    assert 5 == len(reader.plain)
+
+
+async def test_a_rate_is_shared() -> None:
+    limit = RateLimit(20 * STEP_BYTES)
+    started = anyio.current_time()
+
+    async def use() -> None:
+        sent = [bytes(piece) async for piece in limit.limited(pieces(bytes(4 * STEP_BYTES), b"rest"))]
+        assert 4 * STEP_BYTES + 4 == sum(len(piece) for piece in sent)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use)
+        tasks.start_soon(use)
+    assert 0.35 < anyio.current_time() - started < 5
+
+
+async def test_attempts_that_got_somewhere_do_not_count() -> None:
+    got = 0
+
+    async def work() -> int:
+        nonlocal got
+        got += 1
+        if got < 20:
+            raise ExecCut("pod", "cut")
+        return got
+
+    assert 20 == await Redial(attempts=2, first_pause_seconds=0).run(work, progress=lambda: got)
+    got = 0
+    told: list[Exception] = []
+    with pytest.raises(ExecCut):
+        await Redial(attempts=3, first_pause_seconds=0, on_retry=told.append).run(work)
+    assert (3, 2) == (got, len(told))
+
+
+@pytest.mark.parametrize(
+    "error", [RemoteError("it failed", exit_code=1, temporary=True), KubeForbidden(403, "list pods", "default")]
+)
+async def test_what_is_final_is_not_tried_again(error: Exception) -> None:
+    calls = 0
+
+    async def work() -> None:
+        nonlocal calls
+        calls += 1
+        raise error
+
+    with pytest.raises(type(error)):
+        await Redial(first_pause_seconds=0).run(work)
+    assert 1 == calls
