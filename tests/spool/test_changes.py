@@ -21,6 +21,7 @@ from scripted import Handler, drop, receipt, spooling, visible
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
 from registry_spooler.spool import Job, OpenedFile, Outcome, Reason, removal
+from registry_spooler.spool.identity import look_at
 
 
 def rewrite(path: Path) -> None:
@@ -193,7 +194,7 @@ async def test_a_name_given_to_another_file_at_the_last_moment(
 ) -> None:
     """Between the last look and the renaming aside the file is replaced: the other one must not be taken for it."""
     real = os.rename
-    done = []
+    done: list[bool] = []
 
     def replace_first(source: Any, target: Any) -> None:
         if Path(source) == spool_directory / "app.tar" and not done:
@@ -214,8 +215,8 @@ async def test_a_name_that_is_taken_again_while_its_file_is_aside(
     spool_directory: Path, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Replaced at the last moment, and the name given once more before the file is back: three contents, in order."""
-    real, real_look = os.rename, removal.look_at
-    done = []
+    real, real_look = os.rename, look_at
+    done: list[bool] = []
 
     def replace_first(source: Any, target: Any) -> None:
         if Path(source) == spool_directory / "app.tar" and not done:

@@ -13,7 +13,7 @@ import pytest
 from scripted import Handler, debris, drop, failure, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
-from registry_spooler.spool import Outcome, Reason, layout
+from registry_spooler.spool import Outcome, Reason
 
 
 async def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, handler: Handler) -> None:
@@ -145,7 +145,7 @@ class PretendedDisk(Disk):
                 raise OSError(self._error, os.strerror(self._error))
             real(fd)
 
-        monkeypatch.setattr(layout.os, "fsync", fsync)
+        monkeypatch.setattr(os, "fsync", fsync)
 
     def fill(self) -> None:
         self._error = errno.ENOSPC
