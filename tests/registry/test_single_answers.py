@@ -109,6 +109,12 @@ async def test_lists_that_are_none(client, answers):
         await _tags(client)
 
 
+async def test_a_registry_without_a_catalog(client, answers):
+    answers.get(f"{BASE}/_catalog?n=1000", status=404)
+    with pytest.raises(NotFound, match="offers no catalog"):
+        _ = [name async for name in client.list_repositories()]
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

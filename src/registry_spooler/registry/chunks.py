@@ -55,8 +55,7 @@ class ChunkSender:
             # The length is known, so the chunk may leave before its bytes have been read.
             length = profile.long_chunk_bytes if self._reader.rewindable else profile.chunk_bytes
             return self._window.reserve(min(length, size - self.offset))
-        await self._window.wait_for(self.offset + profile.chunk_bytes)
-        return min(profile.chunk_bytes, self._window.held_bytes)
+        return await self._window.wait_for_chunk(profile.smallest_chunk_bytes, profile.chunk_bytes)
 
     async def _send(self, end: int) -> None:
         start, length = self.offset, end - self.offset

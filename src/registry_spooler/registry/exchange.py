@@ -8,6 +8,7 @@ origin → repeat what can be repeated when the trouble may pass.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -20,8 +21,10 @@ from registry_spooler.errors import RegistryAnswer, RegistryError, RegistryProto
 from registry_spooler.registry.address import Origin, RegistryAddress
 from registry_spooler.registry.complaint import error_of
 from registry_spooler.registry.origins import TargetRules
-from registry_spooler.registry.retry import RETRIED_STATUSES, HostPauses, RetryPolicy, retry_after_seconds
+from registry_spooler.registry.retry import HostPauses, RetryPolicy, retry_after_seconds
 from registry_spooler.registry.transport import ANSWER_BYTES, Answer, AnswerStream, Request, StreamedBody, Transport
+
+_log: Final = logging.getLogger(__name__)
 
 MAX_REDIRECTS: Final = 10
 LOGINS_MAX: Final = 4
@@ -65,16 +68,14 @@ class Exchange:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         repeatable: bool = True,
-        silence_seconds: float | None = None,
+        limit_bytes: int = ANSWER_BYTES,
     ) -> Answer:
         """Ask, and ask again while that may help; any status but the expected ones is an error."""
         request = Request(method=method, url=url, headers=headers or {}, body=body)
-        if silence_seconds is not None:
-            request = dataclasses.replace(request, silence_seconds=silence_seconds)
         failures = 0
         while True:
             try:
-                answer = await self.once(request, access)
+                answer = await self.once(request, access, limit_bytes=limit_bytes)
                 if answer.status in expected:
                     return answer
                 raise self.error_of(answer)
@@ -90,13 +91,16 @@ class Exchange:
         if not error.temporary or failures >= self.policy.tries or asked > self.policy.patience_seconds:
             return False
         self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
+        _log.info("%s; trying again in %.1f s", error, max(delay, asked))
         await anyio.sleep(max(delay, asked))
         return True
 
-    async def once(self, request: Request, access: Access, *, log_in_again: bool = True) -> Answer:
+    async def once(
+        self, request: Request, access: Access, *, log_in_again: bool = True, limit_bytes: int = ANSWER_BYTES
+    ) -> Answer:
         """Ask once (twice when a login was needed) and take any status."""
         async with self.open(request, access, log_in_again=log_in_again) as stream:
-            return await stream.finish(ANSWER_BYTES)
+            return await stream.finish(limit_bytes)
 
     @asynccontextmanager
     async def open(self, request: Request, access: Access, *, log_in_again: bool = True) -> AsyncIterator[AnswerStream]:
@@ -162,8 +166,3 @@ def _authorized(request: Request, header: str | None) -> Request:
     if header is None:
         return request
     return dataclasses.replace(request, headers={**request.headers, "Authorization": header})
-
-
-def is_temporary(status: int) -> bool:
-    """Is it a status that may be another one soon?"""
-    return status in RETRIED_STATUSES

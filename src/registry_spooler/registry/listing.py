@@ -20,17 +20,24 @@ from registry_spooler.registry.transport import Answer
 PAGE_ENTRIES: Final = 1000
 """The most that distribution takes; a registry that refuses it is asked for a page of its own liking."""
 PAGES_MAX: Final = 10_000
+PAGE_BYTES: Final = 64 << 20
+"""Distribution 2.8 sends all tags at once, however many: this does for a million."""
+_NO_CATALOG: Final = frozenset({401, 403, 404, 405})
 _LINK: Final = re.compile(r'<([^<>]*)>\s*((?:;\s*[\w!#$&+.^`|~-]+\s*(?:=\s*(?:"[^"]*"|[^\s";,]+))?\s*)*)')
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"[^"]*\bnext\b[^"]*"|next\b)', re.IGNORECASE)
 
 
 async def list_repositories(exchange: Exchange) -> AsyncGenerator[str, None]:
     """Every repository that these credentials may see; the catalog is no part of the OCI specification."""
-    async with aclosing(
-        _entries(exchange, exchange.address.url("_catalog"), "repositories", ("registry:catalog:*",))
-    ) as entries:
-        async for name in entries:
-            yield name
+    url, access = exchange.address.url("_catalog"), ("registry:catalog:*",)
+    try:
+        async with aclosing(_entries(exchange, url, "repositories", access)) as entries:
+            async for name in entries:
+                yield name
+    except RegistryAnswer as error:
+        if error.status in _NO_CATALOG:
+            error.hint = "this registry offers no catalog of its repositories, or not to this login"
+        raise
 
 
 async def list_tags(exchange: Exchange, repository: str, access: Access) -> AsyncGenerator[str, None]:
@@ -53,16 +60,24 @@ async def _entries(exchange: Exchange, url: str, key: str, access: Access) -> As
         if link is None or (entries and entries == previous):
             return
         previous = entries
-        answer = await exchange.call("GET", exchange.rules.page(answer.url, link), access=access, expected={200})
+        answer = await exchange.call(
+            "GET", exchange.rules.page(answer.url, link), access=access, expected={200}, limit_bytes=PAGE_BYTES
+        )
 
 
 async def _first_page(exchange: Exchange, url: str, access: Access) -> Answer:
     try:
-        return await exchange.call("GET", f"{url}?n={PAGE_ENTRIES}", access=access, expected={200})
+        return await exchange.call(
+            "GET", f"{url}?n={PAGE_ENTRIES}", access=access, expected={200}, limit_bytes=PAGE_BYTES
+        )
     except RegistryAnswer as error:
         if error.status != 400:
             raise
-    return await exchange.call("GET", url, access=access, expected={200})
+    return await _page(exchange, url, access)
+
+
+async def _page(exchange: Exchange, url: str, access: Access) -> Answer:
+    return await exchange.call("GET", url, access=access, expected={200}, limit_bytes=PAGE_BYTES)
 
 
 def next_link(headers: list[str]) -> str | None:

@@ -29,7 +29,7 @@ from registry_spooler.registry.window import Window
 
 SMALL_BLOB_BYTES: Final = PIECE_BYTES
 """Up to here a blob may go with its commit, in one PUT: two requests, not three."""
-_NO_WHOLE_PUT: Final = frozenset({400, 404, 405, 411, 413, 415, 416, 501})
+_NO_WHOLE_PUT: Final = frozenset({400, 405, 411, 413, 415, 416, 501})
 _SESSION_GONE: Final = frozenset({400, 404, 416})
 
 
@@ -70,10 +70,9 @@ class Upload:
 
         The reader's own errors come out as they are. The reader is not touched any more afterwards.
         """
-        profile = self._place.habits.profile
         readable_again = reader.rewindable and reader.size is not None
-        share = self._place.budget.share(profile.smallest_chunk_bytes + PIECE_BYTES)
-        window = Window(reader, share, progress, retains=profile.ranged and not readable_again)
+        retains = self._place.habits.profile.ranged and not readable_again
+        window = Window(reader, self._place.budget.share(), progress, retains=retains)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(window.feed)
@@ -159,6 +158,8 @@ class Upload:
 
     async def _send_once(self, window: Window, reader: BlobReader, progress: Progress) -> None:
         session = await self._open_session()
+        # The registry may only now have said how long a chunk has to be.
+        window.ask_for_floor(self._place.habits.profile.smallest_chunk_bytes + PIECE_BYTES)
         if await self._is_small(window, reader):
             self._small = window.whole()
             progress.bytes_sent += len(self._small)

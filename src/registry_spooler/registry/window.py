@@ -108,6 +108,21 @@ class Window:
         self._notify()  # for the same reason as in `wait_for`
         return reserved
 
+    async def wait_for_chunk(self, smallest: int, largest: int) -> int:
+        """Wait until a chunk is worth sending, and say how long it is; 0 at the blob's end.
+
+        It leaves as soon as it is half of what may be retained, so that the other half is filled while it is on
+        its way.
+        """
+        half = self._share.stretch(2 * largest) // 2 if self._retains else largest
+        await self.wait_for(self.start + min(largest, max(smallest, half)))
+        return min(largest, self.held_bytes)
+
+    def ask_for_floor(self, floor_bytes: int) -> None:
+        """Have at least this much room, whatever other uploads hold."""
+        self._share.floor_bytes = max(self._share.floor_bytes, floor_bytes)
+        self._notify()
+
     def acknowledge(self, offset: int) -> None:
         """Let go of everything before `offset`."""
         while self._pieces and self.start + len(self._pieces[0]) <= offset:
