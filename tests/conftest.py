@@ -54,6 +54,16 @@ ALLOWED_TO_BLOCK = {
 """Which functions may block on the event loop, by the end of their file's path, and why."""
 
 
+TOGETHER = ("container", "health")
+"""Folders whose tests share something large (a container image, a browser), and so run in one process of several."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
 class MakeRegistry(Protocol):
     """The type of the fixture `make_registry`."""
 

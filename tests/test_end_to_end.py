@@ -237,7 +237,7 @@ def test_nothing_is_lost_by_kills_at_random_instants(spool, make_registry, real_
     assert archives == {reader.image("archive", str(number)).digest for number in range(KILL_ROUNDS)}
     assert len(archives) == 1
     assert spool.waiting == []
-    assert [path for path in spool.folder.glob(".work/*") if path.is_file()] == []
+    assert [path for path in spool.folder.glob(".work/**/*") if path.is_file() and path.stat().st_size] == []
     assert os.listdir(spool.folder / ".failed") == []
 
 
