@@ -33,6 +33,13 @@ def is_foreign(media_type: str) -> bool:
     return ".foreign." in media_type or ".nondistributable." in media_type
 
 
+def is_image_layer(media_type: str) -> bool:
+    """Is it a layer whose bytes are a tar, compressed or not, so that it has a diff ID? Encrypted ones are not."""
+    if not media_type.startswith(("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")):
+        return False
+    return media_type.endswith((".tar", ".tar+gzip", ".tar+zstd", ".tar.gzip"))
+
+
 def layer_compression(media_type: str) -> str:
     """How a layer of this type is compressed: `gzip`, `zstd`, or `none`, by the words of `--compression`."""
     if media_type.endswith("+zstd"):

@@ -179,3 +179,47 @@ class TestMissingParts:
             await desk.push(archives.thin(archives.oci_archive(), gone), repository)
         assert archives.hexdigest(gone) in str(caught.value)
         assert reader.tags(repository) == []
+
+
+def with_referrer(image: Image) -> tuple[bytes, bytes]:
+    """An OCI layout that lists a signature beside the image that it is about, as oras and cosign write it."""
+    manifest = archives.oci_manifest(image)
+    subject = archives.descriptor(archives.MANIFEST, manifest)
+    config = archives.descriptor("application/vnd.oci.empty.v1+json", b"{}")
+    signature = archives.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": archives.MANIFEST,
+            "artifactType": "application/vnd.example.signature",
+            "config": config,
+            "layers": [archives.descriptor("application/vnd.example.signature", b"signed, sealed")],
+            "subject": subject,
+        }
+    )
+    named = subject | {"annotations": {"org.opencontainers.image.ref.name": "1"}}
+    index = archives.oci_index([named, archives.descriptor(archives.MANIFEST, signature)])
+    entries = [*archives.oci_blobs(image), *map(archives.blob, (signature, b"{}", b"signed, sealed"))]
+    return archives.layout(entries, index), signature
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+async def test_a_signature_goes_with_its_image(suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+    tar, signature = with_referrer(Image())
+    await desk.push(tar, repository, suffix=suffix)
+    assert reader.image(repository).content == archives.oci_manifest(Image())
+    signed = reader.image(repository, f"sha256:{archives.hexdigest(signature)}")
+    assert signed.content == signature
+    fallback = f"sha256-{archives.hexdigest(archives.oci_manifest(Image()))}"
+    assert [child.content for child in reader.image(repository, fallback).children] == [signature]
+
+
+async def test_a_layer_that_nobody_can_look_into(desk: Desk, reader: Reader, repository: str) -> None:
+    """An encrypted layer's diff ID is that of what is inside."""
+    manifest = archives.oci_manifest(Image())
+    encrypted = manifest.replace(b".tar+gzip", b".tar+gzip+encrypted")
+    tar = archives.layout(
+        [*archives.oci_blobs(Image()), archives.blob(encrypted)],
+        archives.oci_index([archives.descriptor(archives.MANIFEST, encrypted)]),
+    )
+    result = await desk.push(tar, repository)
+    assert str(result.digest) == f"sha256:{archives.hexdigest(encrypted)}"

@@ -167,8 +167,13 @@ class _Walk:
         return replace(branch, needs=tuple(needs))
 
     def _need(self, blob: Descriptor, diff_id: Digest | None) -> Need:
+        is_layer = mediatype.is_image_layer(blob.media_type)
         expect = Expectation(
-            digest=blob.digest, size=blob.size, diff_id=diff_id, compression=_compression(blob.media_type)
+            digest=blob.digest,
+            size=blob.size,
+            # What else an artifact or an encrypted image lists, nobody can say how to look into.
+            diff_id=diff_id if is_layer else None,
+            compression=Compression(mediatype.layer_compression(blob.media_type)) if is_layer else None,
         )
         return Need(member=self._archive.find(blob.digest), expect=expect)
 
@@ -194,12 +199,3 @@ class _Walk:
 
 def _name(descriptor: Descriptor) -> str:
     return f"{descriptor.digest}" + (f" ({descriptor.platform})" if descriptor.platform is not None else "")
-
-
-def _compression(media_type: str) -> Compression | None:
-    """What an image layer's type promises of its bytes; of artifacts nothing is known."""
-    if media_type == mediatype.DOCKER_LAYER_GZIP or media_type.endswith(".tar.gzip"):
-        return Compression.GZIP
-    if media_type == mediatype.OCI_LAYER_GZIP:
-        return Compression.GZIP
-    return Compression.ZSTD if media_type == mediatype.OCI_LAYER_ZSTD else None

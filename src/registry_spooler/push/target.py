@@ -17,7 +17,7 @@ from registry_spooler.archive import (
     select_image,
 )
 from registry_spooler.errors import ArchiveError
-from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
+from registry_spooler.manifest import Manifest, Platform, load_object
 from registry_spooler.push.delivery import Deliveries, Delivery
 from registry_spooler.push.image import ImageConfig, image_manifest
 from registry_spooler.push.need import Need, docker_needs
@@ -99,18 +99,20 @@ class Targeting:
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
         delivery = self.deliveries.to(reference)
         if isinstance(image, OciImage):
-            return await self._oci(image.root, reference, delivery)
+            return await self._oci(image, reference, delivery)
         return await self._docker(image, reference, delivery)
 
-    async def _oci(self, root: Descriptor, reference: Reference, delivery: Delivery) -> Target:
-        plan = await plan_image(root, self.archive, self.registry, delivery)
+    async def _oci(self, image: OciImage, reference: Reference, delivery: Delivery) -> Target:
+        """The image's graph, and those of what refers to it: signatures and SBOMs, pushed by digest."""
+        plan = await plan_image(image.root, self.archive, self.registry, delivery)
+        others = [await plan_image(referrer, self.archive, self.registry, delivery) for referrer in image.referrers]
         return Target(
             reference=reference,
             delivery=delivery,
-            needs=plan.needs,
+            needs=tuple(dict.fromkeys(need for part in (plan, *others) for need in part.needs)),
             origin=plan,
             platforms=plan.platforms,
-            children=plan.children,
+            children=(*plan.children, *(manifest for other in others for manifest in (*other.children, other.root))),
         )
 
     async def _docker(self, image: DockerImage, reference: Reference, delivery: Delivery) -> Target:
