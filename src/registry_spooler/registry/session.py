@@ -14,7 +14,6 @@ import anyio
 
 from registry_spooler.digest import Digest
 from registry_spooler.errors import RegistryError, RegistryProtocolError
-from registry_spooler.registry.address import Origin
 from registry_spooler.registry.exchange import Access, Exchange
 from registry_spooler.registry.retry import RETRIED_STATUSES
 from registry_spooler.registry.transport import Answer, Request, StreamedBody
@@ -54,11 +53,6 @@ class UploadSession:
             exchange.rules.upload(answer.url, location),
             int(minimum) if minimum.isascii() and minimum.isdigit() else 0,
         )
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Is it on another origin, where we have no credentials?"""
-        return Origin.of(self.location) != self.exchange.address.origin
 
     async def patch(self, body: StreamedBody, start: int | None) -> Answer:
         """Send bytes, with their range when `start` is given; any status is an answer."""

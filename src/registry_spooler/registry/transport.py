@@ -184,10 +184,9 @@ class Transport:
             response.close() if not response.content.at_eof() else response.release()
 
     async def _context(self, request: Request) -> ssl.SSLContext | bool:
-        origin = Origin.of(request.url)
-        if origin.scheme == "http":
+        if request.url.startswith("http:"):
             return False
-        return await self._trust.context(elsewhere=origin.host != self._own.host)
+        return await self._trust.context(elsewhere=Origin.of(request.url).host != self._own.host)
 
     async def send(self, request: Request, *, limit_bytes: int = ANSWER_BYTES) -> Answer:
         """Send a request and read its whole answer."""
@@ -243,10 +242,12 @@ class TransportFailure(Exception):
 @contextlib.contextmanager
 def _translated(request: Request) -> Iterator[None]:
     """Make the library's errors ours; no foreign text goes out unless it is known to hold no secret."""
-    origin = str(Origin.of(request.url))
     try:
         yield
     except aiohttp.InvalidURL:
-        raise RegistryProtocolError(origin, f"a URL that cannot be used: {request.shown_url}") from None
+        raise RegistryProtocolError(
+            str(Origin.of(request.url)), f"a URL that cannot be used: {request.shown_url}"
+        ) from None
     except (aiohttp.ClientError, OSError, EOFError) as exc:
+        origin = str(Origin.of(request.url))
         raise RegistryUnreachable(origin, connection_reason(exc, origin)) from TransportFailure.of(exc)
