@@ -285,9 +285,9 @@ for number in range(rounds):
         with open(path + "~", "wb") as file:
             file.write(line)
         os.rename(path + "~", path)
-    time.sleep(random.choice((0, 0, 0.0005, 0.003, 0.02)))
+    time.sleep(random.choice((0, 0.0005, 0.003, 0.02, random.uniform(0.02, 0.1))))
 """
-ROUNDS = 700
+ROUNDS = 250
 
 
 @contextmanager
