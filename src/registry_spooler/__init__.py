@@ -5,3 +5,6 @@ the programs (`daemon`, `command`, `kubectl`) and the public `client`; `health`;
 `pull`; `archive` and `registry`; and the plain vocabulary at the bottom (`reference`, `digest`,
 `manifest`, `errors` and their like).
 """
+
+__version__ = "0.1.0"
+"""As in pyproject.toml; a test compares. To ask the installed package would cost 1.3 MiB, for a parser of e-mail."""

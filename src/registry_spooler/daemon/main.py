@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from registry_spooler import __version__
 from registry_spooler.archive import Compression
 from registry_spooler.daemon.log import logging_to
 from registry_spooler.daemon.memory import use_one_heap
@@ -63,7 +63,7 @@ def command(**values: Any) -> None:
     settings = _settings(values)
     log = settings.log
     with logging_to(log.path, verbose=log.verbose, log_format=log.log_format, colorize=log.colorize):
-        sys.exit(run(settings, registry, version("registry-spooler")))
+        sys.exit(run(settings, registry, __version__))
 
 
 def _settings(values: dict[str, Any]) -> DaemonSettings:

@@ -14,7 +14,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
-from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
+from aiohttp.web_server import Server
 
 from registry_spooler.health.answers import Answer, Answers, refusal
 
@@ -42,16 +45,16 @@ _HEADERS: Final = {
 _log = logging.getLogger("registry_spooler.health")
 
 
-class HealthServer(web.Server):
+class HealthServer(Server):
     """Serves `answers`. Loop thread only."""
 
     def __init__(self, answers: Answers, *, connection_seconds: float = CONNECTION_SECONDS) -> None:
         super().__init__(self._handle)
         self._answers = answers
         self._connection_seconds = connection_seconds
-        self._open: dict[web.RequestHandler, tuple[float, asyncio.Transport]] = {}
+        self._open: dict[RequestHandler, tuple[float, asyncio.Transport]] = {}
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> RequestHandler:
         """One more connection."""
         return _Connection(
             self,
@@ -65,7 +68,7 @@ class HealthServer(web.Server):
             read_bufsize=_READ_BYTES,
         )
 
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Count a connection in; the oldest goes when there are too many."""
         super().connection_made(handler, transport)
         if len(self._open) >= CONNECTIONS_MAX:
@@ -73,7 +76,7 @@ class HealthServer(web.Server):
             oldest.abort()
         self._open[handler] = (anyio.current_time(), transport)
 
-    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """Count a connection out."""
         super().connection_lost(handler, exc)
         self._open.pop(handler, None)
@@ -87,7 +90,7 @@ class HealthServer(web.Server):
                 if made < oldest_allowed:
                     transport.abort()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _handle(self, request: BaseRequest) -> StreamResponse:
         try:
             answer = self._answer(request)
         except Exception:  # noqa: BLE001 - an answer that cannot be made takes neither the others nor the spool along
@@ -98,7 +101,7 @@ class HealthServer(web.Server):
             response.force_close()
         return response
 
-    def _answer(self, request: web.BaseRequest) -> Answer:
+    def _answer(self, request: BaseRequest) -> Answer:
         if request.method not in {"GET", "HEAD"}:
             return refusal(405, "only GET and HEAD are answered here", {"Allow": "GET, HEAD"})
         if request.body_exists:
@@ -109,18 +112,18 @@ class HealthServer(web.Server):
         return find(request.headers.get("Accept", ""))
 
 
-class _Connection(web.RequestHandler):
+class _Connection(RequestHandler):
     """aiohttp's connection, but for what it answers to bytes that are no request: nothing of them is repeated."""
 
     __slots__ = ()
 
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
-    ) -> web.StreamResponse:
+    ) -> StreamResponse:
         """Refuse, and close; ConnectionError when an answer has begun."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
@@ -129,8 +132,8 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _response(answer: Answer) -> web.Response:
-    response = web.Response(status=answer.status, body=answer.body, headers={**_HEADERS, **answer.headers})
+def _response(answer: Answer) -> Response:
+    response = Response(status=answer.status, body=answer.body, headers={**_HEADERS, **answer.headers})
     response.headers["Content-Type"] = answer.content_type
     response.headers["Content-Security-Policy"] = answer.policy
     return response
