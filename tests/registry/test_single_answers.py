@@ -135,6 +135,7 @@ async def test_a_tag_is_deleted_where_tags_can_be(client, answers):
     answers.delete(f"{BASE}/a/b/manifests/tag", status=202)
     assert await client.delete_tag(REFERENCE) is True
     answers.delete(f"{BASE}/a/b/manifests/tag", status=404, body=_errors("MANIFEST_UNKNOWN"))
+    answers.head(f"{BASE}/a/b/manifests/tag", status=404)
     assert await client.delete_tag(REFERENCE) is False
 
 
@@ -152,7 +153,9 @@ async def test_a_deletion_that_is_refused_changes_nothing(client, answers, statu
     assert {method for method, _ in answers.requests} == {"DELETE"}
 
 
-def _placeholder_registry(answers: aioresponses, *, delete_statuses: list[int]) -> list[tuple[str, str]]:
+def _placeholder_registry(
+    answers: aioresponses, *, delete_statuses: list[int], tag_status: int = 400
+) -> list[tuple[str, str]]:
     """A registry that deletes by digest alone; gives what is put and deleted, in order."""
     done: list[tuple[str, str]] = []
 
@@ -166,7 +169,8 @@ def _placeholder_registry(answers: aioresponses, *, delete_statuses: list[int]) 
         done.append(("DELETE", url.raw_path.rpartition("/")[2]))
         return CallbackResult(status=delete_statuses.pop(0), response_class=GivenResponse)
 
-    answers.delete(f"{BASE}/a/b/manifests/tag", status=400, body=_errors("UNSUPPORTED"))
+    answers.delete(f"{BASE}/a/b/manifests/tag", status=tag_status, body=_errors("UNSUPPORTED"))
+    answers.head(f"{BASE}/a/b/manifests/tag", headers={"Docker-Content-Digest": str(DIGEST), "Content-Length": "9"})
     answers.get(f"{BASE}/a/b/manifests/tag", body=DOCUMENT, headers={"Content-Type": mediatype.OCI_MANIFEST})
     location = {"Location": "/v2/a/b/blobs/uploads/u"}
     answers.post(f"{BASE}/a/b/blobs/uploads/", status=202, headers=location, repeat=True)
@@ -176,8 +180,9 @@ def _placeholder_registry(answers: aioresponses, *, delete_statuses: list[int]) 
     return done
 
 
-async def test_a_tag_is_moved_to_a_placeholder_only_when_deletion_is_proved(client, answers):
-    done = _placeholder_registry(answers, delete_statuses=[202, 202])
+@pytest.mark.parametrize("tag_status", [400, 404], ids=["refused", "no such request"])
+async def test_a_tag_is_moved_to_a_placeholder_only_when_deletion_is_proved(client, answers, tag_status):
+    done = _placeholder_registry(answers, delete_statuses=[202, 202], tag_status=tag_status)
     assert await client.delete_tag(REFERENCE) is True
     (_, probe), (_, probe_again), (_, tag), (_, placeholder) = done
     assert (probe, tag) == (probe_again, "tag")
@@ -231,6 +236,24 @@ async def test_what_counts_as_a_stored_manifest(client, answers, status, headers
     else:
         with pytest.raises(RegistryProtocolError):
             await client.put_manifest(REFERENCE, MANIFEST)
+
+
+async def test_a_registry_that_sees_its_blobs_late(client, answers, monkeypatch):
+    monkeypatch.setattr("registry_spooler.registry.manifests._SIGHT_SECONDS", (0.0, 0.0))
+    url = f"{BASE}/a/b/manifests/tag"
+    for _ in range(2):
+        answers.put(url, status=400, body=_errors("MANIFEST_BLOB_UNKNOWN"))
+    answers.put(url, status=201)
+    answers.head(f"{BASE}/a/b/blobs/{DIGEST}", headers={"Content-Length": "2"}, repeat=True)
+    assert await client.put_manifest(REFERENCE, MANIFEST) == MANIFEST.digest
+
+
+async def test_a_blob_that_was_cleared_away_is_worth_another_push(client, answers):
+    answers.put(f"{BASE}/a/b/manifests/tag", status=400, body=_errors("MANIFEST_BLOB_UNKNOWN"))
+    answers.head(f"{BASE}/a/b/blobs/{DIGEST}", status=404)
+    with pytest.raises(RegistryAnswer, match=f"does not hold {DIGEST}") as caught:
+        await client.put_manifest(REFERENCE, MANIFEST)
+    assert caught.value.temporary
 
 
 async def test_a_subject_that_the_registry_takes_care_of(client, answers):

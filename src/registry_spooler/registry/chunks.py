@@ -8,7 +8,7 @@ is `UploadLost`, and the blob begins again.
 from __future__ import annotations
 
 from registry_spooler.blob import BlobReader
-from registry_spooler.errors import RegistryError, UploadLost
+from registry_spooler.errors import RegistryError, RegistryUnreachable, UploadLost
 from registry_spooler.progress import Progress
 from registry_spooler.registry.profile import Habits
 from registry_spooler.registry.resume import ACCEPTED, Next, after_chunk, stored_bytes
@@ -113,8 +113,14 @@ class ChunkSender:
         if self._mishaps >= exchange.policy.tries or (
             error.temporary and not await exchange.rest(error, self._mishaps)
         ):
-            raise error
+            raise self._explained(error)
         await self._ask(end, error)
+
+    def _explained(self, error: RegistryError) -> RegistryError:
+        hint = self._habits.profile.break_hint
+        if self.offset or not hint or not isinstance(error, RegistryUnreachable):
+            return error
+        return RegistryUnreachable(error.registry, f"{error.reason}; {hint}")
 
     async def _ask(self, end: int, error: RegistryError) -> None:
         self._progress.retries["upload"] += 1

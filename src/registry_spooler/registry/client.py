@@ -30,10 +30,10 @@ from registry_spooler.registry.login import RegistryLogin
 from registry_spooler.registry.origins import TargetRules
 from registry_spooler.registry.profile import Habits, UploadOptions, profile_of
 from registry_spooler.registry.retry import RetryPolicy
-from registry_spooler.registry.session import ANY_THAT_STAYS, UploadSession
+from registry_spooler.registry.session import ANY_THAT_STAYS, UploadSession, blob_size
 from registry_spooler.registry.tls import TrustStore
 from registry_spooler.registry.transport import Transport
-from registry_spooler.registry.upload import Upload, UploadPlace, blob_size
+from registry_spooler.registry.upload import Upload, UploadPlace
 
 _SPARE_SESSIONS: Final = 8
 """Sessions that a mount opened instead of mounting, kept for the uploads that follow."""

@@ -21,7 +21,7 @@ from registry_spooler.errors import NotFound, RegistryAnswer, RegistryError
 from registry_spooler.manifest import Manifest
 from registry_spooler.reference import Reference
 from registry_spooler.registry.exchange import Access, Exchange
-from registry_spooler.registry.manifests import get_manifest, put_manifest
+from registry_spooler.registry.manifests import get_manifest, head_manifest, put_manifest
 
 _TAG_NOT_DELETED_ALONE: Final = frozenset({"DIGEST_INVALID", "UNSUPPORTED", "NAME_INVALID", "TAG_INVALID", ""})
 
@@ -41,7 +41,9 @@ class TagDeletion:
             await delete_manifest(self._exchange, self._reference, self._access)
             return True
         except NotFound:
-            return False
+            # Either it is gone, or this registry knows no such request.
+            if await head_manifest(self._exchange, self._reference, self._access) is None:
+                return False
         except RegistryAnswer as error:
             if error.status != 400 or error.code not in _TAG_NOT_DELETED_ALONE:
                 raise

@@ -6,15 +6,22 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-ma
 from __future__ import annotations
 
 import hashlib
+from typing import Final
+
+import anyio
 
 from registry_spooler import mediatype
 from registry_spooler.digest import Digest
-from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
+from registry_spooler.errors import ArchiveError, NotFound, RegistryAnswer, RegistryProtocolError
 from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest
 from registry_spooler.reference import Reference
 from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.session import blob_size
 from registry_spooler.registry.transport import Answer
 
+_UNKNOWN_PARTS: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+_SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
+"""How long a registry is given to see what it has; GHCR was reported to need it."""
 _ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
 
 
@@ -47,7 +54,36 @@ async def head_manifest(exchange: Exchange, reference: Reference, access: Access
 
 
 async def put_manifest(exchange: Exchange, reference: Reference, manifest: Manifest, access: Access) -> Answer:
-    """Store a manifest under its reference; its blobs and children must be there."""
+    """Store a manifest under its reference; its blobs and children must be there.
+
+    Some registries need a moment to see what they have just been given, and say that it is not there.
+    """
+    for seconds in _SIGHT_SECONDS:
+        try:
+            return await _put_once(exchange, reference, manifest, access)
+        except RegistryAnswer as error:
+            if error.code not in _UNKNOWN_PARTS:
+                raise
+            if missing := await _missing_part(exchange, reference.repository, manifest, access):
+                error.hint = f"the repository does not hold {missing.digest}"
+                # What was there when it was pushed has been cleared away: pushing again brings it back.
+                error.temporary = not missing.is_foreign
+                raise
+        await anyio.sleep(seconds)
+    return await _put_once(exchange, reference, manifest, access)
+
+
+async def _missing_part(exchange: Exchange, repository: str, manifest: Manifest, access: Access) -> Descriptor | None:
+    for blob in manifest.blobs:
+        if await blob_size(exchange, repository, blob.digest, access) is None:
+            return blob
+    for child in manifest.manifests:
+        if await head_manifest(exchange, Reference(repository, None, child.digest), access) is None:
+            return child
+    return None
+
+
+async def _put_once(exchange: Exchange, reference: Reference, manifest: Manifest, access: Access) -> Answer:
     url = exchange.address.url(reference.repository, "manifests", reference.target)
     answer = await exchange.call(
         "PUT",

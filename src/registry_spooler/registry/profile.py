@@ -59,9 +59,16 @@ class HostProfile:
     """Does `Range` in the answer to a PATCH say what is stored? ECR's stays at the first chunk."""
     whole_put: bool = True
     """May a small blob go in one PUT?"""
+    break_hint: str = ""
+    """What it may mean that the host breaks the connection off at a blob's first bytes."""
 
 
-_ECR: Final = HostProfile(chunk_bytes=10 * MIB, long_chunk_bytes=10 * MIB, trusts_range=False)
+_ECR: Final = HostProfile(
+    chunk_bytes=10 * MIB,
+    long_chunk_bytes=10 * MIB,
+    trusts_range=False,
+    break_hint="ECR does this when the repository does not exist",
+)
 _STREAM: Final = HostProfile(ranged=False)
 _ACR: Final = HostProfile(chunk_bytes=8 * MIB, long_chunk_bytes=8 * MIB)
 _ARTIFACTORY: Final = HostProfile(ranged=False, checks_size=True, whole_put=False)

@@ -95,3 +95,13 @@ class UploadSession:
         if location and answer.status < 300:
             self.location = self.exchange.rules.upload(answer.url, location)
         return answer
+
+
+async def blob_size(exchange: Exchange, repository: str, digest: Digest, access: Access) -> int | None:
+    """The size in bytes of a blob that the registry has; None when it has not."""
+    url = exchange.address.url(repository, "blobs", str(digest))
+    answer = await exchange.call("HEAD", url, access=access, expected={200, 404})
+    if answer.status == 404:
+        return None
+    length = answer.headers.get("Content-Length", "")
+    return int(length) if length.isascii() and length.isdigit() else 0

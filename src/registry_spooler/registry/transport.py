@@ -37,6 +37,8 @@ SILENCE_SECONDS: Final = 120.0
 CONNECTIONS: Final = 64
 """Far more than there are jobs times layers in flight: a bound against leaks, not a throttle."""
 KEEP_ALIVE_SECONDS: Final = 30.0
+HEADER_BYTES: Final = 64 << 10
+"""Of one header: signed Locations are long."""
 ANSWER_BYTES: Final = 8 << 20
 """The most that is read of an answer's body at once; a manifest has at most 4 MiB."""
 
@@ -152,6 +154,8 @@ class Transport:
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Accept": "*/*"},
             skip_auto_headers=("Content-Type",),
             read_bufsize=PIECE_BYTES // 4,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
         )
 
     async def aclose(self) -> None:
@@ -226,7 +230,7 @@ class _Payload(aiohttp.Payload):
 def _payload(request: Request) -> bytes | _Payload | None:
     if isinstance(request.body, StreamedBody):
         return _Payload(request.body, request.silence_seconds)
-    # Nothing at all is sent with the head of the request; the library then adds `Content-Length: 0` by itself.
+    # An empty body needs no task to write it; the library says `Content-Length: 0` by itself.
     return request.body or None
 
 

@@ -23,7 +23,7 @@ from registry_spooler.registry.chunks import ChunkSender, RangesRefused
 from registry_spooler.registry.exchange import Access, Exchange
 from registry_spooler.registry.profile import Habits, UploadOptions
 from registry_spooler.registry.resume import ACCEPTED, Next, after_chunk
-from registry_spooler.registry.session import UploadSession
+from registry_spooler.registry.session import UploadSession, blob_size
 from registry_spooler.registry.transport import Answer, BodyPieces, StreamedBody
 from registry_spooler.registry.window import Window
 
@@ -222,16 +222,6 @@ class Upload:
 
     async def _size_of(self, digest: Digest) -> int | None:
         return await blob_size(self._place.exchange, self.repository, digest, self._place.access)
-
-
-async def blob_size(exchange: Exchange, repository: str, digest: Digest, access: Access) -> int | None:
-    """The size in bytes of a blob that the registry has; None when it has not."""
-    url = exchange.address.url(repository, "blobs", str(digest))
-    answer = await exchange.call("HEAD", url, access=access, expected={200, 404})
-    if answer.status == 404:
-        return None
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isascii() and length.isdigit() else 0
 
 
 async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
