@@ -1,0 +1,21 @@
+"""One heap for all threads.
+
+glibc gives every thread an arena of its own, and what one thread frees another cannot use. Buffers of a megabyte go
+from thread to thread here, so that the arenas would hold on to much that nobody uses: measured with four archives at
+once, one arena saves some 5 MiB of resident memory and costs no time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+_M_ARENA_MAX: Final = -8
+"""https://man7.org/linux/man-pages/man3/mallopt.3.html"""
+
+
+def use_one_heap() -> None:
+    """Tell the C library, where it is one that can be told (musl has one heap anyway); before any thread starts."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
