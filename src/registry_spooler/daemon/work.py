@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+import anyio
 
 from registry_spooler.archive import FileSource
+from registry_spooler.daemon.memory import give_back
 from registry_spooler.filename import Action
 from registry_spooler.progress import Progress
 from registry_spooler.push import Pusher
@@ -12,6 +16,10 @@ from registry_spooler.reference import Reference
 from registry_spooler.registry import RegistryClient
 from registry_spooler.result import ImageResult
 from registry_spooler.spool import Job, OpenedFile
+from registry_spooler.threads import in_thread
+
+LARGE_BYTES: Final = 16 << 20
+"""A push of less leaves nothing worth giving back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,16 @@ class Work:
             assert job.reference is not None  # a bundle's name cannot ask for it
             return (await self._delete(job.reference),)
         source = FileSource(file.fd, name=file.name)
+        try:
+            return await self._push(job, source, file, progress)
+        finally:
+            if source.size >= LARGE_BYTES:
+                with anyio.CancelScope(shield=True):
+                    await in_thread(give_back)
+
+    async def _push(
+        self, job: Job, source: FileSource, file: OpenedFile, progress: Progress
+    ) -> tuple[ImageResult, ...]:
         if job.filename.is_archive:
             return await self.pusher.push_archive(source, job.reference, progress, before_tag=file.check_unchanged)
         assert job.reference is not None
