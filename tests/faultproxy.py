@@ -117,12 +117,13 @@ class FaultProxy:
         async for piece in _body(reader, seen.headers):
             if fault.cut_request_after is not None and seen.body_bytes + len(piece) > fault.cut_request_after:
                 up_writer.write(piece[: fault.cut_request_after - seen.body_bytes])
-                await up_writer.drain()
+                await _hang_up(up_reader, up_writer)
                 return False
             seen.body_bytes += len(piece)
             up_writer.write(piece)
             await up_writer.drain()
         if fault.cut_request_after is not None:
+            await _hang_up(up_reader, up_writer)
             return False
         return await self._pass_back(fault, seen, writer, up_reader)
 
@@ -195,6 +196,14 @@ async def running_proxy(host: str, *faults: Fault) -> AsyncIterator[FaultProxy]:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
         await server.wait_closed()
+
+
+async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """End a connection so that all that was sent arrives, and wait until it has."""
+    await writer.drain()
+    writer.write_eof()
+    with contextlib.suppress(OSError, TimeoutError):
+        await asyncio.wait_for(reader.read(), 5)
 
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:

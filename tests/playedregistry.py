@@ -49,6 +49,8 @@ class Habits:
     whole_put: bool = True
     mount_status: int = 202
     delete_tag_status: int = 202
+    keeps_partial: bool = False
+    """Does what arrived of a broken PATCH stay?"""
     stores_at_most: int | None = None
     """Bytes of a PATCH that are kept, though all are acknowledged."""
 
@@ -135,7 +137,13 @@ class PlayedRegistry:
         length = int(request.headers.get("Content-Length", "0"))
         if habits.body_max_bytes is not None and length > habits.body_max_bytes:
             return _error(413, "SIZE_INVALID")
-        body = await request.read()
+        body = bytearray()
+        try:
+            async for piece in request.content.iter_any():
+                body += piece
+        except BaseException:
+            session.data += body if habits.keeps_partial else b""
+            raise
         session.data += body[: habits.stores_at_most]
         session.patches += 1
         session.first = session.first or len(session.data)

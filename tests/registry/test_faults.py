@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -9,8 +10,9 @@ from functools import partial
 import orjson
 import pytest
 
-from faultproxy import Fault, running_proxy
+from faultproxy import Fault, Headers, running_proxy
 from memory_blobs import Blob, noise
+from playedregistry import Habits, running_registry
 from registry_spooler import mediatype
 from registry_spooler.digest import EMPTY_JSON, Digest
 from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
@@ -93,6 +95,68 @@ async def test_a_broken_download_goes_on_where_it_broke(registry, repository):
     assert ranges[0] is None
     assert len(ranges) == 3
     assert all(text is not None and text.startswith("bytes=") for text in ranges[1:])
+
+
+def _header(name: str, value: str | None) -> Callable[[int, Headers], tuple[int, Headers]]:
+    """Replace a header of the registry's answer, or leave it out."""
+
+    def rewrite(status: int, headers: Headers) -> tuple[int, Headers]:
+        kept = [(key, text) for key, text in headers if key.lower() != name.lower()]
+        return status, kept if value is None else [*kept, (name, value)]
+
+    return rewrite
+
+
+@pytest.mark.parametrize("times", [1, 99])
+@pytest.mark.parametrize("text", ["0-0", "0-5", "0-99999999", "bytes=0-7", "5-1", "nonsense", None])
+async def test_a_wrong_range_changes_nothing(registry, repository, text, times):
+    blob = Blob(noise(3 * MIB))
+    fault = Fault(method="PATCH", times=times, rewrite=_header("Range", text))
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        await _push(client, repository, blob)
+    assert blob.opened == 1
+
+
+async def test_a_location_that_is_missing_leaves_the_one_before(repository):
+    blob = Blob(noise(3 * MIB))
+    async with running_registry(Habits(relative_location=True)) as played:
+        fault = Fault(method="PATCH", times=99, rewrite=_header("Location", None))
+        host = played.url.removeprefix("http://")
+        async with running_proxy(host, fault) as proxy, _quick(proxy.url) as client:
+            await _push(client, repository, blob)
+
+
+@pytest.mark.parametrize("lie", ["/v2/a/b/blobs/uploads/another?_state=x", "/elsewhere", "?_state=old"])
+async def test_a_lying_location_costs_the_blob_a_restart(registry, repository, lie):
+    blob = Blob(noise(3 * MIB))
+    fault = Fault(method="PATCH", rewrite=_header("Location", lie))
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        await _push(client, repository, blob)
+        assert proxy.count("POST") == 3
+
+
+async def test_a_location_where_nobody_listens(registry, repository, unused_tcp_port):
+    blob = Blob(noise(3 * MIB))
+    fault = Fault(method="PATCH", times=99, rewrite=_header("Location", f"http://127.0.0.1:{unused_tcp_port}/x"))
+    async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
+        with pytest.raises(RegistryUnreachable, match="nothing listens there"):
+            await client.put_blob(repository, blob.opener, Progress())
+
+
+@pytest.mark.parametrize("kind", ["rewindable", "size known", "size unknown"])
+async def test_what_arrived_of_a_broken_chunk_is_not_sent_again(repository, kind):
+    """Distribution 3 keeps it and says how much that is."""
+    blob = Blob(noise(4 * MIB), rewindable=kind == "rewindable", knows_size=kind != "size unknown")
+    async with running_registry(Habits(keeps_partial=True, relative_location=True)) as played:
+        faults = [Fault(method="PATCH", skip=skip, cut_request_after=700_000) for skip in (0, 2)]
+        host = played.url.removeprefix("http://")
+        async with running_proxy(host, *faults) as proxy, _quick(proxy.url) as client:
+            progress = await _push(client, repository, blob)
+            starts = [int(s.headers["content-range"].split("-")[0]) for s in proxy.seen if s.method == "PATCH"]
+    assert blob.opened == 1
+    assert starts == sorted(starts)
+    assert any(start % MIB for start in starts)
+    assert progress.retries["upload"] == 2
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

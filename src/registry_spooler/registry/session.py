@@ -98,10 +98,10 @@ class UploadSession:
 
 
 async def blob_size(exchange: Exchange, repository: str, digest: Digest, access: Access) -> int | None:
-    """The size in bytes of a blob that the registry has; None when it has not."""
+    """The size in bytes of a blob that the registry has; None when it has not, or does not say how large it is."""
     url = exchange.address.url(repository, "blobs", str(digest))
     answer = await exchange.call("HEAD", url, access=access, expected={200, 404})
     if answer.status == 404:
         return None
     length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isascii() and length.isdigit() else 0
+    return int(length) if length.isascii() and length.isdigit() else None
