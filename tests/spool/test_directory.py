@@ -271,6 +271,36 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_one(
         await running.until_done("app:2.tar")
         await running.until(lambda: running.board.deferred())
         (deferred,) = running.board.deferred()
-        assert (deferred.reason, deferred.error) == (Reason.FILE, "the file cannot be read: Permission denied")
+        assert deferred.reason is Reason.FILE
+        assert deferred.error == (
+            "the file cannot be read: Permission denied (it belongs to user "
+            f"{os.getuid()} and group {os.getgid()}, mode 644; the spooler is user {os.geteuid()})"
+        )
         monkeypatch.undo()
         await running.until_done("app.tar")
+
+
+async def test_a_file_that_cannot_be_removed_keeps_nobody_else_waiting(
+    spool_directory: Path, handler: Handler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.rename
+
+    def refuse(source: object, target: object) -> None:
+        if str(source).endswith("app.tar"):  # as for an immutable file, or one of another user in a sticky directory
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(source, target)  # type: ignore[arg-type]
+
+    names = [f"other{number}.tar" for number in range(5)]
+    for name in ("app.tar", "app:2.tar", *names):
+        drop(spool_directory, name)
+    monkeypatch.setattr(os, "rename", refuse)
+    async with spooling(spool_directory, handler, jobs_at_once=1) as running:
+        await running.until_done("app:2.tar", *names)
+        await running.until(lambda: running.board.deferred())
+        (deferred,) = running.board.deferred()
+        assert (deferred.name, deferred.reason) == ("app.tar", Reason.FILE)
+        assert deferred.error.endswith("Operation not permitted")
+        assert running.board.held_for is None
+        monkeypatch.undo()
+        await running.until_done("app.tar")
+    assert handler.attempts.count("app.tar") == 1

@@ -134,7 +134,7 @@ async def test_what_a_dead_spooler_had_set_aside_comes_back(nursery: Nursery, pl
         await running.until_done("app.tar")
         pid = nursery.start(directory, log)
         await running.until(lambda: len(os.listdir(directory / ".work")) == 3)
-        ours = running.spool._keeper.room
+        ours = running.spool._house.room
         assert ours is not None
         (theirs,) = (path for path in (directory / ".work").iterdir() if path.is_dir() and path != ours.path)
         nursery.kill(pid)

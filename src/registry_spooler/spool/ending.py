@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ Ending = Done | Failed | Deferred | Gone | Odd | Elsewhere
 LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
 """Reasons that lie in the file, as if it had not arrived yet: later files of its repository need not wait for it."""
 
+_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE})
 ANSWERED: Final = frozenset({Reason.STATUS, Reason.UPLOAD})
 """Reasons that come from a registry that can be reached."""
 
@@ -99,8 +101,11 @@ def leading_error(error: Exception) -> Exception:
 
 
 def disk_trouble(action: str, error: OSError) -> Deferred:
-    """The spool cannot be written to: everybody's trouble."""
-    return Deferred(reason=Reason.SPOOL, error=f"{action}: {said(error)}", is_shared=True)
+    """Something in the spool cannot be done: everybody's trouble when it is the disk's, else this file's."""
+    is_shared = error.errno in _DISK_ERRORS
+    return Deferred(
+        reason=Reason.SPOOL if is_shared else Reason.FILE, error=f"{action}: {said(error)}", is_shared=is_shared
+    )
 
 
 def said(error: OSError) -> str:

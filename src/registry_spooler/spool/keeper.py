@@ -1,4 +1,4 @@
-"""Keeps the queue true to the directory: the watch, the scans, this run's room, and what dead spoolers left behind.
+"""Keeps the queue true to the directory: the watch and the scans; and sees to it that the room is tended.
 
 Watch first, then scan, and let the queue drop what is known already: so nothing that arrives is missed. When the
 directory is removed, replaced or unmounted, all of it starts again as soon as there is one under the same path. One
@@ -8,7 +8,6 @@ loop, `_tend`, does everything that comes around by time; when nothing waits it 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,21 +22,16 @@ from registry_spooler.spool.board import Board, OddEntryShown
 from registry_spooler.spool.ending import said
 from registry_spooler.spool.entry import Arrival, Clock, Entry, Phase, parse_name
 from registry_spooler.spool.failures import count_failed
-from registry_spooler.spool.identity import Identity, OddEntry, look_at
+from registry_spooler.spool.housekeeper import TROUBLE_SECONDS, Housekeeper
+from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.layout import Layout
 from registry_spooler.spool.listing import Listing, list_directory, look_at_names
-from registry_spooler.spool.lock import clear_locks
 from registry_spooler.spool.names import display
 from registry_spooler.spool.queue import Queue
-from registry_spooler.spool.room import Room, open_room
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.watch import Changes, Watch, open_watch
 from registry_spooler.threads import in_thread
 
-RECOVER_SECONDS: Final = 2.0
-"""After a file was taken away, when to look whether whoever did so died over it; below the 5 s for a take-over."""
-TROUBLE_SECONDS: Final = 5.0
-"""How often to try again, at the least, when the directory is gone or cannot be written to."""
 _AT_ONCE: Final = 500
 """So many files are taken into the queue before others get the event loop."""
 
@@ -48,19 +42,16 @@ class Keeper:
     def __init__(
         self, settings: SpoolSettings, queue: Queue, board: Board, *, clock: Clock, wake: Callable[[], None]
     ) -> None:
-        self.room: Room | None = None
-        """This run's folder, while the spool can be written to."""
         self._settings = settings
         self._layout = Layout(settings.directory)
         self._queue = queue
         self._board = board
         self._clock = clock
         self._wake = wake
-        self._retired: list[Room] = []
         self._warned: dict[str, str] = {}
         self._wanted = anyio.Event()
-        self._scan_at = self._recover_at = self._probe_at = 0.0
-        self._room_failures = 0
+        self._scan_at = 0.0
+        self.housekeeper = Housekeeper(self._layout, queue, board, clock=clock, wake=wake)
 
     async def run(self) -> None:
         """Keep the directory until cancelled; trouble of the directory is waited for, never raised."""
@@ -78,46 +69,16 @@ class Keeper:
             except ExceptionGroup as exc:
                 error = f"watching the spool directory {self._settings.directory} failed: internal error"
                 logging.getLogger(journal.LOGGER).exception("%s", error, exc_info=exc)
-            self._retire_room()
+            self.housekeeper.retire()
             if self._board.watching.set(False, error):
                 journal.trouble(error)
             failures = 1 if self._clock() - began > TROUBLE_SECONDS else failures + 1
             await anyio.sleep(min(0.05 * 2**failures, TROUBLE_SECONDS))
 
-    async def close(self) -> None:
-        """Leave the room; to be called when no job uses it any more."""
-        self._retire_room()
-        await self.close_retired()
-
-    async def close_retired(self) -> None:
-        """Clear up the rooms that were left; to be called when no job uses them any more."""
-        while self._retired:
-            await in_thread(self._retired.pop().close)
-
     async def look_again(self, entry: Entry, arrival: Arrival) -> None:
         """Something happened to the file's name while its job ran: see what is there now."""
         if not entry.is_aside:
             await self._look_at({entry.name: arrival})
-
-    async def collect(self, room: Room) -> None:
-        """Make jobs of the files that lost their names."""
-        while room.displaced:
-            displaced = room.displaced.pop(0)
-            with suppress(OSError, OddEntry):
-                identity = await in_thread(look_at, displaced.path)
-                self._queue.arrive(
-                    Entry(
-                        name=displaced.name,
-                        path=displaced.path,
-                        parsed=parse_name(displaced.name),
-                        identity=identity,
-                        arrival=Arrival.FOUND,
-                        is_aside=True,
-                    ),
-                    self._clock(),
-                    event=False,
-                )
-        self._wake()
 
     async def count_failed(self) -> None:
         """Files have come to `.failed/`, or were fetched back from there."""
@@ -125,18 +86,15 @@ class Keeper:
             self._board.failed_count = await in_thread(count_failed, self._layout.failed)
 
     def suspect(self, error: str) -> None:
-        """A job could not write to the spool: find out whether that is so for all, and when it heals."""
-        if self._board.writable.set(False, error):
-            journal.trouble(error)
-        self._probe_at = self._clock() + 1.0
+        """A job could not write to the spool: find out more, now."""
+        self.housekeeper.suspect(error)
         self._wanted.set()
 
     # Events
 
     async def _keep(self, watch: Watch) -> None:
         """Keep the queue true to this one directory, until it is lost."""
-        self._scan_at = self._recover_at = self._probe_at = 0.0
-        self._room_failures = 0
+        self._scan_at = 0.0
         async with anyio.create_task_group() as tasks:
 
             async def until_lost(part: Callable[[], Awaitable[None]]) -> None:
@@ -158,7 +116,7 @@ class Keeper:
         for name in changes.left:
             self._queue.vanish(name, now)
         if changes.left:
-            self._recover_at = min(self._recover_at, now + RECOVER_SECONDS)
+            self.housekeeper.file_left()
         if changes.left or changes.everything:
             self._wanted.set()
         mended = {
@@ -217,11 +175,10 @@ class Keeper:
             self._wanted = anyio.Event()
             if self._clock() >= self._scan_at and not await self._scan(watched):
                 return
-            await self._tend_room()
+            await self.housekeeper.tend(rest_until=self._scan_at)
             if not self._queue.count(Phase.RUNNING):
-                await self.close_retired()
-            times = [self._scan_at, self._probe_at, self._recover_at if self.room is not None else math.inf]
-            with anyio.move_on_after(max(0.0, min(times) - self._clock())):
+                await self.housekeeper.close_retired()
+            with anyio.move_on_after(max(0.0, min(self._scan_at, self.housekeeper.due) - self._clock())):
                 await self._wanted.wait()
 
     async def _scan(self, watched: tuple[int, int] | None) -> bool:
@@ -257,53 +214,6 @@ class Keeper:
         self._board.stale_count, self._board.failed_count = listing.stale, listing.failed
         self._board.first_scan_done = True
         self._board.last_scan = time.time()
-
-    async def _tend_room(self) -> None:
-        """Have a room that can be written to, and nothing of the dead in the others."""
-        now = self._clock()
-        try:
-            if self.room is None and now >= self._probe_at:
-                await self._enter_room()
-            elif self.room is not None and now >= self._probe_at:
-                await in_thread(self.room.probe)
-            if self.room is not None and now >= self._recover_at:
-                await self._recover(self.room)
-        except OSError as exc:
-            self._room_failures += 1
-            self._probe_at = self._clock() + min(0.2 * 2**self._room_failures, TROUBLE_SECONDS)
-            self._recover_at = self._probe_at
-            if isinstance(exc, FileNotFoundError):
-                self._retire_room()  # somebody has removed it
-            if self._board.writable.set(False, f"the spool directory cannot be written to: {said(exc)}"):
-                journal.trouble(self._board.writable.error)
-        else:
-            if now >= self._probe_at:
-                self._now_writable()
-
-    async def _enter_room(self) -> None:
-        self.room = await in_thread(open_room, self._layout)
-        self._recover_at = 0.0
-        with suppress(OSError):
-            await in_thread(clear_locks, self._layout.locks)
-        self._wake()
-
-    def _now_writable(self) -> None:
-        was_known = self._board.writable.since is not None
-        if self._board.writable.set(True) and was_known:
-            journal.recovered("the spool directory can be written to again")
-        self._room_failures = 0
-        self._probe_at = self._scan_at
-
-    async def _recover(self, room: Room) -> None:
-        waiting = await in_thread(room.recover)
-        # What the dead left is known now; while live ones hold files aside, they are looked after.
-        self._recover_at = self._clock() + RECOVER_SECONDS if waiting else self._scan_at
-        await self.collect(room)
-
-    def _retire_room(self) -> None:
-        if self.room is not None:
-            self._retired.append(self.room)
-            self.room = None
 
 
 def _inode_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:

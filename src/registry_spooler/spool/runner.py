@@ -10,6 +10,7 @@ happens after the handler is not cancelled half-way.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class Runner:
         try:
             lock = await in_thread(_lock, entry, room)
         except OSError as exc:
-            return disk_trouble("a lock in the spool directory cannot be taken", exc)
+            error = f"a lock in the spool directory cannot be taken: {said(exc)}"
+            return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
         if lock is None:
             return Elsewhere()
         try:
@@ -216,7 +218,12 @@ def _lock(entry: Entry, room: Room) -> Lock | None:
 
 
 def _open_entry(entry: Entry) -> OpenedFile:
-    return open_file(entry.path, name=entry.name, must_read=entry.action is Action.PUSH)
+    try:
+        return open_file(entry.path, name=entry.name, must_read=entry.action is Action.PUSH)
+    except PermissionError as exc:
+        status = os.lstat(entry.path)
+        whose = f"it belongs to user {status.st_uid} and group {status.st_gid}, mode {status.st_mode & 0o7777:o}"
+        raise PermissionError(exc.errno, f"{said(exc)} ({whose}; the spooler is user {os.geteuid()})") from exc
 
 
 def _move_to_failed(entry: Entry, room: Room, file: OpenedFile, record: dict[str, Any]) -> Taken:

@@ -39,6 +39,7 @@ class Spool:
         self._stopping = False
         self.board = Board(self._queue)
         self._keeper = Keeper(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
+        self._house = self._keeper.housekeeper
 
     def stop(self) -> None:
         """Take no new work; `run` returns when the running jobs have ended, or their grace has."""
@@ -55,12 +56,13 @@ class Spool:
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._keeper.close()
+                self._house.retire()
+                await self._house.close_retired()
 
     async def _dispatch(self, runner: Runner) -> None:
         async with anyio.create_task_group() as jobs:
             while not self._stopping:
-                if (room := self._keeper.room) is not None:
+                if (room := self._house.room) is not None:
                     for entry in self._queue.start_next(self._clock()):
                         jobs.start_soon(self._do, entry, room, runner)
                 await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
@@ -88,7 +90,7 @@ class Spool:
             journal.abandoned(entry)
             raise
         # Before this job gives way to the next: what it left aside is older than what has the name now.
-        await self._keeper.collect(room)
+        await self._house.collect(room)
         self._apply(entry, ending, began)
         await self._look_after(entry, ending)
         self._wake()
@@ -100,7 +102,7 @@ class Spool:
         if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
             await self._keeper.count_failed()
         if not self._queue.count(Phase.RUNNING):
-            await self._keeper.close_retired()
+            await self._house.close_retired()
 
     def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
         now = self._clock()
@@ -127,28 +129,28 @@ class Spool:
 
     def _apply_deferred(self, entry: Entry, ending: Deferred, began: float) -> None:
         now = self._clock()
-        delay = self._delay(entry, ending)
+        delay = self._delay(ending, entry.failures)
         journal.deferred(entry, ending, delay)
         self._end(entry, Outcome.DEFERRED, began, reason=ending.reason, error=ending.error)
         if ending.reason is Reason.SPOOL:
             self._keeper.suspect(ending.error)
         due = now + delay
         if ending.is_shared:
-            patience = max(self._settings.backoff.cap_seconds, delay)
+            until = now + self._delay(ending, self._queue.shared_failures)
+            patience = self._settings.backoff.cap_seconds
             # Not before the queue moves again, so that another file is sent ahead next time.
-            due = max(due, self._queue.hold(entry, ending.reason, until=due, patience=patience) + 0.001)
+            due = max(due, self._queue.hold(entry, ending.reason, until=until, patience=patience) + 0.001)
         elif ending.reason in ANSWERED and self._queue.held_for is Reason.UNREACHABLE:
             self._queue.release(now)
         entry.next_try = time.time() + due - now
         lets_pass = ending.reason in LETS_PASS
         self._queue.defer(entry, now, due=due, reason=ending.reason, error=ending.error, lets_pass=lets_pass)
 
-    def _delay(self, entry: Entry, ending: Deferred) -> float:
+    def _delay(self, ending: Deferred, failures: int) -> float:
         if ending.delay_seconds is not None:
             return ending.delay_seconds
-        if ending.reason is Reason.SOURCE and entry.failures == 0:
+        if ending.reason is Reason.SOURCE and failures == 0:
             return 0.0  # the new content is there already
-        failures = self._queue.shared_failures if ending.is_shared else entry.failures
         return self._settings.backoff.delay_seconds(failures + 1, retry_after_seconds=ending.retry_after_seconds)
 
     def _end(

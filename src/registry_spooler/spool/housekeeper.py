@@ -1,0 +1,125 @@
+"""Keeps this run's room: has one once the spool can be written to, tries it at times, clears up after the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from registry_spooler.spool import journal
+from registry_spooler.spool.board import Board
+from registry_spooler.spool.ending import said
+from registry_spooler.spool.entry import Arrival, Clock, Entry, parse_name
+from registry_spooler.spool.identity import OddEntry, look_at
+from registry_spooler.spool.layout import Layout
+from registry_spooler.spool.lock import clear_locks
+from registry_spooler.spool.queue import Queue
+from registry_spooler.spool.room import Room, open_room
+from registry_spooler.threads import in_thread
+
+RECOVER_SECONDS: Final = 2.0
+"""After a file was taken away, when to look whether whoever did so died over it; below the 5 s for a take-over."""
+TROUBLE_SECONDS: Final = 5.0
+"""How often to try again, at the least, when the directory is gone or cannot be written to."""
+
+
+class Housekeeper:
+    """Keeps the room of one run; `tend` is called when `due` says so."""
+
+    def __init__(self, layout: Layout, queue: Queue, board: Board, *, clock: Clock, wake: Callable[[], None]) -> None:
+        self.room: Room | None = None
+        """This run's folder, while the spool can be written to."""
+        self._layout = layout
+        self._queue = queue
+        self._board = board
+        self._clock = clock
+        self._wake = wake
+        self._retired: list[Room] = []
+        self._recover_at = self._probe_at = 0.0
+        self._failures = 0
+
+    @property
+    def due(self) -> float:
+        """When to tend the room again."""
+        return self._probe_at if self.room is None else min(self._probe_at, self._recover_at)
+
+    def retire(self) -> None:
+        """The directory is gone, or another one: the next one gets a room of its own. Jobs may use the old one."""
+        if self.room is not None:
+            self._retired.append(self.room)
+        self.room = None
+        self._recover_at = self._probe_at = 0.0
+        self._failures = 0
+
+    async def close_retired(self) -> None:
+        """Clear up the rooms that were left; to be called when no job uses them any more."""
+        while self._retired:
+            await in_thread(self._retired.pop().close)
+
+    def file_left(self) -> None:
+        """Somebody has taken a file out of the spool: was it a spooler that died over it?"""
+        self._recover_at = min(self._recover_at, self._clock() + RECOVER_SECONDS)
+
+    def suspect(self, error: str) -> None:
+        """A job could not write to the spool: find out whether that is so for all, and when it heals."""
+        if self._board.writable.set(False, error):
+            journal.trouble(error)
+        self._probe_at = self._clock() + 1.0
+
+    async def tend(self, *, rest_until: float) -> None:
+        """Have a room that can be written to, and nothing of the dead in the others; all well, until `rest_until`."""
+        now = self._clock()
+        try:
+            if now >= self._probe_at:
+                await self._probe()
+                self._probe_at = rest_until
+            if self.room is not None and now >= self._recover_at:
+                self._recover_at = rest_until
+                await self._recover(self.room)
+        except OSError as exc:
+            self._not_writable(exc)
+
+    async def collect(self, room: Room) -> None:
+        """Make jobs of the files that lost their names."""
+        while room.displaced:
+            displaced = room.displaced.pop(0)
+            with suppress(OSError, OddEntry):
+                identity = await in_thread(look_at, displaced.path)
+                entry = Entry(
+                    name=displaced.name,
+                    path=displaced.path,
+                    parsed=parse_name(displaced.name),
+                    identity=identity,
+                    arrival=Arrival.FOUND,
+                    is_aside=True,
+                )
+                self._queue.arrive(entry, self._clock(), event=False)
+        self._wake()
+
+    async def _probe(self) -> None:
+        if self.room is None:
+            self.room = await in_thread(open_room, self._layout)
+            self._recover_at = 0.0
+            with suppress(OSError):
+                await in_thread(clear_locks, self._layout.locks)
+            self._wake()
+        else:
+            await in_thread(self.room.probe)
+        self._failures = 0
+        was_known = self._board.writable.since is not None
+        if self._board.writable.set(True) and was_known:
+            journal.recovered("the spool directory can be written to again")
+
+    async def _recover(self, room: Room) -> None:
+        if await in_thread(room.recover):
+            self.file_left()  # live spoolers hold files aside: are they still alive when those should be back?
+        await self.collect(room)
+
+    def _not_writable(self, error: OSError) -> None:
+        failures = self._failures + 1
+        if isinstance(error, FileNotFoundError):
+            self.retire()  # somebody has removed it
+        self._failures = failures
+        self._probe_at = self._recover_at = self._clock() + min(0.2 * 2**failures, TROUBLE_SECONDS)
+        if self._board.writable.set(False, f"the spool directory cannot be written to: {said(error)}"):
+            journal.trouble(self._board.writable.error)
