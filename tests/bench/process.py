@@ -7,6 +7,7 @@ survives `exec`, so a small program seems as large as the one that started it.
 
 from __future__ import annotations
 
+import collections
 import os
 import select
 import subprocess
@@ -82,12 +83,12 @@ def bytes_read(pid: int) -> int:
     return int(_fields(Path(f"/proc/{pid}/io"))["rchar"])
 
 
-def wake_ups(pid: int) -> int:
-    """How often threads of a process have waited for something and were woken."""
-    total = 0
+def wake_ups(pid: int) -> collections.Counter[str]:
+    """How often each thread of a process has waited for something and was woken; subtract, since threads come and go."""
+    counts: collections.Counter[str] = collections.Counter()
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        total += int(_fields(status)["voluntary_ctxt_switches"])
-    return total
+        counts[status.parent.name] = int(_fields(status)["voluntary_ctxt_switches"])
+    return counts
 
 
 def _watch(pid: int, deadline: float) -> int:

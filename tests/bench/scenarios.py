@@ -129,7 +129,7 @@ def idle(seconds: float, scratch: Path) -> Figures:
         woken, spent = wake_ups(spooler.pid), cpu_seconds(spooler.pid)
         time.sleep(seconds)
         return {
-            "idle_wake_ups_per_second": (wake_ups(spooler.pid) - woken) / seconds,
+            "idle_wake_ups_per_second": (wake_ups(spooler.pid) - woken).total() / seconds,
             "idle_cpu_share": (cpu_seconds(spooler.pid) - spent) / seconds,
             "idle_bytes": memory(spooler.pid)[0],
         }
