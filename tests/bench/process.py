@@ -84,7 +84,7 @@ def bytes_read(pid: int) -> int:
 
 
 def wake_ups(pid: int) -> collections.Counter[str]:
-    """How often each thread of a process has waited for something and was woken; subtract, since threads come and go."""
+    """How often each thread has waited for something and was woken; to be subtracted, since threads come and go."""
     counts: collections.Counter[str] = collections.Counter()
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
         counts[status.parent.name] = int(_fields(status)["voluntary_ctxt_switches"])
