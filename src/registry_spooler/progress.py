@@ -17,6 +17,8 @@ class Progress:
     bytes_read: int = 0
     bytes_sent: int = 0
     """What went to the registry as blobs, resent bytes included."""
+    bytes_to_send: int = 0
+    """As far as it is known beforehand, `bytes_sent` included: from outside a cluster, where blobs are packed first."""
     bytes_skipped: int = 0
     """The sizes of the blobs that the registry had."""
     blobs_uploaded: int = 0

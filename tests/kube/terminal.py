@@ -40,13 +40,19 @@ class Terminal:
     path: str = f"{PROGRAMS}:{os.environ['PATH']}"
     environment: dict[str, str] = field(default_factory=dict)
 
-    async def start(self, command: Sequence[str], stdin: int | IO[bytes] | None = None) -> asyncio.subprocess.Process:
+    async def start(
+        self,
+        command: Sequence[str],
+        stdin: int | IO[bytes] | None = None,
+        stderr: int = asyncio.subprocess.PIPE,
+    ) -> asyncio.subprocess.Process:
         """Start a program."""
         environment = {
             "PATH": self.path,
             "HOME": str(self.folder),
             "KUBECONFIG": str(self.kubeconfig),
             "COLUMNS": "100",
+            "TERM": "xterm",
             **self.environment,
         }
         return await asyncio.create_subprocess_exec(
@@ -55,7 +61,7 @@ class Terminal:
             cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+            stderr=stderr,
         )
 
     async def run(self, *command: str, code: int | None = 0, stdin: bytes | IO[bytes] | None = None) -> Done:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import pty
+import re
+import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -281,6 +286,54 @@ async def test_install_prints_what_kubectl_would_apply(terminal: Terminal, tmp_p
     assert "kind: Deployment" in printed
     await terminal.spool("install", "--output", "files")
     assert (tmp_path / "files" / "base" / "kustomization.yaml").exists()
+
+
+async def test_install_is_kubectl_apply(terminal: Terminal, tmp_path: Path) -> None:
+    """What reaches kubectl: a stand-in writes it down, and leaves the rendering to the real one."""
+    real = shutil.which("kubectl")
+    (tmp_path / "bin").mkdir()
+    stand_in = tmp_path / "bin" / "kubectl"
+    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ "$1" = apply ] || exec {real} "$@"\n')
+    stand_in.chmod(0o755)
+    watched = Terminal(terminal.folder, terminal.kubeconfig, path=f"{tmp_path / 'bin'}:{terminal.path}")
+    await watched.spool("install", "-n", "images", "--context", "test", "--overlay", "secure", "--no-wait")
+    asked = (tmp_path / "asked").read_text()
+    assert re.fullmatch(r"apply --kustomize=\S+ --namespace=images --context=test\n", asked)
+    refused = await terminal.spool("install", "--overlay", "no-such", code=2)
+    assert "nor one of base, secure, monitoring, shared-spool, existing-registry" in refused.stderr
+
+
+async def test_a_bar_on_a_terminal(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+) -> None:
+    ours, theirs = pty.openpty()
+    process = await terminal.start(
+        ["kubectl-spool", "push", "app.tar", f"{repository}:1", "--rate-limit", "500k"], stderr=theirs
+    )
+    os.close(theirs)
+    shown = await asyncio.to_thread(read_terminal, ours)
+    stdout, _ = await process.communicate()
+    assert Reader(registry).image(repository, "1").digest == stdout.decode().strip()
+    assert "%" in shown
+    assert re.search(r"[\d.]+ kB sent", shown)
+
+
+def read_terminal(descriptor: int) -> str:
+    """All that is shown until the last program has left."""
+    shown = b""
+    with suppress(OSError):  # EIO is its end
+        while piece := os.read(descriptor, 65536):
+            shown += piece
+    os.close(descriptor)
+    return shown.decode()
+
+
+async def test_a_bundle_goes_where_the_archive_says(
+    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    archive.rename(tmp_path / "@app.tar")
+    done = await terminal.spool("push", "@app.tar")
+    assert [Reader(registry).image(repository, "1").digest] == done.lines
 
 
 async def test_the_readme_to_the_letter(

@@ -9,6 +9,7 @@ open, so that the program sees its caller go; a call with input ends it by closi
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from registry_spooler.kube.errors import ExecNotStarted, RemoteError
 from registry_spooler.kube.exec import SILENCE_SECONDS, execute, run
 from registry_spooler.kube.frames import Channel, Output
 from registry_spooler.kube.pods import Container
-from registry_spooler.kube.rate import RateLimit
+from registry_spooler.kube.rate import STEP_BYTES, RateLimit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -110,9 +111,11 @@ class Remote:
         stdin: Input | None = None,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
         on_stdout: Callable[[bytes], Awaitable[None]] | None = None,
+        on_sent: Callable[[int], None] | None = None,
     ) -> bytes:
         """Run one command and return what it wrote, which is nothing where `on_stdout` took it.
 
+        `on_sent` is told the size of each piece of input that the connection has taken.
         RemoteError when the command failed; other KubeErrors when it could not be run to its end.
         """
         command = [PROGRAM, "--remote"]
@@ -120,11 +123,15 @@ class Remote:
             command += ["--stdin-bytes", "0"]
         elif not await self._can_close_stdin():
             command += ["--stdin-bytes", str(stdin.size)]
+        if stdin is not None and on_sent is not None:
+            stdin = Input(stdin.size, _told(stdin.pieces, on_sent))
         return await self._exec([*command, *arguments], stdin, on_progress, on_stdout)
 
-    async def call_json(self, *arguments: str, stdin: Input | None = None) -> Any:
+    async def call_json(
+        self, *arguments: str, stdin: Input | None = None, on_sent: Callable[[int], None] | None = None
+    ) -> Any:
         """Run one command whose answer is JSON."""
-        answer = await self.call(*arguments, stdin=stdin)
+        answer = await self.call(*arguments, stdin=stdin, on_sent=on_sent)
         try:
             return orjson.loads(answer)
         except orjson.JSONDecodeError as exc:
@@ -193,3 +200,13 @@ class Remote:
 
 async def _once(content: bytes) -> AsyncGenerator[Buffer]:
     yield content
+
+
+async def _told(pieces: AsyncGenerator[Buffer], on_sent: Callable[[int], None]) -> AsyncGenerator[Buffer]:
+    async with aclosing(pieces):
+        async for piece in pieces:
+            view = memoryview(piece).cast("B")
+            for start in range(0, len(view), STEP_BYTES):
+                step = view[start : start + STEP_BYTES]
+                yield step
+                on_sent(len(step))

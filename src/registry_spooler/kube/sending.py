@@ -61,7 +61,7 @@ async def send(
     check = _unchanged(source)
 
     async def work(remote: Remote) -> tuple[ImageResult, ...]:
-        registry = ThinRegistry(remote, cache / "blobs", redial=session.redial, streams=options.streams)
+        registry = ThinRegistry(remote, cache / "blobs", progress, redial=session.redial, streams=options.streams)
         pusher = Pusher(registry, known, PushOptions(compression=options.compression, transfers=_QUESTIONS))
         if is_archive or not isinstance(source, FileSource):
             return await pusher.push_archive(source, reference, progress, before_tag=check)

@@ -11,8 +11,8 @@ After a cut, each blob that was on its way is asked for before it is sent again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -32,7 +32,7 @@ from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    pass
 
 T = TypeVar("T")
 
@@ -72,8 +72,9 @@ class _Waiting:
 class ThinRegistry:
     """`push.Registry` over `registry-client` in a pod. `folder` takes blobs that cannot be read twice."""
 
-    def __init__(self, remote: Remote, folder: Path, *, redial: Redial, streams: int = 3) -> None:
+    def __init__(self, remote: Remote, folder: Path, progress: Progress, *, redial: Redial, streams: int = 3) -> None:
         self._remote = remote
+        self._progress = progress
         self.folder = folder
         self._redial = redial
         self._packers = anyio.Semaphore(PACKERS)
@@ -118,7 +119,7 @@ class ThinRegistry:
                     stack.push_async_callback(packed.aclose)
                     measured = await packed.write(reader)
                     part = packed.part(measured)
-            await self.deliver(repository, measured, part, progress)
+            await self.deliver(repository, measured, part)
         return measured
 
     async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
@@ -165,19 +166,19 @@ class ThinRegistry:
         del self._waiting[reference.repository]
         return digest
 
-    async def deliver(self, repository: str, measured: Measured, part: Part, progress: Progress) -> None:
+    async def deliver(self, repository: str, measured: Measured, part: Part) -> None:
         """Bring a packed blob to the registry, or nearer to it."""
         if measured.size >= SMALL_BYTES:
-            await self._deliver_blobs(repository, {measured.digest: part}, progress)
+            await self._deliver_blobs(repository, {measured.digest: part})
             return
         content = b"".join([bytes(piece) async for piece in part.open_pieces()])
         waiting = self._waits(repository)
         waiting.blobs[measured.digest] = content_part(part.path, content)
         if waiting.blob_bytes > SMALL_TOTAL_BYTES:
             blobs, waiting.blobs = waiting.blobs, {}
-            await self._deliver_blobs(repository, blobs, progress)
+            await self._deliver_blobs(repository, blobs)
 
-    async def _deliver_blobs(self, repository: str, blobs: dict[Digest, Part], progress: Progress) -> None:
+    async def _deliver_blobs(self, repository: str, blobs: dict[Digest, Part]) -> None:
         attempts = 0
         left = blobs
 
@@ -185,19 +186,23 @@ class ThinRegistry:
             nonlocal attempts, left
             attempts += 1
             if attempts > 1:
-                progress.retries["unreachable"] += 1
+                self._progress.retries["unreachable"] += 1
                 present = await self._missing(repository, list(left))
                 left = {digest: part for digest, part in left.items() if digest not in present}
             if left:
-                parts = [_counted(part, progress) for part in left.values()]
-                await self._send("receive", "--blobs", "--", repository, parts=parts)
+                await self._send("receive", "--blobs", "--", repository, parts=list(left.values()))
 
         async with self._streams:
             await self._redial.run(attempt, progress=lambda: -len(left))
         self._arrived(repository, blobs.values())
 
     async def _send(self, *arguments: str, parts: list[Part]) -> Any:
-        return await self._remote.call_json(*arguments, stdin=pack(parts))
+        stdin = pack(parts)
+        self._progress.bytes_to_send += stdin.size
+        return await self._remote.call_json(*arguments, stdin=stdin, on_sent=self._count)
+
+    def _count(self, size: int) -> None:
+        self._progress.bytes_sent += size
 
     async def _ask(self, repository: str, question: _Question) -> None:
         try:
@@ -242,12 +247,10 @@ class ThinUpload:
         self._repository = repository
         self._packed: PackedBlob | None = None
         self._measured: Measured | None = None
-        self._progress = Progress()
 
     async def send(self, reader: BlobReader, progress: Progress) -> Measured:
         """Pack all that the reader gives."""
         self._packed = PackedBlob(self._registry.folder)
-        self._progress = progress
         self._measured = await self._packed.write(reader)
         return self._measured
 
@@ -256,22 +259,10 @@ class ThinUpload:
         if self._packed is None or self._measured is None or digest != self._measured.digest:
             raise RuntimeError("committed before it was sent")
         part = self._packed.part(self._measured)
-        await self._registry.deliver(self._repository, self._measured, part, self._progress)
+        await self._registry.deliver(self._repository, self._measured, part)
         await self.cancel()
 
     async def cancel(self) -> None:
         """Give up what was packed."""
         if self._packed is not None:
             await self._packed.aclose()
-
-
-def _counted(part: Part, progress: Progress) -> Part:
-    """The same file, whose reading shows as bytes sent."""
-
-    async def pieces() -> AsyncGenerator[Buffer]:
-        async with aclosing(part.open_pieces()) as source:
-            async for piece in source:
-                yield piece
-                progress.bytes_sent += memoryview(piece).nbytes
-
-    return Part(part.path, part.size, pieces)

@@ -1,7 +1,7 @@
 """Progress for people: bars on a terminal, a line at the end of each file elsewhere.
 
-On a terminal rich draws one bar a file: how far the archive has been dealt with, what was sent and how fast, how
-many layers the registry had already.
+On a terminal rich draws one bar a file: how much of what is to be sent has been, how fast, the time that is left, and
+how many blobs the registry had already.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
 REFRESH_SECONDS: Final = 0.2
+TITLE_COLUMNS: Final = 36
+"""The width of a file's name and target."""
 
 
 class Bars:
@@ -85,10 +87,13 @@ def bars(*, quiet: bool = False) -> Generator[Bars]:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn(
+            "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=TITLE_COLUMNS)
+        ),
+        BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[said]}"),
         TransferSpeedColumn(),
@@ -99,7 +104,9 @@ def bars(*, quiet: bool = False) -> Generator[Bars]:
 
 
 def _push_state(progress: Progress) -> tuple[int, int, str]:
-    return progress.bytes_done, progress.bytes_total, _push_text(progress)
+    """What is sent, of what is packed and what is not yet read: an estimate that becomes true."""
+    unread = max(0, progress.bytes_total - progress.bytes_done)
+    return progress.bytes_sent, progress.bytes_to_send + unread, _push_text(progress)
 
 
 def _push_text(progress: Progress) -> str:

@@ -53,6 +53,8 @@ def install(
         shutil.copytree(manifests(), output)
         warn(f"the manifests are in {output}; apply one with `kubectl apply --kustomize {output / overlay}`")
         return
+    if create_namespace and target.namespace is None:
+        raise click.UsageError("--create-namespace needs -n NAMESPACE")
     if shutil.which("kubectl") is None:
         raise InstallError("there is no kubectl, which applies the manifests; write them with --output DIRECTORY")
     with tempfile.TemporaryDirectory(prefix="kubectl-spool-") as folder:
@@ -60,7 +62,7 @@ def install(
         if only_print:
             say_bytes(_kubectl(["kustomize", str(kustomization)], capture=True))
             return
-        if create_namespace and target.namespace is not None:
+        if create_namespace:
             _create_namespace(target)
         _kubectl(["apply", f"--kustomize={kustomization}", *target.kubectl_flags()])
     if not no_wait:
