@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 
 from playedregistry import PlayedRegistry, served
 from registry_spooler.errors import RegistryUnreachable
@@ -16,42 +16,27 @@ from registry_spooler.registry import RegistryClient, RetryPolicy
 from registry_spooler.registry.tls import TrustStore
 
 ONCE = RetryPolicy(tries=1)
-NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 class Authority:
     """A certificate authority of the tests' own."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.certificate = folder / f"{name}.pem"
-        self.key = folder / f"{name}.key"
-        self._openssl("req", "-x509", *NEW_KEY, "-subj", f"/CN={name}", "-days", "30",
-                      "-keyout", self.key, "-out", self.certificate)  # fmt: skip
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.certificate = folder / "authority.pem"
+        self._ca.cert_pem.write_to_path(self.certificate)
 
-    def _openssl(self, *arguments: object) -> None:
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, cwd=self.folder)
-
-    def server(self, name: str, subject: str = "IP:127.0.0.1", days: tuple[int, int] = (-1, 30)) -> ssl.SSLContext:
+    def server(self, identity: str = "127.0.0.1", days: tuple[int, int] = (-1, 30)) -> ssl.SSLContext:
         """A server's context, with a certificate that is good from `days[0]` to `days[1]` from now."""
-        request, key, certificate, settings = (self.folder / f"{name}.{end}" for end in ("csr", "key", "pem", "conf"))
-        settings.write_text(
-            "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nrand_serial=yes\npolicy=p\nx509_extensions=x\n"
-            f"default_md=sha256\nnew_certs_dir=.\n[p]\ncommonName=supplied\n[x]\nsubjectAltName={subject}\n"
-        )
-        (self.folder / "index").touch()
-        self._openssl("req", *NEW_KEY, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-        start, end = ((datetime.now(UTC) + timedelta(days=day)).strftime("%Y%m%d%H%M%SZ") for day in days)
-        self._openssl("ca", "-batch", "-config", settings, "-cert", self.certificate, "-keyfile", self.key,
-                      "-in", request, "-out", certificate, "-startdate", start, "-enddate", end)  # fmt: skip
+        start, end = (datetime.now(UTC) + timedelta(days=day) for day in days)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
+        self._ca.issue_cert(identity, not_before=start, not_after=end).configure_cert(context)
         return context
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "authority")
+    return Authority(tmp_path)
 
 
 async def test_a_private_authority_against_the_real_registry(make_registry, repository):
@@ -64,7 +49,7 @@ async def test_a_private_authority_against_the_real_registry(make_registry, repo
 
 async def test_a_trusted_server(authority):
     async with (
-        served(PlayedRegistry().application(), authority.server("good")) as url,
+        served(PlayedRegistry().application(), authority.server()) as url,
         RegistryClient(url, certificate=authority.certificate) as client,
     ):
         await client.ping()
@@ -75,25 +60,25 @@ async def test_a_trusted_server(authority):
     [
         ({"days": (-20, -10)}, "its certificate has expired"),
         ({"days": (10, 20)}, "not valid yet"),
-        ({"subject": "DNS:other.example"}, "for another host name"),
-        ({"subject": "IP:127.0.0.9"}, "for another host name"),
+        ({"identity": "other.example"}, "for another host name"),
+        ({"identity": "127.0.0.9"}, "for another host name"),
     ],
 )
 async def test_a_certificate_that_is_not_accepted(authority, options, sentence):
-    await _refused(authority.server("bad", **options), authority.certificate, sentence)
+    await _refused(authority.server(**options), authority.certificate, sentence)
 
 
 async def test_an_unknown_authority(authority, tmp_path):
     (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other", "other")
-    server = authority.server("good")
+    other = Authority(tmp_path / "other")
+    server = authority.server()
     await _refused(server, other.certificate, "authority that is not trusted here; give the CA with --certificate")
     await _refused(server, None, "authority that is not trusted here")
 
 
 async def test_http_spoken_to_https(authority):
     async with (
-        served(PlayedRegistry().application(), authority.server("good")) as url,
+        served(PlayedRegistry().application(), authority.server()) as url,
         RegistryClient(url.replace("https", "http"), retry=ONCE) as client,
     ):
         with pytest.raises(RegistryUnreachable, match=r"without an answer|may speak https"):
@@ -120,7 +105,7 @@ async def test_no_version_in_common(make_registry):
 
 
 async def test_a_handshake_that_is_broken_off(authority):
-    server = authority.server("good")
+    server = authority.server()
     server.minimum_version = ssl.TLSVersion.TLSv1_3
     async with served(PlayedRegistry().application(), server) as url:
         await _refused_below_13(url, authority.certificate, "broke the TLS handshake off")
@@ -138,9 +123,9 @@ async def test_a_bundle_that_is_swapped_is_read_again(authority, tmp_path, monke
     monkeypatch.setattr("registry_spooler.registry.tls.LOOK_AGAIN_SECONDS", 0.0)
     (tmp_path / "other").mkdir()
     bundle = tmp_path / "bundle.pem"
-    shutil.copy(Authority(tmp_path / "other", "other").certificate, bundle)
+    shutil.copy(Authority(tmp_path / "other").certificate, bundle)
     async with (
-        served(PlayedRegistry().application(), authority.server("good")) as url,
+        served(PlayedRegistry().application(), authority.server()) as url,
         RegistryClient(url, certificate=bundle, retry=ONCE) as client,
     ):
         with pytest.raises(RegistryUnreachable):

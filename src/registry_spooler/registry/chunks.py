@@ -40,6 +40,7 @@ class ChunkSender:
         self._habits = habits
         self._progress = progress
         self._mishaps = 0
+        self._logged_in_at: int | None = None
         self._last_range: str | None = None
         self.offset = 0
 
@@ -89,9 +90,9 @@ class ChunkSender:
 
     async def _mend(self, verdict: Next, answer: Answer, end: int) -> None:
         error = self._session.exchange.error_of(answer)
-        if verdict is Next.LOG_IN and answer.logged_in_anew and self._mishaps == 0:
-            # Refused before a byte was read: the offset has not moved.
-            self._mishaps += 1
+        if verdict is Next.LOG_IN and answer.logged_in_anew and self._logged_in_at != self.offset:
+            # Refused before a byte was read: the offset has not moved. Once more would be a refusal for good.
+            self._logged_in_at = self.offset
             await self._window.go_to(self.offset)
         elif verdict is Next.STREAM:
             raise RangesRefused from error

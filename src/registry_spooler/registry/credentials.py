@@ -59,6 +59,8 @@ class CredentialSource:
         self._settings = settings
         self._contents: dict[Path, bytes] = {}
         self._signatures: dict[Path, tuple[int, ...]] = {}
+        self._docker_config: DockerConfig | None = None
+        """Of the present content of its file; None while that has not been understood."""
         self._looked: float | None = None
 
     def __repr__(self) -> str:
@@ -90,10 +92,12 @@ class CredentialSource:
         path = settings.docker_config
         if path is None:
             return ()
-        try:
-            return DockerConfig.parse(self._contents.get(path, b"{}")).candidates(hosts, repository)
-        except ValueError as exc:
-            raise CredentialsUnreadable(path, str(exc)) from exc
+        if self._docker_config is None:
+            try:
+                self._docker_config = DockerConfig.parse(self._contents.get(path, b"{}"))
+            except ValueError as exc:
+                raise CredentialsUnreadable(path, str(exc)) from exc
+        return self._docker_config.candidates(hosts, repository)
 
     def _line(self, path: Path | None) -> str:
         """A file's text without the newline that editors put at its end."""
@@ -112,6 +116,7 @@ class CredentialSource:
                     with path.open("rb") as file:
                         self._contents[path] = file.read(FILE_MAX_BYTES)
                     self._signatures[path] = signature
+                    self._docker_config = None
             except OSError as exc:
                 if path not in self._contents:
                     raise CredentialsUnreadable(path, str(exc.strerror)) from exc
