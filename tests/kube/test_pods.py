@@ -62,8 +62,11 @@ async def test_no_such_container(cluster: Cluster) -> None:
 
 
 async def test_the_log(cluster: Cluster, api: ApiServer, container: Container) -> None:
-    api.log = "one\ntwo ü\n".encode()
-    assert ["one", "two ü"] == [line async for line in read_log(cluster, container, follow=False, lines=5)]
+    long = "x" * 300_000
+    api.log = f"one\ntwo ü\n{long}\nlast".encode()
+    assert ["one", "two ü", long, "last"] == [
+        line async for line in read_log(cluster, container, follow=False, lines=5)
+    ]
 
 
 async def test_a_log_that_is_not_for_us(cluster: Cluster, api: ApiServer, container: Container) -> None:

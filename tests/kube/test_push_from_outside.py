@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -212,3 +213,18 @@ async def test_a_raw_file(outside: Outside, registry: RunningRegistry, tmp_path:
         await send(outside.session, source, reference, Progress(), is_archive=False, options=options)
     found = Reader(registry).image(outside.repository, "1")
     assert b"any bytes" * 1000 == Reader(registry).unpacked(outside.repository, found.layers[0])
+
+
+async def test_a_slow_network(outside: Outside, wire: Wire, registry: RunningRegistry) -> None:
+    wire.delay_seconds = 0.02
+    result = await outside.push(archives.podman_docker(image(outside.repository, 300 * KILO)))
+    assert str(result.digest) == Reader(registry).image(outside.repository, "1").digest
+
+
+async def test_what_a_killed_push_left_is_swept(outside: Outside, tmp_path: Path) -> None:
+    blobs = tmp_path / "cache" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "blob-old").touch()
+    os.utime(blobs / "blob-old", (0, 0))
+    await outside.push(archives.podman_docker(image(outside.repository)))
+    assert [] == list(blobs.iterdir())

@@ -29,6 +29,9 @@ ANSWER_LIMIT_BYTES: Final = 16 << 20
 MESSAGE_LIMIT_BYTES: Final = 4 << 20
 """One message of an exec. Servers cut at 32 KiB; this only bounds what a broken one makes us hold."""
 
+LINE_LIMIT_BYTES: Final = 1 << 20
+"""A log's line, before it is handed on as it is."""
+
 Query = Sequence[tuple[str, str]]
 
 
@@ -85,10 +88,18 @@ class Cluster:
     async def read_lines(
         self, path: str, query: Query = (), *, asked: str, permission: str = ""
     ) -> AsyncIterator[bytes]:
-        """Read lines as they come, for as long as they come."""
+        """Read lines as they come, for as long as they come; a very long one comes in pieces."""
         async with self._get(path, query, asked=asked, permission=permission, seconds=None) as response:
-            async for line in response.content:
-                yield line
+            rest = b""
+            async for data in response.content.iter_any():
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    yield line
+                if len(rest) > LINE_LIMIT_BYTES:
+                    yield rest
+                    rest = b""
+            if rest:
+                yield rest
 
     @asynccontextmanager
     async def dial(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
 
@@ -16,6 +18,12 @@ from registry_spooler.threads import in_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+
+LEFT_BEHIND_SECONDS: Final = 86_400.0
+"""A file that nobody has written to for so long belongs to no push that still runs."""
+
+_PREFIX: Final = "blob-"
 
 
 class PackedBlob:
@@ -47,7 +55,7 @@ class PackedBlob:
 
     def _create(self) -> BinaryIO:
         self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix="blob-")
+        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=_PREFIX)
         self._path = Path(path)
         return os.fdopen(descriptor, "w+b", buffering=0)
 
@@ -62,6 +70,19 @@ class PackedBlob:
         await in_thread(self._file.seek, 0)
         while piece := await in_thread(self._file.read, PIECE_BYTES):
             yield piece
+
+
+async def sweep(folder: Path) -> None:
+    """Remove what programs that were killed have left in the folder."""
+    await in_thread(_sweep, folder)
+
+
+def _sweep(folder: Path) -> None:
+    oldest = time.time() - LEFT_BEHIND_SECONDS
+    with contextlib.suppress(OSError):
+        for path in folder.glob(f"{_PREFIX}*"):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 async def measure(reader: BlobReader) -> Measured:

@@ -53,7 +53,7 @@ async def read_log(cluster: Cluster, container: Container, *, follow: bool, line
     path = f"{cluster.pods_path}/{quote(container.pod, safe='')}/log"
     asked = f"read the log of pod {container.pod}"
     async for line in cluster.read_lines(path, query, asked=asked, permission="get pods/log"):
-        yield line.decode("utf-8", "replace").rstrip("\n")
+        yield line.decode("utf-8", "replace")
 
 
 def _is_running(pod: dict[str, Any]) -> bool:

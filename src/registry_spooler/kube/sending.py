@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from registry_spooler.archive import Compression, FileSource, PipeSource, Source
 from registry_spooler.errors import SourceChanged, SourceUnreadable
+from registry_spooler.kube.packed import sweep
 from registry_spooler.kube.remote import Remote
 from registry_spooler.kube.session import PodSession
 from registry_spooler.kube.thin import ThinRegistry
@@ -58,6 +59,8 @@ async def send(
     """
     cache = options.cache or cache_directory()
     known = KnownBlobs(cache / "layers")
+    await known.trim()
+    await sweep(cache / "blobs")
     check = _unchanged(source)
 
     async def work(remote: Remote) -> tuple[ImageResult, ...]:
