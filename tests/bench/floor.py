@@ -123,16 +123,23 @@ def from_file(path: str, host: str, repository: str) -> tuple[dict[str, bytes], 
     with tarfile.open(path) as tar:
         members = [member for member in tar if member.isreg()]
         descriptor = tar.fileobj.fileno()
-        small = {member.name: tar.extractfile(member).read() for member in members if member.size < PIECE_BYTES}
+        small = {
+            m.name: tar.extractfile(m).read() for m in members if m.size < PIECE_BYTES and not m.name.endswith(".tar")
+        }
         by_size = sorted(
             (m for m in members if m.name.endswith(".tar") or IS_BLOB.match(m.name)), key=lambda m: -m.size
         )
 
+        mine = threading.local()
+
+        def connect() -> None:
+            mine.connection = Connection(host, repository)
+
         def push(member: tarfile.TarInfo) -> tuple[str, Descriptor]:
             pieces = _preads(descriptor, member.offset_data, member.size)
-            return member.name, push_blob(Connection(host, repository), member, pieces)
+            return member.name, push_blob(mine.connection, member, pieces)
 
-        with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        with concurrent.futures.ThreadPoolExecutor(WORKERS, initializer=connect) as pool:
             return small, dict(pool.map(push, by_size))
 
 
@@ -176,7 +183,12 @@ def push_blob(connection: Connection, member: tarfile.TarInfo, pieces: Iterator[
     if known := IS_BLOB.match(member.name):
         connection.put_known(_hashed(pieces), known[1], member.size)
         return {}
-    digest, size = connection.put_unknown(_compressed(_hashed(pieces)))
+    packed = _compressed(_hashed(pieces))
+    if member.size < PIECE_BYTES:
+        content = b"".join(packed)
+        digest, size = connection.put_bytes(content), len(content)
+    else:
+        digest, size = connection.put_unknown(packed)
     return _descriptor("layer.v1.tar+gzip", digest, size)
 
 
