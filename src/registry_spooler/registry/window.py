@@ -21,6 +21,7 @@ from registry_spooler.progress import Progress
 from registry_spooler.registry.budget import BudgetShare
 
 READ_AHEAD_BYTES: Final = 4 * PIECE_BYTES
+SMALL_PIECE_BYTES: Final = 64 << 10
 
 
 class WindowBroken(Exception):
@@ -191,11 +192,18 @@ class Window:
         if self._rewind_to is not None:
             return
         if len(piece):
-            self._pieces.append(piece)
+            self._keep(piece)
             self.end += len(piece)
         else:
             self.ended = True
         self._notify()
+
+    def _keep(self, piece: memoryview) -> None:
+        """Well compressed data come in crumbs: these are joined, or there would be many thousands to look through."""
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= SMALL_PIECE_BYTES:
+            self._pieces[-1] = memoryview(bytes(self._pieces[-1]) + piece)
+        else:
+            self._pieces.append(piece)
 
     async def _go_back(self, offset: int) -> None:
         await self._reader.rewind(offset)
