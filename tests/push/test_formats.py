@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import archives
@@ -59,6 +61,23 @@ async def test_the_manifests_of_an_oci_archive_are_pushed_byte_for_byte(
     assert [child.content for child in pushed.children[::2]] == [archives.oci_manifest(image) for image in images]
     assert result.platforms == ("linux/amd64", "linux/arm64/v8")
     assert len(pushed.children) == 4  # each with its attestation
+
+
+async def test_an_index_that_names_a_manifest_twice_is_pushed_byte_for_byte(
+    desk: Desk, reader: Reader, repository: str
+) -> None:
+    image = archives.oci_manifest(Image())
+    variants = [{"os": "linux", "architecture": "arm", "variant": variant} for variant in ("v6", "v7")]
+    described = [archives.descriptor(archives.MANIFEST, image, platform=platform) for platform in variants]
+    index = json.dumps(json.loads(archives.oci_index(described)), indent=3).encode()
+    entries = [*archives.oci_blobs(Image()), archives.blob(index)]
+    tar = archives.layout(entries, archives.oci_index([archives.descriptor(archives.INDEX, index)]))
+
+    result = await desk.push(tar, repository)
+
+    assert reader.image(repository).content == index
+    assert result.platforms == ("linux/arm/v6", "linux/arm/v7")
+    assert result.missing == ()
 
 
 async def test_a_docker_archive_compressed_as_set(desk: Desk, reader: Reader, repository: str) -> None:

@@ -74,7 +74,7 @@ async def plan_image(
         root=manifest,
         children=tuple({b.manifest.digest: b.manifest for b in every[:-1] if b.manifest is not None}.values()),
         needs=tuple(dict.fromkeys(need for b in every for need in b.needs)),
-        missing=tuple(missing),
+        missing=tuple(dict.fromkeys(missing)),
         platforms=tuple(dict.fromkeys(_platforms(every))),
     )
 
@@ -91,20 +91,20 @@ def _prune(branch: _Branch, missing: list[Digest]) -> _Branch:
     """Leave out of an index what is incomplete, and the attestations of what was left out."""
     if branch.manifest is None or not branch.manifest.is_index:
         return branch
-    pruned = {child.descriptor.digest: _prune(child, missing) for child in branch.children}
-    gone = {digest for digest, child in pruned.items() if child.lacks}
-    kept = {
-        digest: child for digest, child in pruned.items() if digest not in gone and child.descriptor.attests not in gone
-    }
-    missing += [digest for digest in pruned if digest not in kept]
-    if all(child.descriptor.is_attestation for child in kept.values()):
+    # An index may name one manifest several times (for two variants of a platform, say), so this is no dictionary.
+    pruned = [(child.descriptor.digest, _prune(child, missing)) for child in branch.children]
+    gone = {digest for digest, child in pruned if child.lacks}
+    kept = [(digest, child) for digest, child in pruned if not {digest, child.descriptor.attests} & gone]
+    left, listed = dict(kept), dict(pruned)
+    missing += [digest for digest in listed if digest not in left]
+    if all(child.descriptor.is_attestation for child in left.values()):
         return replace(branch, children=(), lacks=_nothing_left(branch))
-    if len(kept) == 1 < len(pruned):
-        return next(iter(kept.values()))
-    children = tuple(kept.values())
+    if len(left) == 1 < len(listed):
+        return kept[0][1]
+    children = tuple(child for _, child in kept)
     if children == branch.children:
         return branch
-    index = partial_index(branch.manifest, {digest: child.descriptor for digest, child in kept.items()})
+    index = partial_index(branch.manifest, {digest: child.descriptor for digest, child in left.items()})
     return replace(
         branch, descriptor=index.descriptor(platform=branch.descriptor.platform), manifest=index, children=children
     )
