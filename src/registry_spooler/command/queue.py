@@ -13,7 +13,6 @@ from registry_spooler.command.ending import NotHere
 from registry_spooler.errors import SpoolerError
 
 FAILED: Final = ".failed"
-RECORD_SUFFIX: Final = ".error.json"
 STATUS_SECONDS: Final = 10.0
 STATUS_LIMIT_BYTES: Final = 8 << 20
 _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - it is compared, not bound
@@ -76,35 +75,40 @@ def read_status(port: int, address: str = "") -> dict[str, Any]:
 
 def list_failed(directory: Path) -> list[dict[str, Any]]:
     """The records of the failures, oldest first; a file without a readable record has a record of its name alone."""
+    from registry_spooler.spool.failures import failed_files, read_failure  # Linux only, as is the spool
+    from registry_spooler.spool.names import record_text
+
+    folder = directory / FAILED
     try:
-        names = sorted(os.listdir(directory / FAILED))
+        names = failed_files(folder)
     except FileNotFoundError:
         return []
-    files = [name for name in names if not name.endswith(RECORD_SUFFIX)]
-    records = [_read_record(directory / FAILED, name) for name in files]
+    records = [
+        {**(read_failure(folder, name) or {"error": "it has no record"}), "name": record_text(name)} for name in names
+    ]
     return sorted(records, key=lambda record: str(record.get("time") or ""))
 
 
-def _read_record(failed: Path, name: str) -> dict[str, Any]:
-    try:
-        document = orjson.loads((failed / f"{name}{RECORD_SUFFIX}").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        document = None
-    record = document if isinstance(document, dict) else {"error": "it has no record"}
-    return {**record, "name": name}
-
-
 def retry(directory: Path, name: str) -> None:
-    """Put a failed file back, as `mv .failed/NAME NAME` does, but never over a file that waits."""
+    """Put a failed file back, as `mv .failed/NAME NAME` does, but never over a file that waits.
+
+    `name` is the file's, or what `list_failed` calls it.
+    """
     if not name or "/" in name or "\0" in name or name.startswith("."):
         raise NoFailure(name)
-    failed = directory / FAILED / name
+    from registry_spooler.spool.failures import error_path, failed_files, read_failure  # Linux only, as is the spool
+    from registry_spooler.spool.names import record_text
+    from registry_spooler.spool.rename import rename_noreplace
+
+    folder = directory / FAILED
+    if not os.path.lexists(folder / name) and folder.is_dir():
+        name = next((known for known in failed_files(folder) if record_text(known) == name), name)
+    failed = folder / name
     if not failed.is_file() or failed.is_symlink():
         raise NoFailure(name)
-    from registry_spooler.spool.rename import rename_noreplace  # Linux only, as is the spool
-
     try:
         rename_noreplace(failed, directory / name)
     except FileExistsError as exc:
         raise NameTaken(name) from exc
-    (directory / FAILED / f"{name}{RECORD_SUFFIX}").unlink(missing_ok=True)
+    if read_failure(folder, name) is not None:  # whatever else is called so is somebody's file
+        error_path(folder, name).unlink(missing_ok=True)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
-import orjson
 
 from registry_spooler.command import queue
 from registry_spooler.command.deposit import Deposit
+from registry_spooler.command.printing import say, say_json
 
 directory_option = click.option(
     "-d",
@@ -58,11 +57,11 @@ def deposit(
     """
     file = Deposit(directory, name)
     if probe:
-        _print(file.probe())
+        say_json(file.probe())
     elif finish is not None:
-        _print(file.finish(size, finish))
+        say_json(file.finish(size, finish))
     else:
-        _print(file.append(sys.stdin.fileno(), offset, arrived=arrived, size=size))
+        say_json(file.append(sys.stdin.fileno(), offset, arrived=arrived, size=size))
 
 
 @click.command()
@@ -70,7 +69,7 @@ def deposit(
 @address_option
 def status(health_port: int, health_address: str) -> None:
     """Print what the spooler beside us says of itself, as JSON."""
-    _print(queue.read_status(health_port, health_address))
+    say_json(queue.read_status(health_port, health_address))
 
 
 @click.command()
@@ -80,10 +79,10 @@ def failed(directory: Path, as_json: bool) -> None:
     """List the files that failed, and why."""
     records = queue.list_failed(directory)
     if as_json:
-        _print(records)
+        say_json(records)
         return
     for record in records:
-        click.echo(f"{record['name']}: {record.get('error')}")
+        say(f"{record['name']}: {record.get('error')}")
 
 
 @click.command()
@@ -93,8 +92,4 @@ def retry(directory: Path, names: tuple[str, ...]) -> None:
     """Put failed files back into the spool directory."""
     for name in names:
         queue.retry(directory, name)
-        click.echo(name)
-
-
-def _print(document: Any) -> None:
-    click.echo(orjson.dumps(document))
+        say(name)

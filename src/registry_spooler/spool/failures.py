@@ -66,12 +66,22 @@ def clear_error(folder: Path, name: str) -> bool:
     return True
 
 
-def count_failed(folder: Path) -> int:
-    """How many files are in `.failed/`, records not counted; blocks."""
+def failed_files(folder: Path) -> list[str]:
+    """The names of the files in `.failed/`, records left out; blocks."""
     names = set(os.listdir(folder))
     records = {derived_name(name, ERROR) for name in names} & names
     # A record whose file was moved away for a retry has nothing to stand beside, but is none the less a record.
-    return sum(1 for name in names - records if not name.endswith(ERROR))
+    return sorted(name for name in names - records if not (name.endswith(ERROR) and _read(folder / name)))
+
+
+def count_failed(folder: Path) -> int:
+    """How many they are; blocks."""
+    return len(failed_files(folder))
+
+
+def read_failure(folder: Path, name: str) -> dict[str, Any] | None:
+    """The record of a file in `.failed/`; None when there is none, or one that is not ours. Blocks."""
+    return _read(error_path(folder, name))
 
 
 def _make_way(folder: Path, name: str) -> None:
@@ -97,10 +107,16 @@ def _free_number(folder: Path, name: str) -> int:
 
 def _is_record(path: Path, name: str) -> bool:
     """Is it a record of ours for that name, and not somebody's file that is called so?"""
+    document = _read(path)
+    return document is not None and document["file"] == record_text(name)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record of ours; None for everything else that may be called so."""
     try:
         if path.stat(follow_symlinks=False).st_size > _RECORD_MAX_BYTES:
-            return False
+            return None
         document = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError):
-        return False
-    return isinstance(document, dict) and document.keys() == _FIELDS and document["file"] == record_text(name)
+        return None
+    return document if isinstance(document, dict) and document.keys() == _FIELDS else None
