@@ -61,8 +61,8 @@ async def test_an_image_begins_with_its_index() -> None:
 
 def test_standard_error_in_pieces() -> None:
     reader = StderrReader()
-    assert [] == reader.feed(b'{"alive": true}\nplain wo')
-    assert [{"bytes_sent": 5}] == reader.feed(b'rds\n{"progress": {"bytes_sent": 5}}\n{"error": "no", "ki')
+    reader.feed(b'{"alive": true}\nplain wo')
+    reader.feed(b'rds\n{"progress": {"bytes_sent": 5}}\n{"error": "no", "ki')
     reader.feed(b'nd": "X"}')
     reader.close()
     assert (["plain words"], {"error": "no", "kind": "X"}) == (reader.plain, reader.error)

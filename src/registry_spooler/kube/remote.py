@@ -57,18 +57,19 @@ class StderrReader:
         self.plain: list[str] = []
         """The last lines that were no JSON: a traceback, or the words of another program."""
 
-    def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The progress objects that these bytes complete."""
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Signs of life and progress are passed over: that they came is what counts."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-LINE_LIMIT_BYTES:]
-        return [found for line in lines if (found := self._read(line)) is not None]
+        for line in lines:
+            self._read(line)
 
     def close(self) -> None:
         """Take note that no more comes."""
         self._read(self._rest)
         self._rest = b""
 
-    def _read(self, line: bytes) -> dict[str, Any] | None:
+    def _read(self, line: bytes) -> None:
         try:
             document = orjson.loads(line)
         except orjson.JSONDecodeError:
@@ -76,11 +77,8 @@ class StderrReader:
         if not isinstance(document, dict):
             if text := line.decode("utf-8", "replace").strip():
                 self.plain = [*self.plain, text[:500]][-_PLAIN_LINES_KEPT:]
-            return None
-        if "error" in document:
+        elif "error" in document:
             self.error = document
-        progress = document.get("progress")
-        return progress if isinstance(progress, dict) else None
 
 
 class Remote:
@@ -102,14 +100,13 @@ class Remote:
 
     async def version(self) -> str:
         """The version of the program in the pod; also finds out which version of the channel the server speaks."""
-        answer = await self._exec([PROGRAM, "--version"], None, None, None)
+        answer = await self._exec([PROGRAM, "--version"], None, None)
         return answer.decode().strip().rpartition(" ")[2]
 
     async def call(
         self,
         *arguments: str,
         stdin: Input | None = None,
-        on_progress: Callable[[dict[str, Any]], None] | None = None,
         on_stdout: Callable[[bytes], Awaitable[None]] | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> bytes:
@@ -125,7 +122,7 @@ class Remote:
             command += ["--stdin-bytes", str(stdin.size)]
         if stdin is not None and on_sent is not None:
             stdin = Input(stdin.size, _told(stdin.pieces, on_sent))
-        return await self._exec([*command, *arguments], stdin, on_progress, on_stdout)
+        return await self._exec([*command, *arguments], stdin, on_stdout)
 
     async def call_json(
         self, *arguments: str, stdin: Input | None = None, on_sent: Callable[[int], None] | None = None
@@ -146,7 +143,6 @@ class Remote:
         self,
         command: list[str],
         stdin: Input | None,
-        on_progress: Callable[[dict[str, Any]], None] | None,
         on_stdout: Callable[[bytes], Awaitable[None]] | None,
     ) -> bytes:
         answer = bytearray()
@@ -154,9 +150,7 @@ class Remote:
 
         async def take(output: Output) -> None:
             if output.channel is Channel.STDERR:
-                for progress in stderr.feed(output.data):
-                    if on_progress is not None:
-                        on_progress(progress)
+                stderr.feed(output.data)
             elif on_stdout is not None:
                 await on_stdout(output.data)
             elif len(answer) + len(output.data) > ANSWER_LIMIT_BYTES:
