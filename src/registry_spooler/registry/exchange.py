@@ -91,7 +91,8 @@ class Exchange:
         if not error.temporary or failures >= self.policy.tries or asked > self.policy.patience_seconds:
             return False
         self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
-        _log.info("%s; trying again in %.1f s", error, max(delay, asked))
+        # Not for people: what does not pass within these tries, whoever asked for the work says once.
+        _log.debug("%s; trying again in %.1f s", error, max(delay, asked))
         await anyio.sleep(max(delay, asked))
         return True
 
