@@ -10,6 +10,7 @@ import lzma
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import zstandard
 
 import real_archives as tools
 from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
+from running_spooler import RunningSpooler, Spool, program
 from verify import Reader, skopeo_copy, skopeo_inspect
 
 OUTER_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -239,6 +240,30 @@ def test_nothing_is_lost_by_kills_at_random_instants(spool, make_registry, real_
     assert spool.waiting == []
     assert [path for path in spool.folder.glob(".work/**/*") if path.is_file() and path.stat().st_size] == []
     assert os.listdir(spool.folder / ".failed") == []
+
+
+def test_the_log_says_once_that_a_registry_is_down(make_registry, spool):
+    registry = make_registry()
+    registry.stop()
+    with RunningSpooler(spool, registry.url, "--tries", "3") as spooler:
+        spool.drop("waiting.txt", b"content")
+        spooler.wait_for_log("deferred waiting")
+        registry.start()
+        spool.receipt("waiting.txt")
+
+    assert spooler.log is not None
+    about = [line.split()[2] for line in spooler.log if "waiting.txt" in line or "cannot be reached" in line]
+    assert about == ["pushing", "deferred", "pushed"]
+
+
+def test_a_log_file_that_cannot_be_opened_is_one_line(tmp_path):
+    done = subprocess.run(
+        [program("registry-spooler"), "--log", tmp_path / "missing" / "log"], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "No such file or directory" in line
 
 
 def test_an_interrupt_is_a_clean_stop_too(spooler):

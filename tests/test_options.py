@@ -72,7 +72,7 @@ def test_several_words_in_the_environment():
     [
         (("-u", "me"), "a user name needs a password"),
         (("-p", "secret"), "a password needs a user name"),
-        (("-r", "https://me:secret@h"), "a registry is given as"),
+        (("-r", "https://me:secret@h"), "a login is not part of it; give --username"),
         (("-r", "http://h", "-c", "/ca.pem"), "a certificate needs https"),
         (("--chunk-size", "1"), "not between"),
         (("--chunk-size", "much"), "not a size"),

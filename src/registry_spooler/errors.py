@@ -44,6 +44,18 @@ class InvalidReference(SpoolerError):
         return f"{self.text!r} does not name an image: {self.reason}"
 
 
+class InvalidAddress(SpoolerError):
+    """What should say where a registry is, and does not."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.text!r} is no address of a registry: {self.reason}"
+
+
 class InvalidFileName(SpoolerError):
     """A spool file's name that does not follow the rule for names."""
 

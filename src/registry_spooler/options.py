@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from registry_spooler.arguments import hide_arguments
-from registry_spooler.errors import InvalidReference
+from registry_spooler.errors import InvalidAddress
 from registry_spooler.registry import (
     CredentialSettings,
     CredentialSource,
@@ -77,7 +77,7 @@ class RegistrySettings:
     """May a registry with a public name send us to private addresses (token server, storage)?"""
 
     def client(self, *, pushes: bool = True) -> RegistryClient:
-        """A client of that registry, not yet opened; InvalidReference when the address is none."""
+        """A client of that registry, not yet opened; InvalidAddress when the address is none."""
         return RegistryClient(
             self.registry,
             certificate=self.certificate,
@@ -121,7 +121,7 @@ class RegistrySettings:
             raise click.UsageError("a user name needs a password (--password-file or --password)")
         try:
             RegistryAddress.parse(self.registry, has_certificate=self.certificate is not None)
-        except InvalidReference as exc:
+        except InvalidAddress as exc:
             raise click.BadParameter(str(exc), param_hint="--registry") from exc
 
 

@@ -161,6 +161,7 @@ def test_a_login_that_is_refused_is_not_allowed(make_registry, tmp_path):
     error = wrong.error("list", code=4)
 
     assert "401" in error
+    assert "check the user name and password" in error
     assert "babbage" not in error
     assert right.lines("list") == []
 
@@ -175,5 +176,5 @@ def test_a_registry_that_is_not_there_is_a_failure(client, make_registry):
 
 
 @pytest.mark.parametrize("arguments", [(), ("inspect",), ("inspect", "a", "b"), ("list", "--nonsense"), ("nonsense",)])
-def test_wrong_usage_has_its_own_code(client, arguments):
-    client.run(*arguments, code=2)
+def test_wrong_usage_has_its_own_code_and_one_line(client, arguments):
+    assert client.error(*arguments, code=2).endswith("--help)")

@@ -10,7 +10,7 @@ from aiohttp import web
 from memory_blobs import Blob, noise
 from playedregistry import PlayedRegistry, Session, TokenServer, running_registry, running_token_server, served
 from registry_spooler.digest import Digest
-from registry_spooler.errors import RegistryError, RegistryProtocolError
+from registry_spooler.errors import InvalidAddress, RegistryError, RegistryProtocolError
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
 from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy, UploadOptions
@@ -250,6 +250,11 @@ def test_the_scheme_of_a_registry(text, has_certificate, base):
 
 @pytest.mark.parametrize("text", ["", "http://", "ftp://h", "https://user:secret@h", "h?x=1", "h:port", "http://h#f"])
 def test_what_is_no_registry_says_so_without_secrets(text):
-    with pytest.raises(Exception, match=r"does not name|registry") as caught:
+    with pytest.raises(InvalidAddress, match="is no address of a registry") as caught:
         RegistryAddress.parse(text)
     assert "secret" not in str(caught.value)
+
+
+def test_a_login_in_the_address_is_told_where_it_belongs():
+    with pytest.raises(InvalidAddress, match="a login is not part of it; give --username and --password-file"):
+        RegistryAddress.parse("https://user:secret@h")

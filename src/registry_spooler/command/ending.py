@@ -12,6 +12,7 @@ from typing import NoReturn
 from registry_spooler.errors import (
     AccessDenied,
     DeletesDisabled,
+    InvalidAddress,
     InvalidFileName,
     InvalidReference,
     NotFound,
@@ -45,7 +46,7 @@ class NotHere(SpoolerError):
 _CODES: tuple[tuple[tuple[type[SpoolerError], ...], ExitCode], ...] = (
     ((NotFound, PlatformNotFound, NotHere), ExitCode.NOT_FOUND),
     ((AccessDenied, DeletesDisabled), ExitCode.NOT_ALLOWED),
-    ((InvalidReference, InvalidFileName, InvalidPlatform), ExitCode.USAGE),
+    ((InvalidAddress, InvalidReference, InvalidFileName, InvalidPlatform), ExitCode.USAGE),
 )
 
 

@@ -32,7 +32,7 @@ from registry_spooler.pull.errors import OutputClosed
 PROGRAM: Final = "registry-client"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="registry-spooler", prog_name="registry-client")
 @click.option("--remote", is_flag=True, hidden=True, help="Be the far end of an exec channel.")
 @click.option("--stdin-bytes", type=click.IntRange(min=0), hidden=True, help="The length of standard input.")

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
+import click
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 _COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
@@ -68,9 +69,10 @@ def level_for(verbose: int) -> int:
 def logging_to(path: Path | None, *, verbose: int, log_format: str, colorize: str) -> Iterator[None]:
     """Send this project's log to `path`, or standard error, until the block ends and all is written.
 
-    `colorize` is `true` (when it is a terminal), `false` or `force`.
+    `colorize` is `true` (when it is a terminal), `false` or `force`. A file that cannot be opened ends the program in
+    one line, with exit code 1.
     """
-    stream: IO[str] = path.open("a", encoding="utf-8") if path is not None else sys.stderr
+    stream: IO[str] = _open(path) if path is not None else sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(stream, log_format, colorize))
     records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
@@ -88,6 +90,13 @@ def logging_to(path: Path | None, *, verbose: int, log_format: str, colorize: st
         listener.stop()
         if path is not None:
             stream.close()
+
+
+def _open(path: Path) -> IO[str]:
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as exc:
+        raise click.FileError(str(path), exc.strerror) from exc
 
 
 def _formatter(stream: IO[str], log_format: str, colorize: str) -> logging.Formatter:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from registry_spooler.errors import InvalidReference
+from registry_spooler.errors import InvalidAddress
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SHOWN_PARAMETERS: Final = frozenset({"digest", "from", "last", "mount", "n", "scope", "service"})
@@ -87,20 +87,20 @@ class RegistryAddress:
 
     @classmethod
     def parse(cls, text: str, *, has_certificate: bool = False) -> RegistryAddress:
-        """Read `host[:port][/path]` or a URL; InvalidReference says what is wrong with it."""
+        """Read `host[:port][/path]` or a URL; InvalidAddress says what is wrong with it."""
         stripped = text.strip()
         scheme, separator, _ = stripped.partition("://")
         try:
             origin = Origin.of(stripped if separator else f"https://{stripped}")
             parts = urlsplit(stripped if separator else f"https://{stripped}")
         except ValueError as exc:
-            raise InvalidReference(redact(stripped)[:100], "a registry is given as host[:port] or as a URL") from exc
+            raise InvalidAddress(redact(stripped)[:100], _form_reason(stripped)) from exc
         if parts.query or parts.fragment:
-            raise InvalidReference(redact(stripped)[:100], "a registry's address has no query and no fragment")
+            raise InvalidAddress(redact(stripped)[:100], "it has a query or a fragment")
         if not separator:
             scheme = "http" if origin.is_loopback and not has_certificate else "https"
         elif scheme == "http" and has_certificate:
-            raise InvalidReference(redact(stripped)[:100], "a certificate needs https, and this address says http")
+            raise InvalidAddress(redact(stripped)[:100], "a certificate needs https, and it says http")
         if origin.host in _HUB_HOSTS:
             return cls(Origin("https", HUB_API_HOST, 443))
         port = parts.port or _DEFAULT_PORTS[scheme]
@@ -110,6 +110,12 @@ class RegistryAddress:
         """A protocol URL; the segments are quoted but for `/` and `:`."""
         path = "/".join(quote(segment, safe="/:@") for segment in segments)
         return f"{self.base}{path}" + (f"?{query}" if query else "")
+
+
+def _form_reason(text: str) -> str:
+    if "@" in text:
+        return "a login is not part of it; give --username and --password-file"
+    return "it is given as host[:port] or as an http or https URL"
 
 
 def _path_prefix(path: str) -> str:

@@ -36,7 +36,9 @@ async def list_repositories(exchange: Exchange) -> AsyncGenerator[str, None]:
                 yield name
     except RegistryAnswer as error:
         if error.status in _NO_CATALOG:
-            error.hint = "this registry offers no catalog of its repositories, or not to this login"
+            # To a wrong password many answer just what others answer to everybody who asks for a catalog.
+            wrong_login = f"{error.hint}; or " if error.status == 401 and error.hint else ""
+            error.hint = f"{wrong_login}this registry offers no catalog of its repositories, or not to this login"
         raise
 
 
