@@ -47,6 +47,13 @@ def pod(api: ApiServer, spooler: RunningSpooler, registry: RunningRegistry) -> A
 
 
 @pytest.fixture
+def pod_without_spooler(api: ApiServer, registry: RunningRegistry) -> ApiServer:
+    """The pod's registry alone, for what asks nothing of the spooler."""
+    api.registry = registry.url
+    return api
+
+
+@pytest.fixture
 def terminal(tmp_path: Path, kubeconfig: Path) -> Terminal:
     return Terminal(tmp_path, kubeconfig)
 
@@ -61,7 +68,7 @@ def archive(tmp_path: Path, repository: str) -> Path:
 
 
 async def test_push_prints_the_digest_and_nothing_else(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, repository: str, registry: RunningRegistry
 ) -> None:
     done = await terminal.spool("push", "app.tar", f"{repository}:1")
     assert [Reader(registry).image(repository, "1").digest] == done.lines
@@ -71,7 +78,7 @@ async def test_push_prints_the_digest_and_nothing_else(
 
 
 async def test_as_a_plugin_of_kubectl(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, repository: str, registry: RunningRegistry
 ) -> None:
     done = await terminal.run("kubectl", "spool", "push", "app.tar", f"{repository}:1", "-n", "registry")
     assert [Reader(registry).image(repository, "1").digest] == done.lines
@@ -80,7 +87,12 @@ async def test_as_a_plugin_of_kubectl(
 
 
 async def test_without_kubectl(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    archive: Path,
+    repository: str,
+    registry: RunningRegistry,
+    tmp_path: Path,
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -93,7 +105,7 @@ async def test_without_kubectl(
 
 
 async def test_push_from_a_pipe(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, repository: str, registry: RunningRegistry
 ) -> None:
     done = await terminal.run("sh", "-c", f"cat app.tar | kubectl-spool push - {repository}:1 --json")
     assert (f"{repository}:1", Reader(registry).image(repository, "1").digest) == (
@@ -104,7 +116,12 @@ async def test_push_from_a_pipe(
 
 
 async def test_several_files_go_where_their_names_say(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    archive: Path,
+    repository: str,
+    registry: RunningRegistry,
+    tmp_path: Path,
 ) -> None:
     names = [f"{repository}/one:1.tar".replace("/", "\\"), f"{repository}/two:2.tar".replace("/", "\\")]
     for name in names:
@@ -118,7 +135,12 @@ async def test_several_files_go_where_their_names_say(
 
 
 async def test_one_bad_file_does_not_stop_the_others(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    archive: Path,
+    repository: str,
+    registry: RunningRegistry,
+    tmp_path: Path,
 ) -> None:
     good, bad = (f"{repository}/{name}.tar".replace("/", "\\") for name in ("good", "bad"))
     (tmp_path / good).write_bytes(archive.read_bytes())
@@ -128,12 +150,16 @@ async def test_one_bad_file_does_not_stop_the_others(
     assert not Reader(registry).has(f"{repository}/bad", "latest")
 
 
-async def test_every_pod(terminal: Terminal, pod: ApiServer, archive: Path, repository: str, wire: Wire) -> None:
-    pod.pods = ("spooler-0", "spooler-1")
+async def test_every_pod(
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, repository: str, wire: Wire
+) -> None:
+    pod_without_spooler.pods = ("spooler-0", "spooler-1")
     done = await terminal.spool("push", "app.tar", f"{repository}:1", "--all-pods")
     assert 2 == len(done.lines)
     assert 1 == len(set(done.lines))
-    assert set(pod.pods) == {request.split("/")[-2] for request in pod.requests if request.endswith("/exec")}
+    assert set(pod_without_spooler.pods) == {
+        request.split("/")[-2] for request in pod_without_spooler.requests if request.endswith("/exec")
+    }
 
 
 async def test_publish_and_wait(
@@ -161,7 +187,12 @@ async def test_publish_of_what_fails(
 
 
 async def test_looking_pulling_and_deleting(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, tmp_path: Path, registry: RunningRegistry
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    archive: Path,
+    repository: str,
+    tmp_path: Path,
+    registry: RunningRegistry,
 ) -> None:
     (digest,) = (await terminal.spool("push", "app.tar", f"{repository}:1")).lines
     assert repository in (await terminal.spool("list")).lines
@@ -179,14 +210,16 @@ async def test_looking_pulling_and_deleting(
     assert [] == (await terminal.spool("delete", f"{repository}:1")).lines
 
 
-async def test_a_file_comes_back_as_it_was(terminal: Terminal, pod: ApiServer, repository: str, tmp_path: Path) -> None:
+async def test_a_file_comes_back_as_it_was(
+    terminal: Terminal, pod_without_spooler: ApiServer, repository: str, tmp_path: Path
+) -> None:
     (tmp_path / "notes.txt").write_bytes(content := os.urandom(100_000))
     await terminal.spool("push", "notes.txt", f"{repository}:1")
     assert content == (await terminal.spool("pull", f"{repository}:1", "--unpack")).stdout
 
 
 async def test_a_pull_that_breaks_begins_again(
-    terminal: Terminal, pod: ApiServer, repository: str, tmp_path: Path, wire: Wire
+    terminal: Terminal, pod_without_spooler: ApiServer, repository: str, tmp_path: Path, wire: Wire
 ) -> None:
     (tmp_path / "notes.bin").write_bytes(content := os.urandom(3 * MEGA))
     await terminal.spool("push", "notes.bin", f"{repository}:1")
@@ -263,15 +296,20 @@ async def test_doctor_when_something_is_wrong(
     ],
 )
 async def test_mistakes(
-    terminal: Terminal, pod: ApiServer, archive: Path, arguments: tuple[str, ...], code: int, sentence: str
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    archive: Path,
+    arguments: tuple[str, ...],
+    code: int,
+    sentence: str,
 ) -> None:
     done = await terminal.spool(*arguments, code=code)
     assert sentence in done.stderr
     assert b"" == done.stdout
 
 
-async def test_not_allowed(terminal: Terminal, pod: ApiServer) -> None:
-    pod.refuse("/exec", 403, "no", times=100)
+async def test_not_allowed(terminal: Terminal, pod_without_spooler: ApiServer) -> None:
+    pod_without_spooler.refuse("/exec", 403, "no", times=100)
     assert "can-i create pods/exec" in (await terminal.spool("list", code=4)).stderr
 
 
@@ -304,7 +342,7 @@ async def test_install_is_kubectl_apply(terminal: Terminal, tmp_path: Path) -> N
 
 
 async def test_a_bar_on_a_terminal(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, repository: str, registry: RunningRegistry
 ) -> None:
     ours, theirs = pty.openpty()
     process = await terminal.start(
@@ -329,7 +367,12 @@ def read_terminal(descriptor: int) -> str:
 
 
 async def test_a_bundle_goes_where_the_archive_says(
-    terminal: Terminal, pod: ApiServer, archive: Path, repository: str, registry: RunningRegistry, tmp_path: Path
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    archive: Path,
+    repository: str,
+    registry: RunningRegistry,
+    tmp_path: Path,
 ) -> None:
     archive.rename(tmp_path / "@app.tar")
     done = await terminal.spool("push", "@app.tar")
