@@ -58,6 +58,7 @@ TOGETHER = ("container", "health")
 """Folders whose tests share something large (a container image, a browser), and so run in one process of several."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in TOGETHER:
