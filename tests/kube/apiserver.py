@@ -81,6 +81,10 @@ class ApiServer:
     port: int = 0
     executions: list[Running] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    last_words: bytes = b""
+    """Output that comes behind the status: servers copy the channels side by side."""
+    never_closes: bool = False
+    """Leave it to the client to close the connection of an exec."""
     log: bytes = b"spooler ready\n"
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What is different about a pod, by its name."""
@@ -216,6 +220,11 @@ class ApiServer:
             status = _failure("InternalError", f'exec: "{command[0]}": executable file not found in $PATH: unknown')
         with suppress(ConnectionError):
             await socket.send_bytes(bytes((ERROR,)) + orjson.dumps(status))
+            if self.last_words:
+                await asyncio.sleep(0.1)
+                await socket.send_bytes(bytes((STDOUT,)) + self.last_words)
+            if self.never_closes:
+                await socket.receive()
             await socket.close()
         return socket
 

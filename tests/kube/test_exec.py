@@ -97,6 +97,23 @@ async def test_the_command_may_end_before_its_input(cluster: Cluster, container:
         assert 3 == await run(execution, Collected(), stdin=endless())
 
 
+async def test_output_that_comes_behind_the_status(cluster: Cluster, container: Container, api: ApiServer) -> None:
+    api.last_words = b"and this\n"
+    collected = Collected()
+    async with execute(cluster, container, ["sh", "-c", "echo this; exit 3"]) as execution:
+        assert 3 == await run(execution, collected)
+    assert b"this\nand this\n" == collected.stdout
+
+
+async def test_a_server_that_does_not_close(
+    cluster: Cluster, container: Container, api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube_exec, "ENDING_SECONDS", 0.2)
+    api.never_closes = True
+    async with execute(cluster, container, ["sh", "-c", "exit 3"]) as execution:
+        assert 3 == await run(execution, Collected())
+
+
 async def test_leaving_ends_the_command(cluster: Cluster, container: Container, api: ApiServer) -> None:
     async with execute(cluster, container, ["cat"]):
         pass

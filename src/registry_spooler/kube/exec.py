@@ -36,6 +36,9 @@ SILENCE_SECONDS: Final = 60.0
 PING_SECONDS: Final = 20.0
 """Proxies and load balancers cut what is idle, the strictest after 30 seconds."""
 
+ENDING_SECONDS: Final = 5.0
+"""For what is still on its way when the exit code is known, and for the server to close the connection."""
+
 _CLOSED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
 OnOutput = Callable[[Output], Awaitable[None]]
@@ -82,27 +85,34 @@ class Execution:
         """Show everything on the way that the connection is in use; the answer is not waited for."""
         await self._socket.ping()
 
-    async def receive(self) -> Output | int:
-        """What the command wrote next, or its exit code.
+    @property
+    def has_exited(self) -> bool:
+        """Is the exit code known? The last output may still be on its way: servers copy each channel by itself."""
+        return self._frames.exited is not None
 
-        ExecCut when the connection ends before the command did; ExecNotStarted when it never ran.
+    async def receive(self) -> Output | Exited | None:
+        """What the command wrote next; that it has ended; and None when the server has closed the connection.
+
+        ExecCut when the server does not follow the protocol.
         """
         while True:
             message = await self._socket.receive()
             if message.type in _CLOSED:
-                raise ExecCut(self._container.pod, self._reason()) from self._socket.exception()
+                return None
             if message.type is not WSMsgType.BINARY:
                 continue
             try:
                 event = self._frames.feed(message.data)
             except FrameError as exc:
                 raise ExecCut(self._container.pod, f"it does not follow the protocol ({exc})") from exc
-            if isinstance(event, Exited):
-                return self._exit_code(event)
             if event is not None:
                 return event
 
-    def _exit_code(self, exited: Exited) -> int:
+    def exit_code(self) -> int:
+        """How the command ended. ExecCut when the connection ended before it did, ExecNotStarted when it never ran."""
+        exited = self._frames.exited
+        if exited is None:
+            raise ExecCut(self._container.pod, self._reason()) from self._socket.exception()
         if exited.code is None:
             raise ExecNotStarted(self._container.pod, self._container.name, self._program, exited.message)
         return exited.code
@@ -152,15 +162,22 @@ async def run(
 
 
 async def _receive_all(execution: Execution, on_output: OnOutput, silence_seconds: float) -> int:
+    seconds = silence_seconds
     while True:
         try:
-            with anyio.fail_after(silence_seconds):
+            with anyio.fail_after(seconds):
                 event = await execution.receive()
         except TimeoutError as exc:
+            if execution.has_exited:
+                break
             raise ExecCut(execution.pod, f"nothing was heard for {silence_seconds:g} seconds") from exc
-        if isinstance(event, int):
-            return event
-        await on_output(event)
+        if event is None:
+            break
+        if isinstance(event, Exited):
+            seconds = ENDING_SECONDS
+        else:
+            await on_output(event)
+    return execution.exit_code()
 
 
 async def _send_all(execution: Execution, stdin: AsyncGenerator[Buffer]) -> None:
