@@ -168,6 +168,8 @@ class Manifest:
         (https://github.com/opencontainers/distribution-spec/security/advisories/GHSA-mc8v-mgrf-8f4m).
         """
         document = load_object(content, where=where)
+        if (version := document.get("schemaVersion", 2)) != 2:
+            raise ArchiveError(f"its schemaVersion is {str(version)[:40]!r}, and only 2 can be pushed", where=where)
         has_index, has_image = "manifests" in document, "layers" in document or "config" in document
         if has_index == has_image:
             what = "both an index and an image manifest" if has_index else "neither an index nor an image manifest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -26,7 +27,24 @@ def swapped() -> bytes:
     return changed(archives.jib(image), image.config, turned.config)
 
 
+def document_as_layer() -> bytes:
+    """A docker archive whose manifest.json calls the config a layer."""
+    tar, image = archives.podman_docker(), Image()
+    index = read_tar(tar)["manifest.json"]
+    config, lowest = f"{hexdigest(image.config)}.json", f"{hexdigest(image.layers[0])}.tar"
+    return changed(tar, index, index.replace(f'"{lowest}"'.encode(), f'"{config}"'.encode()))
+
+
+def with_manifest(**fields: object) -> bytes:
+    """An OCI archive whose manifest says something else in some fields."""
+    manifest = archives.dumps(json.loads(archives.oci_manifest(Image())) | fields)
+    index = archives.oci_index([archives.descriptor(archives.MANIFEST, manifest)])
+    return archives.layout([*archives.oci_blobs(Image()), archives.blob(manifest)], index)
+
+
 BAD = {
+    "a document where a layer should be": (document_as_layer(), "diff ID"),
+    "a manifest of another schema": (with_manifest(schemaVersion=1), "schemaVersion is '1'"),
     "a layer of a docker archive with other bytes": (
         changed(archives.podman_docker(), layer("second"), OTHER),
         "diff ID",
@@ -63,6 +81,20 @@ async def test_a_bad_archive_tags_nothing(name: str, suffix: str, desk: Desk, re
         await desk.push(tar, repository, suffix=suffix)
     assert not caught.value.temporary
     assert reader.tags(repository) == []
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+async def test_a_wrong_size_of_a_blob_that_is_there_already(
+    suffix: str, desk: Desk, reader: Reader, repository: str
+) -> None:
+    await desk.push(archives.oci_archive(), f"{repository}:good")
+    layers = json.loads(archives.oci_manifest(Image()))["layers"]
+    wrong = with_manifest(layers=[{**layers[0], "size": 5}, *layers[1:]])
+
+    with pytest.raises(ArchiveError, match=r"size|bytes"):
+        await desk.push(wrong, f"{repository}:bad", suffix=suffix)
+
+    assert reader.tags(repository) == ["good"]
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])

@@ -80,7 +80,7 @@ async def deliver_streamed(
         wanted = {need.member: (delivery, need) for delivery, need in reversed(lacking) if need.member is not None}
         async with open_archive(source) as again:
             assert isinstance(again, StreamedArchive)
-            await sessions.receive(again, guess_wanted(wanted))
+            await sessions.receive(again, guess_wanted(wanted), keeps_documents=False)
     raise UploadLost(targets[0].repository, f"{len(lacking)} of its blobs were lost {PASSES_MAX} times")
 
 

@@ -80,7 +80,10 @@ class Delivery:
             return None
         if digest not in self._located and (located := await self._ask(digest, elsewhere)) is not None:
             self._located[digest] = located
-        return self._located.get(digest)
+        found = self._located.get(digest)
+        if found is not None and need.expect.size not in (None, found.size):
+            return None  # the manifest is wrong about its size, or the registry is: reading it tells
+        return found
 
     async def _ask(self, digest: Digest, elsewhere: str | None) -> _Located | None:
         size = await self._registry.blob_exists(self.repository, digest)

@@ -46,7 +46,7 @@ class Sessions:
 
     def __init__(self, registry: Registry, progress: Progress, *, inflate: bool, commit_early: bool) -> None:
         self.kinds: dict[Member, Compression] = {}
-        """How each member that is no JSON turned out to be compressed."""
+        """How each member turned out to be compressed."""
         self._registry = registry
         self._progress = progress
         self._inflate = inflate
@@ -82,15 +82,20 @@ class Sessions:
         finally:
             await found.upload.cancel()
 
-    async def receive(self, archive: StreamedArchive, guess: Guess) -> None:
-        """One pass: keep the JSON, send what `guess` wants, and remember how all of it was compressed."""
+    async def receive(self, archive: StreamedArchive, guess: Guess, *, keeps_documents: bool = True) -> None:
+        """One pass: keep the JSON, send what `guess` wants of the rest, and remember how all of it was compressed.
+
+        A later pass keeps nothing: what is still wanted is to be sent, even if it looks like JSON.
+        """
         advanced = self._advanced(archive)
         async for member in archive.members():
             advanced()
-            if member.kind is not Kind.FILE or (archive.is_document and await archive.keep() is not None):
+            if member.kind is not Kind.FILE:
                 continue
             head = archive.head
             self.kinds[member] = sniff(head)
+            if keeps_documents and archive.is_document and await archive.keep() is not None:
+                continue
             if member not in self._sent and (wanted := await guess(member, head)) is not None:
                 await self._send(archive, member, *wanted)
         advanced()
