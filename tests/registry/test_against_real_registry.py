@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import orjson
 import pytest
 
@@ -16,6 +17,8 @@ from registry_spooler.reference import Reference
 from registry_spooler.registry import RegistryClient, UploadForm, UploadOptions
 
 MIB = 1 << 20
+CUT_STEP_SECONDS = 0.001
+"""Much less than a request takes, so that every one of them is cut."""
 KINDS = [
     pytest.param(True, True, id="rewindable"),
     pytest.param(False, True, id="once, size known"),
@@ -150,6 +153,19 @@ async def test_a_tag_is_deleted_and_its_siblings_stay(client, repository):
     assert [tag async for tag in client.list_tags(repository)] == ["two"]
     assert (await client.get_manifest(Reference(repository, "two"))).digest == manifest.digest
     assert await client.delete_tag(Reference(repository, "one")) is False
+
+
+async def test_a_deletion_that_is_called_off_leaves_the_tag_as_it_was_or_gone(client, repository):
+    tag, image = Reference(repository, "one"), _image()
+    await client.put_bytes(repository, EMPTY_JSON)
+    seconds, called_off = 0.0, True
+    while called_off:
+        await client.put_manifest(tag, image)
+        with anyio.move_on_after(seconds) as scope:
+            await client.delete_tag(tag)
+        found = await client.head_manifest(tag)
+        assert found is None or found.digest == image.digest, f"after {seconds} s it is a placeholder"
+        called_off, seconds = scope.cancelled_caught, seconds + CUT_STEP_SECONDS
 
 
 async def test_deleting_a_digest_takes_its_tags(client, repository):

@@ -4,7 +4,7 @@ Registries that delete by tag are asked to. Distribution 2.8 deletes by digest a
 of that digest goes. There the tag is moved to a placeholder manifest that nothing else points to, and
 the placeholder is deleted. Before the tag is touched, a first placeholder is pushed and deleted by its
 digest: a registry that does not delete shows it then, while nothing is lost. When the last step fails
-all the same, the tag gets its manifest back.
+all the same, the tag gets its manifest back; and a cancellation waits for what has begun.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import anyio
 import orjson
 
 from registry_spooler import mediatype
@@ -59,13 +60,17 @@ class TagDeletion:
         await put_manifest(self._exchange, self._by_digest(probe), probe, self._access)
         await self._delete(probe)
         placeholder = await self._placeholder(original)
+        with anyio.CancelScope(shield=True):  # in between the tag is the placeholder's
+            await self._delete_with_tag(placeholder, original)
+        return True
+
+    async def _delete_with_tag(self, placeholder: Manifest, original: Manifest) -> None:
         await put_manifest(self._exchange, self._reference, placeholder, self._access)
         try:
             await self._delete(placeholder)
         except RegistryError:
             await put_manifest(self._exchange, self._reference, original, self._access)
             raise
-        return True
 
     async def _delete(self, manifest: Manifest) -> None:
         await delete_manifest(self._exchange, self._by_digest(manifest), self._access)
