@@ -21,7 +21,7 @@ class ImageResult:
     """The manifest and all that it names, each blob once, whether or not it had to be sent."""
     platforms: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    """Children of an index that neither the archive nor the registry held, as `digest (platform)`."""
+    """The digests of those children of an index that neither the archive nor the registry held."""
     blobs_uploaded: int = 0
     blobs_existing: int = 0
     blobs_mounted: int = 0
