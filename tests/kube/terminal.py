@@ -45,6 +45,7 @@ class Terminal:
         command: Sequence[str],
         stdin: int | IO[bytes] | None = None,
         stderr: int = asyncio.subprocess.PIPE,
+        stdout: int = asyncio.subprocess.PIPE,
     ) -> asyncio.subprocess.Process:
         """Start a program."""
         environment = {
@@ -60,7 +61,7 @@ class Terminal:
             env=environment,
             cwd=self.folder,
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
         )
 

@@ -251,6 +251,23 @@ async def test_watching_the_status_until_ctrl_c(terminal: Terminal, pod: ApiServ
     await pod.all_ended()
 
 
+async def test_watching_the_status_on_a_terminal(terminal: Terminal, pod: ApiServer, repository: str) -> None:
+    name = f"{repository}.tar".replace("/", "\\")
+    (pod.spool / name).write_bytes(b"no archive")
+    await terminal.spool("publish", str(Path(__file__)), f"{repository}:1.py", "--wait", "--quiet")
+    ours, theirs = pty.openpty()
+    process = await terminal.start(["kubectl-spool", "status", "--watch"], stdout=theirs)
+    os.close(theirs)
+    shown = ""
+    while "done" not in shown:  # the test's time-out bounds it
+        shown += (await asyncio.to_thread(os.read, ours, 65536)).decode()
+    process.send_signal(signal.SIGINT)
+    assert -signal.SIGINT == await process.wait()
+    os.close(ours)
+    await process.communicate()
+    assert "up; 0 running" in shown
+
+
 async def test_doctor_when_all_is_well(terminal: Terminal, pod: ApiServer) -> None:
     done = await terminal.spool("doctor")
     assert all(line.startswith("ok ") for line in done.lines)
