@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -10,7 +11,7 @@ import pytest
 import archives
 from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
 from desk import Desk
-from registry_spooler.errors import ArchiveError
+from registry_spooler.errors import ArchiveError, RegistryAnswer
 from verify import Reader
 
 OTHER = layer("another layer altogether")
@@ -79,6 +80,22 @@ async def test_a_bad_archive_tags_nothing(name: str, suffix: str, desk: Desk, re
     tar, reason = BAD[name]
     with pytest.raises(ArchiveError, match=reason) as caught:
         await desk.push(tar, repository, suffix=suffix)
+    assert not caught.value.temporary
+    assert reader.tags(repository) == []
+
+
+async def test_a_child_goes_by_the_digest_that_its_index_names(desk: Desk, reader: Reader, repository: str) -> None:
+    """Distribution knows manifests by sha256 alone: it refuses this for good, and is not asked again and again."""
+    manifest = archives.oci_manifest(Image())
+    name = hashlib.sha512(manifest).hexdigest()
+    described = archives.descriptor(archives.MANIFEST, manifest, platform=archives.platform_of(Image()))
+    index = archives.oci_index([{**described, "digest": f"sha512:{name}"}])
+    entries = [*archives.oci_blobs(Image()), (f"blobs/sha512/{name}", manifest), archives.blob(index)]
+    tar = archives.layout(entries, archives.oci_index([archives.descriptor(archives.INDEX, index)]))
+
+    with pytest.raises(RegistryAnswer, match=f"sha512:{name}") as caught:
+        await desk.push(tar, repository)
+
     assert not caught.value.temporary
     assert reader.tags(repository) == []
 

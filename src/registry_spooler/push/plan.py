@@ -142,6 +142,9 @@ class _Walk:
                 f"it has {manifest.size} bytes, and what names it says {descriptor.size}",
                 where=f"manifest {descriptor.digest.short}",
             )
+        if depth:
+            # Its parent names it so, by sha512 perhaps; a tag's own manifest goes by what registries answer, sha256.
+            manifest = replace(manifest, digest=descriptor.digest)
         if manifest.is_index:
             children = [await self.branch(child, depth + 1) for child in manifest.manifests]
             return _Branch(descriptor=descriptor, manifest=manifest, children=tuple(children))
