@@ -199,7 +199,7 @@ class _PartOrigin:
 
     def take(self, count: int) -> bytes:
         """See `Origin.take`."""
-        part = self._archive._part  # noqa: SLF001
+        part = self._archive._part  # noqa: SLF001 - as above
         assert part is not None
         assert len(part.data) <= count
         self.position += len(part.data)

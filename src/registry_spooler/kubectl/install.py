@@ -119,6 +119,7 @@ def _create_namespace(target: Target) -> None:
 
 def _kubectl(arguments: list[str], *, capture: bool = False, stdin: bytes | None = None) -> bytes:
     """Run kubectl; what it says goes to standard error, so that the answer stays ours."""
+    # The user's own kubectl, from the user's PATH; the arguments are ours, and no shell reads them.
     try:
         done = subprocess.run(["kubectl", *arguments], stdout=subprocess.PIPE, input=stdin, check=True)  # noqa: S603, S607
     except subprocess.CalledProcessError as exc:

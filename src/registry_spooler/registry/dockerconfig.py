@@ -41,7 +41,7 @@ class DockerConfig:
         # The old `.dockercfg` is the map itself.
         auths = document.get("auths", document if "auths" not in document and _looks_old(document) else {})
         if not isinstance(auths, dict):
-            raise ValueError("its 'auths' is not a JSON object")  # noqa: TRY004
+            raise ValueError("its 'auths' is not a JSON object")  # noqa: TRY004 - as above
         logins = ((_normalised(key), _credential(entry)) for key, entry in auths.items())
         return cls(tuple((key, login) for key, login in logins if login is not None and not login.is_empty))
 
