@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,15 @@ class HealthPort:
             return await asyncio.wait_for(reader.read(), 10)
         finally:
             writer.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that comes by itself, five seconds at the most."""
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen")
 
 
 @asynccontextmanager

@@ -43,12 +43,14 @@ class ScriptedBoard:
         self.failed_count = 0
         self.last_success: float | None = None
         self.last_scan: float | None = time.time()
+        self.on_job_start: Callable[[], None] | None = None
         self.on_job_end: Callable[[JobEnd], None] | None = None
         self.watching = Fact()
         self.watching.set(True)
         self.writable = Fact()
         self.writable.set(True)
-        self.first_scan_done = True
+        self.scanned = Fact()
+        self.scanned.set(True)
 
     @property
     def waiting_count(self) -> int:

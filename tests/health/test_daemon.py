@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from idle import wait_until_asleep
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 
@@ -79,6 +80,16 @@ def test_a_registry_that_goes_makes_unready_and_one_that_comes_makes_ready(
 
     own_registry.start()
     answers(spooler, "/ready", 200)
+
+
+def test_a_daemon_that_nobody_asks_and_that_has_nothing_to_do_sleeps(spooler: RunningSpooler, spool: Spool) -> None:
+    wait_until_asleep(spooler.process.pid)
+
+    spool.drop("app.tar", b"no archive")
+    spool.failure("app.tar")
+    wait_until_asleep(spooler.process.pid)
+
+    assert 200 == ask(spooler, "/ready")[0]  # what it knows is fresh at once
 
 
 def test_hostile_names_do_no_harm_anywhere(spooler: RunningSpooler, spool: Spool) -> None:

@@ -21,7 +21,7 @@ PHONE, DESK = 390, 1280
 
 def fill(board: ScriptedBoard, other: ScriptedBoard) -> None:
     """Show what another board shows."""
-    board.__dict__.update({key: value for key, value in other.__dict__.items() if key != "on_job_end"})
+    board.__dict__.update({key: value for key, value in other.__dict__.items() if not key.startswith("on_job_")})
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import time
 
-import anyio
 import pytest
-from health_port import HealthPort
+from health_port import HealthPort, until
 from scripted_board import ScriptedBoard
 
 from registry_spooler.errors import RegistryUnreachable
@@ -48,8 +47,6 @@ async def test_a_dead_watch_restarts(port: HealthPort, board: ScriptedBoard) -> 
 async def test_a_registry_that_is_down_makes_unready_and_never_not_live(port: HealthPort) -> None:
     port.registry.error = RegistryUnreachable("http://localhost:5000", "connection refused")
 
-    await look_at_registry(port.registry.ping, port.health.checks.registry)
-
     detail = "the registry http://localhost:5000 cannot be reached: connection refused"
     assert ({"/live": 200, "/healthz": 200, "/ready": 503}, {"registry": detail}) == await failing(port)
 
@@ -59,6 +56,7 @@ async def test_a_registry_that_is_down_makes_unready_and_never_not_live(port: He
 
 
 async def test_a_registry_that_hangs_is_down(port: HealthPort) -> None:
+    assert 200 == (await port.json("/ready"))[0]
     port.registry.hangs = True
 
     await look_at_registry(port.registry.ping, port.health.checks.registry, timeout_seconds=0.05)
@@ -71,6 +69,7 @@ async def test_the_registry_is_asked_again_sooner_when_it_is_down() -> None:
 
 
 async def test_a_full_disk_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
+    assert 200 == (await port.json("/ready"))[0]
     board.writable.set(False, "the spool cannot be written to: No space left on device")
     port.health.checks._volume.room = Room(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
 
@@ -100,7 +99,7 @@ def test_inodes_run_out_too(room: Room, shortage: str) -> None:
 
 
 async def test_a_first_scan_that_is_not_done_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
-    board.first_scan_done = False
+    board.scanned.set(False)
 
     assert ({"/live": 200, "/healthz": 200, "/ready": 503}, {"first_scan": "the first scan is not done"}) == (
         await failing(port)
@@ -120,6 +119,7 @@ async def test_a_stalled_event_loop_shows_for_a_while(port: HealthPort) -> None:
 def test_a_stall_is_forgotten_after_a_while() -> None:
     now = [100.0]
     pulse = Pulse(clock=lambda: now[0])
+    pulse._due = now[0]
     assert "" == pulse.trouble
 
     now[0] += 6.0
@@ -135,15 +135,13 @@ def test_a_stall_is_forgotten_after_a_while() -> None:
     assert "" == pulse.trouble
 
 
-async def test_a_change_is_noticed_when_nobody_asks(port: HealthPort, board: ScriptedBoard) -> None:
-    port.health.checks.look()
-    board.first_scan_done = False
-    for _ in range(500):
-        if not port.health.checks.scan.passing:
-            break
-        await anyio.sleep(0.01)
+async def test_a_change_between_two_questions_is_noticed_when_it_happens(port: HealthPort) -> None:
+    assert 200 == (await port.json("/ready"))[0]
+    port.health.checks._volume.room = Room(free_bytes=0, size_bytes=1 << 30)
 
-    assert "the first scan is not done" == port.health.checks.scan.detail
+    await until(lambda: not port.health.checks.space.passing)
+
+    assert "the volume is full: 0 of 1073741824 bytes are free" == port.health.checks.space.detail
 
 
 def test_since_when_is_the_last_change() -> None:

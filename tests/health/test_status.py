@@ -37,7 +37,7 @@ async def test_an_empty_spool(port: HealthPort, tmp_path: Path) -> None:
 
 
 async def test_a_busy_spool(port: HealthPort, board: ScriptedBoard) -> None:
-    board.__dict__.update({key: value for key, value in busy_board().__dict__.items() if key != "on_job_end"})
+    board.__dict__.update({key: value for key, value in busy_board().__dict__.items() if not key.startswith("on_job_")})
 
     _, document = await port.json("/status")
 

@@ -128,7 +128,7 @@ class Running:
         await self.until(lambda: set(names) <= {end.name for end in self.ends if is_final(end)}, seconds=seconds)
 
     async def until_ready(self) -> None:
-        await self.until(lambda: self.board.first_scan_done and self.board.watching.holds and self.board.writable.holds)
+        await self.until(lambda: self.board.scanned.holds and self.board.watching.holds and self.board.writable.holds)
 
 
 def is_final(end: JobEnd) -> bool:

@@ -57,6 +57,31 @@ async def test_a_directory_that_goes_away_is_watched_anew_when_it_comes_back(
     assert debris(spool_directory) == []
 
 
+async def test_a_directory_that_is_removed_from_within_is_missed_at_once(
+    spool_directory: Path, handler: Handler
+) -> None:
+    # A descriptor that is open in `.work` keeps the directory alive, so that no event tells of its own end.
+    async with spooling(spool_directory, handler, rescan_seconds=3600) as running:
+        await running.until_ready()
+        for name in (".work", ".locks", ".receipts", ".failed"):
+            shutil.rmtree(spool_directory / name)
+        spool_directory.rmdir()
+        await running.until(lambda: not running.board.watching.holds)
+        spool_directory.mkdir()
+        drop(spool_directory, "after.tar")
+        await running.until_done("after.tar")
+
+
+async def test_a_folder_for_work_that_is_removed_is_made_again(spool_directory: Path, handler: Handler) -> None:
+    async with spooling(spool_directory, handler, rescan_seconds=3600) as running:
+        await running.until_ready()
+        shutil.rmtree(spool_directory / ".work")
+        drop(spool_directory, "app.tar")
+        await running.until_done("app.tar")
+        assert running.board.watching.holds
+    assert debris(spool_directory) == []
+
+
 async def test_a_directory_that_goes_away_during_a_job(spool_directory: Path, handler: Handler) -> None:
     handler.first("app.tar", lambda *_: os.rename(spool_directory, spool_directory.parent / "elsewhere"))
     drop(spool_directory, "app.tar")
@@ -214,7 +239,7 @@ async def test_a_read_only_spool_is_said_to_be_one_and_heals(disk: Disk, handler
     drop(disk.directory, "app.tar")
     disk.remount("ro")
     async with spooling(disk.directory, handler) as running:
-        await running.until(lambda: running.board.first_scan_done and running.board.writable.error)
+        await running.until(lambda: running.board.scanned.holds and running.board.writable.error)
         assert "Read-only file system" in running.board.writable.error
         assert running.board.queue_depth == 1
         assert running.board.watching.holds

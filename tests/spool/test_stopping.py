@@ -8,6 +8,7 @@ import pytest
 from scripted import Handler, debris, drop, spooling, visible
 from spooler_nursery import Logged, Nursery
 
+from idle import wait_until_asleep
 from registry_spooler.progress import Progress
 from registry_spooler.spool import Job, OpenedFile, Outcome
 
@@ -89,7 +90,7 @@ async def test_a_spool_cancelled_at_random_instants_loses_nothing(
             await running.until_done("a.tar", "b.tar")
     assert debris(spool_directory) == []
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: not visible(spool_directory) and running.board.first_scan_done)
+        await running.until(lambda: not visible(spool_directory) and running.board.scanned.holds)
     assert handler.registry == {"a:latest": b"content", "b:latest": b"content"}
 
 
@@ -100,20 +101,5 @@ def test_an_idle_spooler_sleeps(nursery: Nursery, place: Path) -> None:
     pid = nursery.start(directory, log)
     while not any(line.event == "end" for line in Logged.read(log)):
         time.sleep(0.01)
-    deadline = time.monotonic() + 20
-    quiet_since, before = time.monotonic(), wakeups(pid)
-    while time.monotonic() - quiet_since < 2.5:  # longer than anything that comes around while there is work
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-        if wakeups(pid) != before:
-            quiet_since, before = time.monotonic(), wakeups(pid)
+    wait_until_asleep(pid)
     assert nursery.stop(pid) == 0
-
-
-def wakeups(pid: int) -> int:
-    """How often the threads of a process have gone to sleep so far."""
-    total = 0
-    for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        line = next(line for line in status.read_text().splitlines() if line.startswith("voluntary_ctxt_switches"))
-        total += int(line.split()[1])
-    return total

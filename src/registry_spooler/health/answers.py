@@ -1,4 +1,4 @@
-"""Which path answers what. Every answer is made from memory, at once, without waiting for anything.
+"""Which path answers what. Answers are made from memory; only after a rest they wait, briefly, for fresh facts.
 
 | path | answer |
 | --- | --- |
@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 from registry_spooler.health.accept import is_scraper
 from registry_spooler.health.check import Check
 from registry_spooler.health.checks import Checks
+from registry_spooler.health.lookouts import Lookouts
 from registry_spooler.health.metrics import Metrics
 from registry_spooler.health.page import Page
 from registry_spooler.health.safe_json import safe_json
@@ -42,9 +43,10 @@ class Answer:
 class Answers:
     """Answers by path; `None` for a path that has none."""
 
-    def __init__(self, page: Page, checks: Checks, metrics: Metrics, status: Status) -> None:
+    def __init__(self, page: Page, checks: Checks, metrics: Metrics, status: Status, lookouts: Lookouts) -> None:
         self._page, self._checks, self._metrics, self._status = page, checks, metrics, status
-        self._paths: Final[Mapping[str, Callable[[str], Answer]]] = MappingProxyType(
+        self._lookouts = lookouts
+        self._paths: Final[Mapping[str, Callable[[str], Awaitable[Answer]]]] = MappingProxyType(
             {
                 "/": self._show_page,
                 "/live": self._live,
@@ -55,28 +57,32 @@ class Answers:
             }
         )
 
-    def find(self, path: str) -> Callable[[str], Answer] | None:
+    def find(self, path: str) -> Callable[[str], Awaitable[Answer]] | None:
         """What answers a path, given the request's `Accept`."""
         return self._paths.get(path)
 
-    def _show_page(self, _accept: str) -> Answer:
+    async def _show_page(self, _accept: str) -> Answer:
         return Answer(200, "text/html; charset=utf-8", self._page.content, policy=self._page.policy)
 
-    def _live(self, _accept: str) -> Answer:
+    async def _live(self, _accept: str) -> Answer:
+        self._lookouts.want_pulse()
         self._checks.look()
         return _probe(self._checks.is_live, self._checks.live)
 
-    def _ready(self, _accept: str) -> Answer:
+    async def _ready(self, _accept: str) -> Answer:
+        await self._lookouts.refresh()
         self._checks.look()
         return _probe(self._checks.is_ready, (*self._checks.live, *self._checks.ready))
 
-    def _show_metrics(self, accept: str) -> Answer:
+    async def _show_metrics(self, accept: str) -> Answer:
+        await self._lookouts.refresh()
         body, content_type = self._metrics.exposition(accept)
         return Answer(200, content_type, body, {"Vary": "Accept"})
 
-    def _show_status(self, accept: str) -> Answer:
+    async def _show_status(self, accept: str) -> Answer:
         if is_scraper(accept):
-            return self._show_metrics(accept)
+            return await self._show_metrics(accept)
+        await self._lookouts.refresh()
         return Answer(200, _JSON, self._status.to_bytes(), {"Vary": "Accept"})
 
 

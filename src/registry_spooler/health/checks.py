@@ -55,7 +55,7 @@ class Checks:
 
     def _look_at_spool(self) -> None:
         board = self._board
-        _say(self.scan, "" if board.first_scan_done else "the first scan is not done", "the first scan is done")
+        _take_over(self.scan, board.scanned, "the first scan is done", "the first scan is not done")
         _take_over(self.spool, board.writable, "the spool can be written to", "that has not been tried yet")
         _say(self.space, self._volume.error or self._volume.room.shortage, "the volume has room")
 

@@ -10,7 +10,6 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-import anyio
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -32,17 +31,16 @@ _REASONS: Final = tuple(reason.value for reason in Reason)
 _SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _BYTES_BUCKETS: Final = (*(float(step * 10**power) for power in range(3, 11) for step in (1, 3)), 1e11)
 
-_PROCESS_SECONDS: Final = 10.0
 _Labelled = Iterable[tuple[Mapping[str, str], float]]
 
 
 class Metrics:
-    """The registry of one process' metrics. Constructing it asks the board to tell about ended jobs."""
+    """The registry of one process' metrics. To be told of ended jobs: `job_ended`."""
 
     def __init__(self, version: str, board: Board, checks: Checks, volume: Volume, pulse: Pulse) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         ended = _EndedJobs()
-        board.on_job_end = ended.note
+        self.job_ended = ended.note
         self._registry.register(_Families(version, board, checks, volume, pulse))
         self._registry.register(ended)
         self.process = ProcessFamilies()
@@ -100,12 +98,6 @@ class ProcessFamilies(Collector):
     def collect(self) -> Iterator[Metric]:
         """What was read last."""
         yield from self._families
-
-    async def watch(self) -> None:
-        """Read until cancelled, the first time after a while."""
-        while True:
-            await anyio.sleep(_PROCESS_SECONDS)
-            await self.look()
 
     async def look(self) -> None:
         """Read once."""

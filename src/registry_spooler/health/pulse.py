@@ -1,11 +1,13 @@
 """The event loop's pulse: does it come round when it should?
 
 A loop that is blocked for good answers no probe at all, and the kubelet's time-out ends the pod. One that is blocked
-again and again does answer, in between; this is where it shows.
+again and again does answer, in between; this is where it shows. A loop that rests
+has no pulse: there is nothing that could hold it up.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -20,23 +22,22 @@ HELD_SECONDS: Final = 10.0
 
 
 class Pulse:
-    """Beats once a second and measures how late it is. Loop thread only."""
+    """Measures how late the event loop is. Loop thread only."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._due = clock()
+        self._due = math.inf
         self._stalled_at: float | None = None
         self._stall_seconds = 0.0
         self.lag_seconds = 0.0
         """How late the last beat was."""
 
-    async def beat(self, each_time: Callable[[], None]) -> None:
-        """Beat until cancelled, and do something small each time."""
-        while True:
-            self._due = self._clock() + BEAT_SECONDS
-            await anyio.sleep(BEAT_SECONDS)
-            self._note()
-            each_time()
+    async def beat(self) -> None:
+        """Beat once: this takes a second, or longer when the loop does not come round in time."""
+        self._due = self._clock() + BEAT_SECONDS
+        await anyio.sleep(BEAT_SECONDS)
+        self._note()
+        self._due = math.inf
 
     @property
     def trouble(self) -> str:
@@ -47,6 +48,8 @@ class Pulse:
         return f"the event loop stood still for {self._stall_seconds:.1f} seconds"
 
     def _note(self) -> None:
+        if self._due == math.inf:
+            return
         now = self._clock()
         self.lag_seconds = max(0.0, now - self._due)
         if self.lag_seconds >= STALL_SECONDS:

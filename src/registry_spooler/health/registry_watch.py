@@ -1,4 +1,4 @@
-"""Is the registry there? Asked by a ping at intervals, so that a probe answers from memory and never waits."""
+"""Is the registry there? Asked by a ping, at intervals."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ DOWN_INTERVAL_SECONDS: Final = 2.0
 TIMEOUT_SECONDS: Final = 5.0
 
 
-async def watch_registry(ping: Ping, check: Check) -> None:
-    """Keep the check true until cancelled."""
-    while True:
-        await look_at_registry(ping, check)
-        await anyio.sleep(UP_INTERVAL_SECONDS if check.passing else DOWN_INTERVAL_SECONDS)
+def registry_interval(check: Check) -> float:
+    """When to ask again, in seconds from now."""
+    return UP_INTERVAL_SECONDS if check.passing else DOWN_INTERVAL_SECONDS
 
 
 async def look_at_registry(ping: Ping, check: Check, timeout_seconds: float = TIMEOUT_SECONDS) -> None:

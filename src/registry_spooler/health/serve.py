@@ -11,14 +11,15 @@ import anyio
 
 from registry_spooler.health.answers import Answers
 from registry_spooler.health.checks import Checks
+from registry_spooler.health.lookouts import Lookouts
 from registry_spooler.health.metrics import Metrics
 from registry_spooler.health.page import Page
 from registry_spooler.health.pulse import Pulse
-from registry_spooler.health.registry_watch import Ping, watch_registry
+from registry_spooler.health.registry_watch import Ping
 from registry_spooler.health.server import HealthServer, listening
 from registry_spooler.health.status import About, Status
 from registry_spooler.health.volume import Volume
-from registry_spooler.spool import Board
+from registry_spooler.spool import Board, JobEnd
 from registry_spooler.threads import in_thread
 
 
@@ -41,15 +42,17 @@ async def serve(board: Board, about: About, *, ping: Ping, address: str, port: i
     checks = Checks(board, pulse, volume)
     metrics = Metrics(about.version, board, checks, volume, pulse)
     page = await in_thread(Page.read)
-    server = HealthServer(Answers(page, checks, metrics, Status(about, board, checks, volume)))
+    lookouts = Lookouts(board, checks, pulse, ping, volume.look, metrics.process.look)
+    server = HealthServer(Answers(page, checks, metrics, Status(about, board, checks, volume), lookouts))
+
+    def job_ended(end: JobEnd) -> None:
+        metrics.job_ended(end)
+        lookouts.job_ended(end)
+
+    board.on_job_start, board.on_job_end = lookouts.job_started, job_ended
     await volume.look()
-    await metrics.process.look()
+    checks.look()
     async with anyio.create_task_group() as tasks, listening(server, address, port) as listening_port:
-        # Looked at every second, whether or not anybody asks, so that `since` is when it happened.
-        tasks.start_soon(pulse.beat, checks.look)
-        tasks.start_soon(volume.watch)
-        tasks.start_soon(watch_registry, ping, checks.registry)
-        tasks.start_soon(metrics.process.watch)
-        tasks.start_soon(server.sweep)
+        lookouts.start(tasks)
         yield Health(listening_port, checks)
         tasks.cancel_scope.cancel()

@@ -29,7 +29,6 @@ IDLE_SECONDS: Final = 15.0
 _LINE_MAX_BYTES: Final = 4_096
 _HEADERS_MAX: Final = 64
 _READ_BYTES: Final = 1 << 14
-_SWEEP_SECONDS: Final = 1.0
 
 _HEADERS: Final = {
     "Server": "registry-spooler",
@@ -52,7 +51,7 @@ class HealthServer(Server):
         super().__init__(self._handle)
         self._answers = answers
         self._connection_seconds = connection_seconds
-        self._open: dict[RequestHandler, tuple[float, asyncio.Transport]] = {}
+        self._open: dict[RequestHandler, tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
 
     def __call__(self) -> RequestHandler:
         """One more connection."""
@@ -72,27 +71,20 @@ class HealthServer(Server):
         """Count a connection in; the oldest goes when there are too many."""
         super().connection_made(handler, transport)
         if len(self._open) >= CONNECTIONS_MAX:
-            _, oldest = next(iter(self._open.values()))
+            oldest, _ = next(iter(self._open.values()))
             oldest.abort()
-        self._open[handler] = (anyio.current_time(), transport)
+        too_old = asyncio.get_running_loop().call_later(self._connection_seconds, transport.abort)
+        self._open[handler] = (transport, too_old)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """Count a connection out."""
         super().connection_lost(handler, exc)
-        self._open.pop(handler, None)
-
-    async def sweep(self) -> None:
-        """End connections that have become too old, until cancelled."""
-        while True:
-            await anyio.sleep(_SWEEP_SECONDS)
-            oldest_allowed = anyio.current_time() - self._connection_seconds
-            for made, transport in tuple(self._open.values()):
-                if made < oldest_allowed:
-                    transport.abort()
+        _, too_old = self._open.pop(handler)
+        too_old.cancel()
 
     async def _handle(self, request: BaseRequest) -> StreamResponse:
         try:
-            answer = self._answer(request)
+            answer = await self._answer(request)
         except Exception:  # noqa: BLE001 - an answer that cannot be made takes neither the others nor the spool along
             _log.exception("no answer could be made for a request to the health port")
             answer = refusal(500, "the answer could not be made; the log says why")
@@ -101,7 +93,7 @@ class HealthServer(Server):
             response.force_close()
         return response
 
-    def _answer(self, request: BaseRequest) -> Answer:
+    async def _answer(self, request: BaseRequest) -> Answer:
         if request.method not in {"GET", "HEAD"}:
             return refusal(405, "only GET and HEAD are answered here", {"Allow": "GET, HEAD"})
         if request.body_exists:
@@ -109,7 +101,7 @@ class HealthServer(Server):
         find = self._answers.find(request.path)
         if find is None:
             return refusal(404, "there is nothing here; see /, /status, /metrics, /live and /ready")
-        return find(request.headers.get("Accept", ""))
+        return await find(request.headers.get("Accept", ""))
 
 
 class _Connection(RequestHandler):

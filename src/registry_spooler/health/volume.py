@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import anyio
-
 from registry_spooler.threads import in_thread
 
-LOOK_SECONDS: Final = 10.0
 _LOW_BYTES: Final = 1 << 20
 """Less is as good as none: a receipt and its directory entry want a few blocks."""
 
@@ -36,19 +33,13 @@ class Room:
 
 
 class Volume:
-    """Looks at a directory's volume again and again. Loop thread only."""
+    """A directory's volume as it was at the last look. Loop thread only."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.room = Room()
         self.error = ""
         """Why the last look failed; empty when it did not."""
-
-    async def watch(self) -> None:
-        """Look until cancelled, the first time after a while."""
-        while True:
-            await anyio.sleep(LOOK_SECONDS)
-            await self.look()
 
     async def look(self) -> None:
         """Look once."""

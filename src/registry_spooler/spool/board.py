@@ -130,7 +130,8 @@ class Board:
         self.last_scan: float | None = None
         self.watching = Fact()
         self.writable = Fact()
-        self.first_scan_done = False
+        self.scanned = Fact()
+        self.on_job_start: Callable[[], None] | None = None
         self.on_job_end: Callable[[JobEnd], None] | None = None
 
     @property
@@ -220,6 +221,8 @@ class Board:
             size_bytes=progress.bytes_total,
             progress=progress,
         )
+        if self.on_job_start is not None:
+            self.on_job_start()
 
     def progress_of(self, entry: Entry) -> Progress:
         """What the file's job has done so far."""

@@ -19,6 +19,8 @@ from registry_spooler.threads import in_thread
 
 RECOVER_SECONDS: Final = 2.0
 """After a file was taken away, when to look whether whoever did so died over it; below the 5 s for a take-over."""
+LEAVE_SECONDS: Final = 1.0
+"""Enough to remove a directory in."""
 TROUBLE_SECONDS: Final = 5.0
 """How often to try again, at the least, when the directory is gone or cannot be written to."""
 
@@ -50,6 +52,16 @@ class Housekeeper:
         self.room = None
         self._recover_at = self._probe_at = 0.0
         self._failures = 0
+
+    def leave(self) -> float:
+        """The folder of all rooms is gone: leave ours now, and look when the next is due, which is returned.
+
+        When the whole directory is being removed, its end is told only once nothing in it is open any more; and
+        whoever removes it shall not find new folders in it.
+        """
+        self.retire()
+        self._probe_at = self._clock() + LEAVE_SECONDS
+        return self._probe_at
 
     async def close_retired(self) -> None:
         """Clear up the rooms that were left; to be called when no job uses them any more."""

@@ -113,11 +113,13 @@ class Keeper:
         now = self._clock()
         if changes.everything:
             self._scan_at = 0.0
+        if changes.work_gone:
+            self._scan_at = min(self._scan_at, self.housekeeper.leave())
         for name in changes.left:
             self._queue.vanish(name, now)
         if changes.left:
             self.housekeeper.file_left()
-        if changes.left or changes.everything:
+        if changes.left or changes.everything or changes.work_gone:
             self._wanted.set()
         mended = {
             name: known.arrival
@@ -212,7 +214,7 @@ class Keeper:
         self._queue.keep_only(listing.files, self._clock(), seen_before=started)
         self._note_odd(listing.odd)
         self._board.stale_count, self._board.failed_count = listing.stale, listing.failed
-        self._board.first_scan_done = True
+        self._board.scanned.set(True)
         self._board.last_scan = time.time()
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+WORK: Final = ".work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Layout:
     @property
     def work(self) -> Path:
         """Each running spooler's temporary things, in a folder of its own."""
-        return self.directory / ".work"
+        return self.directory / WORK
 
     def prepare(self) -> None:
         """Make the folders that are missing; OSError when that cannot be done."""

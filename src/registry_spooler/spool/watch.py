@@ -20,6 +20,7 @@ from asyncinotify import Event, Inotify, Mask
 
 from registry_spooler.filename import is_ignored
 from registry_spooler.spool.entry import Arrival
+from registry_spooler.spool.layout import WORK
 from registry_spooler.threads import in_thread
 
 _MASK: Final = (
@@ -32,6 +33,7 @@ _MASK: Final = (
     | Mask.MOVE_SELF
     | Mask.ONLYDIR
 )
+_LEFT: Final = Mask.MOVED_FROM | Mask.DELETE
 _LOST: Final = Mask.DELETE_SELF | Mask.MOVE_SELF | Mask.UNMOUNT | Mask.IGNORED
 _EVENTS_AT_ONCE: Final = 256
 
@@ -46,6 +48,8 @@ class Changes:
     """Their times, owner or mode changed: no arrival, but somebody may have mended what a job stumbled over."""
     everything: bool = False
     """Events were lost: only a full scan tells what is there."""
+    work_gone: bool = False
+    """The spooler's own folder was removed or renamed: with the rest of the directory, perhaps."""
     lost: bool = False
     """This directory is not watched any more."""
 
@@ -55,11 +59,13 @@ class Changes:
             self.everything = True
         elif event.mask & _LOST:
             self.lost = True
-        elif event.name is not None and not is_ignored(name := os.fspath(event.name)):
-            self._add_name(name, event.mask)
+        elif event.name is not None:
+            self._add_name(os.fspath(event.name), event.mask)
 
     def _add_name(self, name: str, mask: Mask) -> None:
-        if mask & (Mask.MOVED_TO | Mask.CLOSE_WRITE):
+        if is_ignored(name):
+            self.work_gone |= name == WORK and bool(mask & _LEFT)
+        elif mask & (Mask.MOVED_TO | Mask.CLOSE_WRITE):
             self.arrived[name] = Arrival.RENAMED if mask & Mask.MOVED_TO else Arrival.CLOSED
             self.left.discard(name)
         elif mask & Mask.ATTRIB:
