@@ -123,8 +123,8 @@ def start(count: int, scratch: Path) -> Figures:
 
 
 def idle(seconds: float, scratch: Path) -> Figures:
-    """A daemon that has nothing to do: memory, wake-ups and processor time."""
-    with Registry() as registry, Spooler(scratch / "spooler", registry) as spooler:
+    """A daemon that has nothing to do, and that nobody asks how it is: memory, wake-ups and processor time."""
+    with Registry() as registry, Spooler(scratch / "spooler", registry, asked=False) as spooler:
         time.sleep(QUIET_SECONDS)
         woken, spent = wake_ups(spooler.pid), cpu_seconds(spooler.pid)
         time.sleep(seconds)

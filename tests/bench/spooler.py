@@ -30,11 +30,15 @@ SLOW_POLL_SECONDS = 0.005
 
 
 class Spooler:
-    """One daemon on a fresh spool directory; both are gone at the end of the block."""
+    """One daemon on a fresh spool directory; both are gone at the end of the block.
 
-    def __init__(self, folder: Path, registry: Registry, *options: str) -> None:
+    One that is not `asked` is left alone: whoever asks for its health keeps it awake for a while.
+    """
+
+    def __init__(self, folder: Path, registry: Registry, *options: str, asked: bool = True) -> None:
         self._folder = folder
         self._options = options
+        self._asked = asked
         self._registry = registry
         self._spool = folder / "spool"
         self._log = folder / "spooler.log"
@@ -58,7 +62,7 @@ class Spooler:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=clean_environment()
             )
         try:
-            self._until(self._is_ready, QUICK_POLL_SECONDS, START_TIMEOUT_SECONDS)
+            self._until(self._is_ready if self._asked else self._works, QUICK_POLL_SECONDS, START_TIMEOUT_SECONDS)
         except BaseException:
             self._stop()
             raise
@@ -127,6 +131,9 @@ class Spooler:
             return False
         finally:
             connection.close()
+
+    def _works(self) -> bool:
+        return (self._spool / ".work").is_dir()
 
     def _stop(self) -> None:
         assert self._process is not None
