@@ -6,10 +6,11 @@ import re
 import tarfile
 from pathlib import Path
 
-import archives
 import pytest
-from archive_parts import Image, big_layer, dumps, gz, make_tar
 from isal import igzip
+
+import archives
+from archive_parts import Image, big_layer, dumps, gz, make_tar
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 from verify import Reader

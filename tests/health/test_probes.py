@@ -77,7 +77,7 @@ async def test_a_full_disk_makes_unready(port: HealthPort, board: ScriptedBoard)
         {"/live": 200, "/healthz": 200, "/ready": 503},
         {
             "spool_writable": "the spool cannot be written to: No space left on device",
-            "spool_space": "the volume is full: 0 of 1073741824 bytes are free",
+            "spool_space": "the volume is full: of 1,073,741,824 bytes only 0 are free",
         },
     ) == await failing(port)
 
@@ -141,7 +141,7 @@ async def test_a_change_between_two_questions_is_noticed_when_it_happens(port: H
 
     await until(lambda: not port.health.checks.space.passing)
 
-    assert "the volume is full: 0 of 1073741824 bytes are free" == port.health.checks.space.detail
+    assert "the volume is full: of 1,073,741,824 bytes only 0 are free" == port.health.checks.space.detail
 
 
 def test_since_when_is_the_last_change() -> None:

@@ -160,9 +160,9 @@ async def test_a_deletion_that_is_called_off_half_way_is_done_first(client, repo
     await client.put_manifest(tag, _image())
 
     async def put_and_call_off(exchange, reference, manifest, access):
-        await put_manifest(exchange, reference, manifest, access)
-        if reference == tag:  # it is the placeholder's now
+        if reference == tag:  # from here on it is the placeholder's
             scope.cancel()
+        await put_manifest(exchange, reference, manifest, access)
 
     monkeypatch.setattr(deletion, "put_manifest", put_and_call_off)
     with scope:

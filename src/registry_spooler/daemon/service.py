@@ -63,8 +63,10 @@ async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: 
                 client.address,
                 serving.port,
             )
-            await known.trim()
-            await spool.run(work)
+            async with anyio.create_task_group() as tasks:
+                # Beside the spool, which must not wait for a slow disk to look through what can be forgotten.
+                tasks.start_soon(known.trim)
+                await spool.run(work)
     _log.info("stopped")
 
 

@@ -152,8 +152,8 @@ class _Walk:
 
     async def _absent(self, descriptor: Descriptor) -> _Branch:
         at = Reference(self._delivery.repository, None, descriptor.digest)
-        present = await self._registry.head_manifest(at) is not None
-        lacks = "" if present else f"the manifest {_name(descriptor)}"
+        found = await self._registry.head_manifest(at)
+        lacks = "" if found is not None and found.size == descriptor.size else f"the manifest {_name(descriptor)}"
         return _Branch(descriptor=descriptor, manifest=None, lacks=lacks)
 
     async def _image(self, descriptor: Descriptor, manifest: Manifest) -> _Branch:

@@ -143,7 +143,7 @@ def guess_all(delivery: Delivery, setting: Compression) -> Guess:
 
     async def guess(member: Member, head: bytes) -> tuple[Delivery, Need] | None:
         kind = sniff(head)
-        if member.blob_digest is None and not _may_be_layer(head, kind):
+        if member.blob_digest is None and not _may_be_layer(member, head, kind):
             return None
         try:
             compression = layer_compression(member, kind, setting)
@@ -186,9 +186,9 @@ def guess_wanted(wanted: dict[Member, tuple[Delivery, Need]]) -> Guess:
     return guess
 
 
-def _may_be_layer(head: bytes, kind: Compression) -> bool:
-    """Is it compressed, or a tar, or the zeros of an empty one?"""
-    is_tar = head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or not any(head)
+def _may_be_layer(member: Member, head: bytes, kind: Compression) -> bool:
+    """Is it compressed, or a tar (the oldest have no magic, but all writers a suffix), or the zeros of an empty one?"""
+    is_tar = head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or member.path.endswith(".tar") or not any(head)
     return kind is not Compression.NONE or is_tar
 
 
