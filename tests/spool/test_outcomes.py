@@ -313,6 +313,14 @@ async def test_odd_entries_are_never_opened_and_warned_of_once(
     assert len(warnings) == len(set(warnings)) == 5
 
 
+async def test_what_is_no_file_is_told_of_when_it_is_made(spool_directory: Path, handler: Handler) -> None:
+    async with spooling(spool_directory, handler) as running:
+        await running.until_ready()
+        (spool_directory / "link.tar").symlink_to("/etc/passwd")
+        await running.until(lambda: [entry.name for entry in running.board.odd] == ["link.tar"])
+    assert handler.attempts == []
+
+
 async def test_the_log_has_one_line_at_the_start_and_one_at_the_end(
     spool_directory: Path, handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from contextlib import suppress
 from typing import Final
 
@@ -127,6 +127,7 @@ class Keeper:
             if (known := self._queue.get(name)) is not None and known.phase is Phase.DEFERRED
         }
         await self._look_at(mended | changes.arrived)
+        await self._look_for_odd(changes.made - changes.arrived.keys())
 
     async def _look_at(self, arrivals: Mapping[str, Arrival]) -> None:
         if not arrivals:
@@ -141,6 +142,13 @@ class Keeper:
             self._queue.vanish(name, self._clock())
         self._note_odd(self._warned | listing.odd)
         await self._enqueue(listing.files, arrivals)
+
+    async def _look_for_odd(self, names: Set[str]) -> None:
+        """Say of what was made in place that it is no file, if it is none. Files say themselves when they are complete."""
+        if names:
+            with suppress(OSError):
+                listing = await in_thread(look_at_names, self._settings.directory, list(names))
+                self._note_odd(self._warned | listing.odd)
 
     async def _enqueue(self, files: Mapping[str, Identity], arrivals: Mapping[str, Arrival]) -> None:
         """Tell the queue of files; `arrivals` holds those that there was an event for."""

@@ -27,6 +27,7 @@ _MASK: Final = (
     Mask.MOVED_TO
     | Mask.CLOSE_WRITE
     | Mask.ATTRIB
+    | Mask.CREATE
     | Mask.MOVED_FROM
     | Mask.DELETE
     | Mask.DELETE_SELF
@@ -46,6 +47,8 @@ class Changes:
     left: set[str] = field(default_factory=set)
     touched: set[str] = field(default_factory=set)
     """Their times, owner or mode changed: no arrival, but somebody may have mended what a job stumbled over."""
+    made: set[str] = field(default_factory=set)
+    """Made in place: no file is complete then, but a directory, a link or a pipe is all that it will be."""
     everything: bool = False
     """Events were lost: only a full scan tells what is there."""
     work_gone: bool = False
@@ -70,6 +73,8 @@ class Changes:
             self.left.discard(name)
         elif mask & Mask.ATTRIB:
             self.touched.add(name)
+        elif mask & Mask.CREATE:
+            self.made.add(name)
         else:
             self.left.add(name)
             self.arrived.pop(name, None)
