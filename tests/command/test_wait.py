@@ -51,7 +51,10 @@ def test_a_path_is_a_name_too(client, spool, repository):
     name = f"{repository.replace('/', chr(92))}.txt"
     spool.drop(name, b"hello\n")
 
-    assert client.json("wait", "--timeout", "30", str(spool.folder / name))["reference"] == f"{repository}:latest"
+    assert (
+        client.json("wait", "--json", "--timeout", "30", str(spool.folder / name))["reference"]
+        == f"{repository}:latest"
+    )
 
 
 def test_a_file_that_is_not_there(client, waiting):

@@ -238,11 +238,12 @@ async def test_what_counts_as_a_stored_manifest(client, answers, status, headers
             await client.put_manifest(REFERENCE, MANIFEST)
 
 
-async def test_a_registry_that_sees_its_blobs_late(client, answers, monkeypatch):
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "DIGEST_INVALID"])
+async def test_a_registry_that_sees_its_blobs_late(code, client, answers, monkeypatch):
     monkeypatch.setattr("registry_spooler.registry.manifests._SIGHT_SECONDS", (0.0, 0.0))
     url = f"{BASE}/a/b/manifests/tag"
     for _ in range(2):
-        answers.put(url, status=400, body=_errors("MANIFEST_BLOB_UNKNOWN"))
+        answers.put(url, status=400, body=_errors(code))
     answers.put(url, status=201)
     answers.head(f"{BASE}/a/b/blobs/{DIGEST}", headers={"Content-Length": "2"}, repeat=True)
     assert await client.put_manifest(REFERENCE, MANIFEST) == MANIFEST.digest

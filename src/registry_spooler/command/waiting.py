@@ -74,6 +74,7 @@ class _Moment(click.ParamType[datetime]):
 @directory_option
 @click.option("--since", type=_Moment(), metavar="TIME", help="Outcomes from before do not count (RFC 3339).")
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; for ever otherwise.")
+@click.option("--json", is_flag=True, expose_value=False, help="The record is JSON with and without it.")
 @click.argument("name")
 @called
 def wait(caller: Caller, directory: Path, since: datetime | None, timeout: float | None, name: str) -> None:

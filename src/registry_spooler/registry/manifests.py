@@ -20,6 +20,8 @@ from registry_spooler.registry.session import blob_size
 from registry_spooler.registry.transport import Answer
 
 _UNKNOWN_PARTS: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
+_HALF_WRITTEN: Final = "DIGEST_INVALID"
+"""What distribution says to a manifest by tag when it reads the link of a blob that another upload writes anew."""
 _SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
 """How long a registry is given to see what it has; GHCR was reported to need it."""
 _ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
@@ -62,7 +64,8 @@ async def put_manifest(exchange: Exchange, reference: Reference, manifest: Manif
         try:
             return await _put_once(exchange, reference, manifest, access)
         except RegistryAnswer as error:
-            if error.code not in _UNKNOWN_PARTS:
+            may_pass = error.code in _UNKNOWN_PARTS or (error.code == _HALF_WRITTEN and reference.digest is None)
+            if not may_pass:
                 raise
             if missing := await _missing_part(exchange, reference.repository, manifest, access):
                 error.hint = f"the repository does not hold {missing.digest}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Final
 
@@ -143,8 +144,8 @@ class Keeper:
         self._note_odd(self._warned | listing.odd)
         await self._enqueue(listing.files, arrivals)
 
-    async def _look_for_odd(self, names: Set[str]) -> None:
-        """Say of what was made in place that it is no file, if it is none. Files say themselves when they are complete."""
+    async def _look_for_odd(self, names: AbstractSet[str]) -> None:
+        """Tell of what was made in place and is no file. Files are heard of when they are complete."""
         if names:
             with suppress(OSError):
                 listing = await in_thread(look_at_names, self._settings.directory, list(names))
