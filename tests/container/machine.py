@@ -89,6 +89,11 @@ class Machine:
     def podman(self, *arguments: str, check: bool = True, text: str | None = None) -> str:
         return self.run("podman", *arguments, check=check, text=text)
 
+    @property
+    def podman_version(self) -> tuple[int, ...]:
+        """Its major and minor number."""
+        return tuple(map(int, self.podman("version", "--format={{.Client.Version}}").split(".")[:2]))
+
     def inspect(self, image: str) -> dict[str, Any]:
         """What podman knows of an image."""
         found: dict[str, Any] = orjson.loads(self.podman("image", "inspect", image))[0]

@@ -14,8 +14,8 @@ from machine import Machine
 from registry_spooler import mediatype
 from registry_spooler.digest import Digest
 
-NAME = "registry-spooler-pod-0"
-SPOOLER = f"{NAME}-spooler"
+NAME = "registry-spooler-pod"
+"""How the pod's name starts; podman 4 adds a number."""
 
 
 class Pod:
@@ -38,7 +38,9 @@ class Pod:
             "ip link set lo up && podman kube play --network=slirp4netns -",
             text=manifest,
         )
-        self._process = machine.podman("inspect", "--format={{.State.Pid}}", SPOOLER).strip()
+        self.name = machine.podman("pod", "ps", f"--filter=name={NAME}", "--format={{.Name}}").strip()
+        self.spooler = f"{self.name}-spooler"
+        self._process = machine.podman("inspect", "--format={{.State.Pid}}", self.spooler).strip()
 
     def container(self, name: str) -> dict[str, Any]:
         """A container as the manifest has it."""
@@ -73,7 +75,7 @@ class Pod:
     def shell(self, command: str, content: bytes = b"") -> str:
         """What `kubectl exec --stdin -- sh -c` does."""
         done = subprocess.run(
-            ["podman", "exec", "--interactive", SPOOLER, "sh", "-c", command],
+            ["podman", "exec", "--interactive", self.spooler, "sh", "-c", command],
             env=self._machine.environment, input=content, capture_output=True, timeout=60, check=False,
         )  # fmt: skip
         assert 0 == done.returncode, done.stderr.decode()
@@ -90,7 +92,7 @@ class Pod:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._machine.podman("pod", "rm", "--force", "--time=0", NAME)
+        self._machine.podman("pod", "rm", "--force", "--time=0", self.name)
 
 
 def docker_archive() -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from machine import REGISTRY, ROOT, Machine
-from pod import NAME, Pod
+from pod import Pod
 
 pytestmark = pytest.mark.timeout(600)  # the first of them has the images made
 
@@ -48,10 +48,10 @@ def test_an_image_is_deleted_by_a_name(pod: Pod) -> None:
 
 def test_both_run_as_the_manifest_confines_them(pod: Pod, machine: Machine) -> None:
     for container in ("registry", "spooler"):
-        status = machine.podman("exec", f"{NAME}-{container}", "cat", "/proc/1/status")
+        status = machine.podman("exec", f"{pod.name}-{container}", "cat", "/proc/1/status")
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert ["65532"] * 4 == fields["Uid"].split()
         assert 0 == int(fields["CapBnd"], 16)
         assert "1" == fields["NoNewPrivs"]
-        found = json.loads(machine.podman("inspect", f"{NAME}-{container}"))[0]
+        found = json.loads(machine.podman("inspect", f"{pod.name}-{container}"))[0]
         assert found["HostConfig"]["ReadonlyRootfs"]

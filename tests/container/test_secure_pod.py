@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import trustme
 import yaml
 from machine import ROOT, Machine
-from pod import NAME, Pod
+from pod import Pod
 
 USER, PASSWORD = "spooler", "s3cret and long"
 
@@ -51,8 +52,10 @@ def for_podman(manifest: str) -> str:
 @pytest.fixture(scope="module")
 def pod(machine: Machine) -> Iterator[Pod]:
     for name, data in secrets().items():
-        # podman 4.3 takes the values as they are, where Kubernetes decodes them.
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
+        values = {key: b64encode(value.encode()).decode() for key, value in data.items()}
+        # podman 4.3 takes the values as they are, where Kubernetes, and podman from 4.4 on, decode them.
+        shown = data if machine.podman_version < (4, 4) else values
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": shown}
         machine.podman("secret", "create", name, "-", text=yaml.safe_dump(secret))
     rendered = machine.run("kubectl", "kustomize", str(ROOT / "manifests" / "secure"))
     with Pod(machine, for_podman(rendered)) as running:
@@ -71,7 +74,7 @@ def test_an_archive_goes_through_tls_and_a_password(pod: Pod) -> None:
 
 def test_the_password_shows_nowhere(pod: Pod, machine: Machine) -> None:
     shown = [pod.get(8086, path)[1] for path in ("/status", "/metrics", "/ready")]
-    shown.append(machine.podman("logs", f"{NAME}-spooler"))
+    shown.append(machine.podman("logs", pod.spooler))
     shown.append(pod.shell("cat /proc/1/cmdline /proc/1/environ"))
     for text in shown:
         assert PASSWORD not in text
