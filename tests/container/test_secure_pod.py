@@ -35,14 +35,17 @@ def secrets() -> dict[str, dict[str, str]]:
 
 
 def for_podman(manifest: str) -> str:
-    """The same, but for what podman 4.3 cannot read: a secret that does not say `optional`, one as a variable."""
+    """The same, but for what podman cannot do: a secret as a variable, the group of `fsGroup` for the files of one.
+
+    Nor can podman 4.3 read a secret that does not say `optional`.
+    """
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(manifest))
     for document in documents:
         if document["kind"] == "Deployment":
             pod = document["spec"]["template"]["spec"]
             for volume in pod["volumes"]:
                 if "secret" in volume:
-                    volume["secret"]["optional"] = False
+                    volume["secret"] |= {"optional": False, "defaultMode": 0o444}
             for variable in (variable for container in pod["containers"] for variable in container["env"]):
                 if variable.pop("valueFrom", None):
                     variable["value"] = USER
