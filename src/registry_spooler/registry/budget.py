@@ -12,8 +12,8 @@ from typing import Final
 
 FLOOR_BYTES: Final = 6 << 20
 """What the pickiest registry asks of every chunk but the last, 5 MiB, and one piece: a chunk can always be closed."""
-TOTAL_BYTES: Final = 24 << 20
-"""A whole chunk of the default size and half of the next for an upload that is alone, the floors for four."""
+TOTAL_BYTES: Final = 32 << 20
+"""Two chunks of the default size for an upload that is alone, little more than the floors for five."""
 
 
 @dataclass(slots=True)
