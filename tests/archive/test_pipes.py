@@ -89,8 +89,9 @@ async def test_a_consumer_that_stops_early_leaves_the_rest():
     with Pipe() as pipe:
         writer = write(pipe, make_tar([("a", b"a"), ("b", b"b")]))
         async with open_archive(PipeSource(pipe.read_fd, name="-")) as archive:
-            await anext(archive.members())
+            first = await anext(archive.members())
         writer.join()
+    assert first.path == "a"
 
 
 async def test_garbage_in_a_pipe():

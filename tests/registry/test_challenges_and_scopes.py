@@ -41,7 +41,7 @@ def test_challenges(headers, expected):
 
 @given(st.lists(st.text(max_size=200), max_size=3))
 def test_no_header_breaks_the_parser(headers):
-    parse_challenges(headers)
+    assert all(challenge.scheme == challenge.scheme.lower() for challenge in parse_challenges(headers))
 
 
 def test_several_scopes_in_a_challenge():

@@ -111,7 +111,7 @@ def _from_pod(namespace: str | None) -> Login:
 
     configuration = Configuration()
     try:
-        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # the library has none
         own = _IN_CLUSTER_NAMESPACE.read_text().strip() if _IN_CLUSTER_NAMESPACE.exists() else "default"
     except (ConfigException, OSError) as exc:
         raise KubeConfigurationError("there is no kubeconfig, and this is no pod of a cluster") from exc
