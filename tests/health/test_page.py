@@ -13,6 +13,7 @@ from browser import Chromium, Tab, tab_of
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
 
+from registry_spooler.health.volume import Room
 from registry_spooler.progress import Progress
 from registry_spooler.spool import OddEntryShown
 
@@ -111,6 +112,15 @@ async def test_trouble_is_shown_and_said_once(browser: Chromium, port: HealthPor
         assert "the spool cannot be written to: No space left on device" == await text(tab, "#notice")
         assert "The spooler is not ready." == await text(tab, "#spoken")
         assert "Spool writable: the spool cannot be written to" in await text(tab, "#checks")
+
+
+async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chromium, port: HealthPort) -> None:
+    async with page(browser, port) as tab:
+        port.health.checks._volume.room = Room(free_bytes=4_096, size_bytes=1 << 30)
+        await tab.until("document.querySelector('#checks li.warn') !== null")
+
+        assert "Room in the spool: the volume has only 4,096 bytes left" in await text(tab, "#checks li.warn")
+        assert "Ready" == await text(tab, "#state")
 
 
 async def test_a_screen_reader_is_given_headings_bars_and_a_table(

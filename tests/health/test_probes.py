@@ -31,7 +31,9 @@ async def failing(port: HealthPort) -> tuple[dict[str, int], dict[str, str]]:
     statuses = {path: (await port.json(path))[0] for path in ("/live", "/healthz", "/ready")}
     _, document = await port.json("/ready")
     return statuses, {
-        name: check["detail"] for name, check in document["checks"].items() if check["state"] == "failing"
+        name: f"{check['state']}: {check['detail']}" if check["state"] != "failing" else check["detail"]
+        for name, check in document["checks"].items()
+        if check["state"] != "ok"
     }
 
 
@@ -68,7 +70,7 @@ async def test_the_registry_is_asked_again_sooner_when_it_is_down() -> None:
     assert registry_watch.DOWN_INTERVAL_SECONDS < registry_watch.UP_INTERVAL_SECONDS
 
 
-async def test_a_full_disk_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
+async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
     assert 200 == (await port.json("/ready"))[0]
     board.writable.set(False, "the spool cannot be written to: No space left on device")
     port.health.checks._volume.room = Room(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
@@ -77,9 +79,24 @@ async def test_a_full_disk_makes_unready(port: HealthPort, board: ScriptedBoard)
         {"/live": 200, "/healthz": 200, "/ready": 503},
         {
             "spool_writable": "the spool cannot be written to: No space left on device",
-            "spool_space": "the volume is full: of 1,073,741,824 bytes only 0 are free",
+            "spool_space": "warning: the volume has only 0 bytes left",
         },
     ) == await failing(port)
+
+
+async def test_little_room_is_told_and_leaves_the_pod_ready(port: HealthPort) -> None:
+    """Unready, it would take the registry in the same pod out of its Service, though files are still worked through."""
+    assert 200 == (await port.json("/ready"))[0]
+    port.health.checks._volume.room = Room(free_bytes=409_600, size_bytes=409_600)
+
+    assert (
+        {"/live": 200, "/healthz": 200, "/ready": 200},
+        {"spool_space": "warning: the volume has only 409,600 bytes left"},
+    ) == await failing(port)
+    assert "ok" == (await port.json("/ready"))[1]["status"]
+    status = (await port.json("/status"))[1]
+    assert (True, "warning") == (status["ready"], status["checks"]["spool_space"]["state"])
+    assert 'registry_spooler_check_passing{check="spool_space"} 0.0' in (await port.get("/metrics"))[2]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +158,7 @@ async def test_a_change_between_two_questions_is_noticed_when_it_happens(port: H
 
     await until(lambda: not port.health.checks.space.passing)
 
-    assert "the volume is full: of 1,073,741,824 bytes only 0 are free" == port.health.checks.space.detail
+    assert "the volume has only 0 bytes left" == port.health.checks.space.detail
 
 
 def test_since_when_is_the_last_change() -> None:

@@ -4,7 +4,7 @@
 | --- | --- |
 | `/` | the page for people |
 | `/live`, `/healthz` | 200 or 503, and the checks that a restart could mend |
-| `/ready` | 200 or 503, and all checks |
+| `/ready` | 200 or 503, and all checks; little room is a warning among them, and decides nothing |
 | `/metrics` | the metrics |
 | `/status` | the status as JSON; the metrics for a scraper |
 """

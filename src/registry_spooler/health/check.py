@@ -22,6 +22,8 @@ class Check:
     passing: bool = False
     since: float = 0.0
     detail: str = "not looked at yet"
+    is_advice: bool = False
+    """Is it only told, without a say in the probe's answer?"""
     clock: Callable[[], float] = field(default=time.time, repr=False)
 
     def __post_init__(self) -> None:
@@ -37,7 +39,8 @@ class Check:
 
     def to_json(self) -> dict[str, Any]:
         """As the probes answer it."""
-        return {"state": "ok" if self.passing else "failing", "since": rfc3339(self.since), "detail": self.detail}
+        state = "ok" if self.passing else "warning" if self.is_advice else "failing"
+        return {"state": state, "since": rfc3339(self.since), "detail": self.detail}
 
     def _set(self, passing: bool, detail: str, since: float | None) -> None:
         if passing != self.passing:

@@ -1,7 +1,9 @@
 """All checks, and which probe asks for which.
 
 `/live` asks only for what a restart can mend: the event loop and the watch. `/ready` asks also for the world around: a
-registry that is down or a full disk makes the pod unready and never restarts it.
+registry that is down or a spool that cannot be written to makes the pod unready and never restarts it. Little room is
+told and decides nothing: the spooler works on within its reserve, and an unready pod would take the registry beside it
+out of its Service.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ class Checks:
         self.scan = Check("first_scan")
         self.registry = Check("registry")
         self.spool = Check("spool_writable")
-        self.space = Check("spool_space")
+        self.space = Check("spool_space", is_advice=True)
 
     @property
     def live(self) -> tuple[Check, ...]:
@@ -31,7 +33,7 @@ class Checks:
 
     @property
     def ready(self) -> tuple[Check, ...]:
-        """What `/ready` asks for besides."""
+        """What `/ready` tells besides."""
         return (self.scan, self.registry, self.spool, self.space)
 
     @property
@@ -42,7 +44,7 @@ class Checks:
     @property
     def is_ready(self) -> bool:
         """Will a file that is dropped now be pushed now?"""
-        return self.is_live and all(check.passing for check in self.ready)
+        return self.is_live and all(check.passing or check.is_advice for check in self.ready)
 
     def look(self) -> None:
         """Bring all but `registry`, which has its own watch, up to date. Asks nothing that could wait."""

@@ -26,7 +26,7 @@ class Room:
     def shortage(self) -> str:
         """What has run out, as a sentence; empty when nothing has."""
         if self.size_bytes and self.free_bytes < _LOW_BYTES:
-            return f"the volume is full: of {self.size_bytes:,} bytes only {self.free_bytes:,} are free"
+            return f"the volume has only {self.free_bytes:,} bytes left"
         if self.inodes and not self.free_inodes:
             return f"the volume has none of its {self.inodes} inodes free"
         return ""
