@@ -256,6 +256,21 @@ def test_the_log_says_once_that_a_registry_is_down(make_registry, spool):
     assert about == ["pushing", "deferred", "pushed"]
 
 
+@pytest.mark.parametrize("flags", [["-v"], ["-vv"]])
+def test_more_is_said_for_who_looks_for_trouble(make_registry, spool, flags):
+    """Every attempt and every deferral; request by request only for debugging."""
+    own = make_registry()
+    own.stop()
+    spool.drop("waits.txt", b"patience")
+    with RunningSpooler(spool, own.url, "--tries", "2", *flags) as running:
+        running.wait_for_log(r"DEBUG   pushing waits\.txt")
+        running.wait_for_log(r"DEBUG   deferred waits\.txt → waits:latest: .*; next try in")
+        running.terminate()
+
+    told = [line for line in running.log or [] if "trying again in" in line]
+    assert (flags == ["-vv"]) == bool(told)
+
+
 def test_a_log_file_that_cannot_be_opened_is_one_line(tmp_path):
     done = subprocess.run(
         [program("registry-spooler"), "--log", tmp_path / "missing" / "log"], capture_output=True, text=True, timeout=60

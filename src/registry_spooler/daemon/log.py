@@ -19,6 +19,8 @@ from typing import IO, Final
 import click
 from pythonjsonlogger.orjson import OrjsonFormatter
 
+_project: Final = logging.getLogger("registry_spooler")
+_spool: Final = logging.getLogger("registry_spooler.spool")
 _COLOURS: Final = {"DEBUG": "\x1b[2m", "WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31;1m"}
 _RESET: Final = "\x1b[0m"
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))}
@@ -60,9 +62,10 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
         return record
 
 
-def level_for(verbose: int) -> int:
-    """`-v` has no more to say than the default; `-vv` is for debugging."""
-    return logging.DEBUG if verbose >= 2 else logging.INFO
+def set_levels(verbose: int) -> None:
+    """`-v`: the spool tells every attempt and every deferral, news or not; `-vv`: the rest, request by request, too."""
+    _project.setLevel(logging.DEBUG if verbose >= 2 else logging.INFO)
+    _spool.setLevel(logging.DEBUG if verbose else logging.NOTSET)
 
 
 @contextmanager
@@ -77,16 +80,15 @@ def logging_to(path: Path | None, *, verbose: int, log_format: str, colorize: st
     handler.setFormatter(_formatter(stream, log_format, colorize))
     records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
     listener = logging.handlers.QueueListener(records, handler)
-    logger = logging.getLogger("registry_spooler")
-    logger.setLevel(level_for(verbose))
-    logger.propagate = False
+    set_levels(verbose)
+    _project.propagate = False
     feeder = _BoundedQueueHandler(records)
-    logger.addHandler(feeder)
+    _project.addHandler(feeder)
     listener.start()
     try:
         yield
     finally:
-        logger.removeHandler(feeder)
+        _project.removeHandler(feeder)
         listener.stop()
         if path is not None:
             stream.close()

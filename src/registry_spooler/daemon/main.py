@@ -48,7 +48,8 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
 @option(PREFIX, "--health-address", default="", help="To listen on for them; empty means every address.")
 @option(PREFIX, "-l", "--log", type=click.Path(path_type=Path, dir_okay=False),
         help="File for the log; standard error when not given.")  # fmt: skip
-@option(PREFIX, "-v", "--verbose", count=True, help="Say more; twice for debugging.")
+@option(PREFIX, "-v", "--verbose", count=True,
+        help="Log every attempt and deferral, not only those that are news; twice for debugging.")  # fmt: skip
 @option(PREFIX, "--log-format", type=click.Choice(["text", "json"]), default="text", help="For people, or machines.")
 @option(PREFIX, "-z", "--colorize", type=click.Choice(["true", "false", "force"]), default="true",
         help="Colours in the log: true means on a terminal only.")  # fmt: skip

@@ -37,7 +37,7 @@ def fields(entry: Entry, event: str, **more: object) -> dict[str, Any]:
 
 
 def started(entry: Entry, size: int) -> None:
-    """A job starts; the further attempts of a job that is deferred are told to those who want to know everything."""
+    """A job starts; the further attempts of a job that is deferred are told to those who ask for more (`-v`)."""
     verb = "deleting" if entry.action is Action.DELETE else "pushing"
     text = f"{verb} {title(entry)}" + (f" ({human_size(size)})" if entry.action is Action.PUSH else "")
     level = logging.INFO if entry.attempts == 1 else logging.DEBUG
@@ -83,7 +83,7 @@ def failed(entry: Entry, ending: Failed, seconds: float) -> None:
 
 
 def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
-    """A job has to wait; said aloud when it is news."""
+    """A job has to wait; said aloud when it is news, else to those who ask for more (`-v`)."""
     error = display(ending.error)
     news = (entry.reason, entry.error) != (ending.reason, ending.error)
     _log.log(
