@@ -165,7 +165,9 @@ def item(**fields: object) -> bytes:
          "manifest.json: it is an image's own manifest: this is a folder of `skopeo copy … dir:`; copy it to "
          "oci-archive: instead"),
         (item(Config=None), "manifest.json: an image has no Config"),
-        (item(Config="gone.json"), "gone.json is missing"),
+        (item(Config="gone.json"), "the image's config 'gone.json' is missing"),
+        (item(Config=""), "the image's config '' is missing"),
+        (item(Config="x" * 1000), f"the image's config '{'x' * 200}'… is missing"),
         (item(Config="../config.json"), "../config.json: it leads out of the archive"),
         (item(Layers="a.tar"), "manifest.json: Layers is not a list of strings"),
         (item(RepoTags=[1]), "manifest.json: RepoTags is not a list of strings"),

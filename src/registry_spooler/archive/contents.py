@@ -17,7 +17,7 @@ from registry_spooler.archive.limits import (
     LINK_HOPS_MAX,
     MEMBERS_MAX,
 )
-from registry_spooler.archive.member import Kind, Member, escapes, normalise, require_file, shown
+from registry_spooler.archive.member import Kind, Member, escapes, normalise, quoted, require_file, shown
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
@@ -117,11 +117,14 @@ class Contents:
         names += [f"{digest.hex}{suffix}" for suffix in (".tar.gz", ".tar.zst", ".tar")]
         return next((member for name in names if (member := self.resolve(name)) is not None), None)
 
-    def document(self, path: str) -> bytes:
-        """The bytes of a document by its path; ArchiveError when it is not there or not to be believed."""
+    def document(self, path: str, *, what: str = "") -> bytes:
+        """The bytes of a document by its path; ArchiveError when it is not there or not to be believed.
+
+        `what` it is, for a document whose path is the archive's own choice.
+        """
         member = self.resolve(path)
         if member is None:
-            raise self.missing(shown(path))
+            raise self.missing(f"{what} {quoted(path)}" if what else shown(path))
         require_file(member)
         if member.size > _limit(path):
             raise ArchiveError(f"it claims {member.size:,} bytes, too many for such a document", where=shown(path))

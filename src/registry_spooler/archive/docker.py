@@ -50,7 +50,7 @@ def _read_item(contents: Contents, item: dict[str, Any]) -> DockerImage:
     config_path, paths = item.get("Config"), _strings(item, "Layers")
     if not isinstance(config_path, str):
         raise ArchiveError("an image has no Config", where=_INDEX)
-    config = contents.document(config_path)
+    config = contents.document(config_path, what="the image's config")
     _check_config_name(config_path, config)
     diff_ids = _diff_ids(config, where=shown(config_path))
     if len(paths) != len(diff_ids):

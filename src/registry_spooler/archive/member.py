@@ -81,3 +81,8 @@ def shown(path: str) -> str:
     """A path for an error's sentence: of bounded length, on one line."""
     text = path if path.isprintable() else repr(path)
     return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"
+
+
+def quoted(path: str) -> str:
+    """The same inside a sentence, where a path may be empty or read like words."""
+    return repr(path) if len(path) <= _SHOWN_MAX else repr(path[:_SHOWN_MAX]) + "…"
