@@ -120,7 +120,8 @@ def _read_reference(name: str, stem: str, suffix: str) -> Reference:
     try:
         return Reference(_unescape(head + separator + base), _unescape(tag))
     except InvalidReference as exc:
-        raise InvalidFileName(name, exc.reason) from exc
+        # From None: the cause says the same of a part of the name, and a record's `detail` would repeat it.
+        raise InvalidFileName(name, exc.reason) from None
 
 
 def _unescape(text: str) -> str:
