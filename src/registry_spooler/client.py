@@ -30,6 +30,7 @@ from registry_spooler.kube.rate import RateLimit
 from registry_spooler.kube.redial import Redial
 from registry_spooler.kube.sending import SendOptions, open_source, send
 from registry_spooler.kube.session import PodSession
+from registry_spooler.moment import rfc3339
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
@@ -60,8 +61,9 @@ class Receipt:
 
     def to_json(self) -> dict[str, Any]:
         """As in `.receipts`."""
-        times = {"started": self.started.isoformat(), "finished": self.finished.isoformat()}
-        tail = {"attempts": self.attempts, **times, "seconds": (self.finished - self.started).total_seconds()}
+        times = {"started": rfc3339(self.started), "finished": rfc3339(self.finished)}
+        seconds = round((self.finished - self.started).total_seconds(), 3)
+        tail = {"attempts": self.attempts, **times, "seconds": seconds}
         images = [{**image.to_json(), **tail} for image in self.images]
         return images[0] if len(images) == 1 else {"images": images, **tail}
 

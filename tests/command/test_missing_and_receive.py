@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 from typing import Any
@@ -16,6 +17,8 @@ from verify import Reader
 
 LAYERS = [layer_tar({"hello": b"hello\n"}), layer_tar({"data": os.urandom(2_000_000)})]
 UNKNOWN = sha256(b"nobody has this")
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+"""As in a receipt of the spool."""
 
 
 @pytest.fixture
@@ -50,8 +53,9 @@ def lines(found: list[str]) -> bytes:
 
 def receipt_of(stdout: bytes) -> dict[str, Any]:
     receipt = json.loads(stdout)
-    for name in ("started", "finished", "seconds"):
-        assert receipt.pop(name)
+    for name in ("started", "finished"):
+        assert re.fullmatch(TIME, receipt.pop(name))
+    assert receipt.pop("seconds")
     return dict(receipt)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import signal
 import subprocess
 import time
@@ -47,6 +48,16 @@ def test_the_same_archive_gives_the_same_digest_however_it_comes(client, archive
     }
 
     assert len(digests) == 1
+
+
+def test_the_times_look_as_in_a_receipt(client, archive, repository, tmp_path):
+    (tmp_path / "app.tar").write_bytes(archive)
+
+    receipt = client.json("push", "--json", f"{repository}/copy", "app.tar")
+
+    assert all(
+        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", receipt[name]) for name in ("started", "finished")
+    )
 
 
 def test_an_archive_from_a_named_pipe(client, archive, registry, repository, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from registry_spooler.filename import Action
-from registry_spooler.health.clock import rfc3339
+from registry_spooler.moment import rfc3339
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
 from registry_spooler.spool import (

@@ -78,6 +78,7 @@ async def test_the_life_of_a_spool_file(client: SpoolerClient, pod: ApiServer, a
     assert Reference(repository, "1") == receipt.image.reference
     assert receipt.digest == (await client.wait(name)).digest
     assert receipt == Receipt.from_json(receipt.to_json())
+    assert receipt.to_json()["finished"].endswith("Z")
     assert (await client.status())["ready"] is True
 
 

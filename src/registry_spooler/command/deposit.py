@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from registry_spooler.errors import InvalidFileName, SpoolerError
 from registry_spooler.filename import FileName, is_ignored
+from registry_spooler.moment import rfc3339
 
 PIECE_BYTES: Final = 1 << 20
 LOCK_SECONDS: Final = 5.0
@@ -202,4 +203,4 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat()
+    return rfc3339(datetime.now(UTC))

@@ -14,6 +14,7 @@ import click
 
 from registry_spooler.archive import Compression, FileSource, PipeSource
 from registry_spooler.errors import SourceChanged, SourceUnreadable
+from registry_spooler.moment import rfc3339
 from registry_spooler.push import KnownBlobs, Pusher, PushOptions
 from registry_spooler.reference import Reference
 from registry_spooler.registry import RegistryClient
@@ -85,7 +86,7 @@ class Clock:
         finished = datetime.now(UTC)
         return {
             "attempts": 1,
-            "started": self.started.isoformat(),
-            "finished": finished.isoformat(),
+            "started": rfc3339(self.started),
+            "finished": rfc3339(finished),
             "seconds": round((finished - self.started).total_seconds(), 3),
         }

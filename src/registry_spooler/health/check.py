@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry_spooler.health.clock import rfc3339
+from registry_spooler.moment import rfc3339
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ from typing import Any, Final
 from registry_spooler.filename import Action
 from registry_spooler.health.check import Check
 from registry_spooler.health.checks import Checks
-from registry_spooler.health.clock import rfc3339, rfc3339_or_none
 from registry_spooler.health.safe_json import safe_json
 from registry_spooler.health.volume import Volume
+from registry_spooler.moment import rfc3339, rfc3339_or_none
 from registry_spooler.reference import Reference
 from registry_spooler.spool import Board
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import orjson
 
+from registry_spooler.moment import rfc3339
 from registry_spooler.spool.layout import sync_directory
 from registry_spooler.spool.names import ERROR, derived_name, record_text
-from registry_spooler.spool.receipts import rfc3339
 from registry_spooler.spool.rename import rename_noreplace
 from registry_spooler.spool.room import Room
 

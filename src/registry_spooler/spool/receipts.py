@@ -6,20 +6,15 @@ import heapq
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from registry_spooler.moment import rfc3339
 from registry_spooler.result import ImageResult
 from registry_spooler.spool.names import RECEIPT, derived_name, record_text
 from registry_spooler.spool.room import Room
-
-
-def rfc3339(seconds: float) -> str:
-    """A moment (seconds since the epoch) as records write it: UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def receipt_document(
