@@ -183,6 +183,22 @@ def test_files_wait_for_a_registry_that_is_down(make_registry, spool):
         assert Reader(registry).image(f"waiting-{number}").digest == receipt["digest"]
 
 
+def test_settings_that_cannot_be_read_are_told_of_at_the_start_and_may_come_later(make_registry, spool, tmp_path):
+    registry = make_registry(tls=True, inmemory=True)
+    certificate, config = tmp_path / "later.pem", tmp_path / "config.json"
+    config.write_text("{")
+    flags = ["--certificate", certificate, "--docker-config", config, "--tries", "1"]
+    spool.drop("app.txt", b"content")
+    with RunningSpooler(spool, registry.url, *map(str, flags)) as running:
+        running.wait_for_log(rf"WARNING the certificate '{certificate}' cannot be read: No such file or directory$")
+        running.wait_for_log(rf"WARNING the credentials in '{config}' cannot be used: it is not valid JSON$")
+        running.wait_for_log(rf"deferred app\.txt .*: the credentials in '{config}' cannot be used")
+        config.write_text("{}")
+        running.wait_for_log(rf"deferred app\.txt .*: the certificate '{certificate}' cannot be read")
+        certificate.write_bytes(registry.certificate.read_bytes())
+        assert spool.receipt("app.txt")["digest"]
+
+
 def test_a_stop_finishes_what_fits_into_its_grace(spool, make_registry):
     registry = make_registry()
     with RunningSpooler(spool, registry.url) as spooler:

@@ -119,6 +119,20 @@ class SourceUnreadable(SpoolerError):
         return f"{self.name!r} cannot be read: {self.reason}"
 
 
+class SettingUnusable(SpoolerError):
+    """A file that the settings name cannot be read, or not be understood; it may be put in its place at any time."""
+
+    temporary = True
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the file {self.path!r} cannot be used: {self.reason}"
+
+
 class RegistryError(SpoolerError):
     """Something between us and the registry, or the registry's own answer."""
 

@@ -13,7 +13,7 @@ import trustme
 from playedregistry import PlayedRegistry, served
 from registry_spooler.errors import RegistryUnreachable
 from registry_spooler.registry import RegistryClient, RetryPolicy
-from registry_spooler.registry.tls import TrustStore
+from registry_spooler.registry.tls import CertificateUnreadable, TrustStore
 
 ONCE = RetryPolicy(tries=1)
 
@@ -137,13 +137,18 @@ async def test_a_bundle_that_is_swapped_is_read_again(authority, tmp_path, monke
         await client.ping()
 
 
-@pytest.mark.parametrize(("content", "sentence"), [(None, "cannot be read"), (b"no certificate", "in PEM format")])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "No such file or directory"), (b"no certificate", "it is no bundle of certificates in PEM format")],
+)
 async def test_a_bundle_that_is_none(tmp_path, content, sentence):
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_bytes(content)
-    with pytest.raises(RegistryUnreachable, match=sentence):
+    with pytest.raises(CertificateUnreadable) as caught:
         await TrustStore(bundle).context()
+    assert f"the certificate {str(bundle)!r} cannot be read: {sentence}" == str(caught.value)
+    assert caught.value.temporary
 
 
 async def test_where_the_registry_sends_us_the_systems_authorities_count_too(authority):

@@ -23,6 +23,7 @@ from registry_spooler.errors import SpoolerError
 from registry_spooler.health import About, serve
 from registry_spooler.options import RegistrySettings
 from registry_spooler.push import KnownBlobs, Pusher
+from registry_spooler.registry import RegistryClient
 from registry_spooler.spool import Spool
 from registry_spooler.tasks import foremost
 
@@ -66,8 +67,15 @@ async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: 
             async with anyio.create_task_group() as tasks:
                 # Beside the spool, which must not wait for a slow disk to look through what can be forgotten.
                 tasks.start_soon(known.trim)
+                tasks.start_soon(_warn_of_settings, client)
                 await spool.run(work)
     _log.info("stopped")
+
+
+async def _warn_of_settings(client: RegistryClient) -> None:
+    """Tell at the start what else is told at the first job only: it may be mended later, and is no reason to end."""
+    for trouble in await client.unusable_settings():
+        _log.warning("%s", trouble)
 
 
 @asynccontextmanager

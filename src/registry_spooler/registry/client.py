@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from registry_spooler.blob import BlobOpener, Measured
 from registry_spooler.digest import Digest
-from registry_spooler.errors import AccessDenied, NotFound, RegistryProtocolError, UploadLost
+from registry_spooler.errors import AccessDenied, NotFound, RegistryProtocolError, SettingUnusable, UploadLost
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
@@ -60,7 +60,8 @@ class RegistryClient:
         self._habits = Habits(profile_of(self._address.origin.host, self._options))
         self._budget = budget or ChunkBudget()
         self._actions = "pull,push" if pushes else "pull"
-        self._transport = Transport(TrustStore(certificate), self._address.origin)
+        self._trust, self._credentials = TrustStore(certificate), credentials
+        self._transport = Transport(self._trust, self._address.origin)
         rules = TargetRules(self._address.origin, allow_private=allow_private_targets)
         self._exchange = Exchange(
             address=self._address,
@@ -104,6 +105,12 @@ class RegistryClient:
         for _, session in spares:
             await session.cancel()
         await self._transport.aclose()
+
+    async def unusable_settings(self) -> tuple[SettingUnusable, ...]:
+        """What is wrong with the files that the settings name; each may be put right without a restart."""
+        certificate = await self._trust.trouble()
+        credentials = await self._credentials.troubles() if self._credentials is not None else ()
+        return (*(() if certificate is None else (certificate,)), *credentials)
 
     async def ping(self) -> None:
         """Does a registry answer, and take our login? Any RegistryError says why not."""

@@ -7,11 +7,12 @@ second, and at once after a login was refused. No secret is in any `repr`.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from registry_spooler.errors import SpoolerError
+from registry_spooler.errors import SettingUnusable
 from registry_spooler.registry.credential import Credential
 from registry_spooler.registry.dockerconfig import DockerConfig
 from registry_spooler.threads import in_thread
@@ -21,18 +22,11 @@ FILE_MAX_BYTES: Final = 1 << 20
 """What a Kubernetes secret may hold at most."""
 
 
-class CredentialsUnreadable(SpoolerError):
-    """A file of credentials that cannot be used; it may be replaced at any time."""
-
-    temporary = True
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(str(path), reason)
-        self.path = path
-        self.reason = reason
+class CredentialsUnreadable(SettingUnusable):
+    """A file of credentials that cannot be used."""
 
     def __str__(self) -> str:
-        return f"the credentials in {str(self.path)!r} cannot be used: {self.reason}"
+        return f"the credentials in {self.path!r} cannot be used: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +83,29 @@ class CredentialSource:
                     username=settings.username, password=settings.password or self._line(settings.password_file)
                 ),
             )
-        path = settings.docker_config
-        if path is None:
+        if settings.docker_config is None:
             return ()
         if self._docker_config is None:
-            try:
-                self._docker_config = DockerConfig.parse(self._contents.get(path, b"{}"))
-            except ValueError as exc:
-                raise CredentialsUnreadable(path, str(exc)) from exc
+            self._docker_config = self._parsed(settings.docker_config)
         return self._docker_config.candidates(hosts, repository)
+
+    async def troubles(self) -> tuple[CredentialsUnreadable, ...]:
+        """What is wrong with the files, those included that others go before; for who asks before a login is wanted."""
+        return await in_thread(lambda: tuple(self._find_troubles()))
+
+    def _find_troubles(self) -> Iterator[CredentialsUnreadable]:
+        for path in self._settings.files:
+            try:
+                self._look_at(path)
+                self._parsed(path) if path == self._settings.docker_config else self._line(path)
+            except CredentialsUnreadable as exc:
+                yield exc
+
+    def _parsed(self, path: Path) -> DockerConfig:
+        try:
+            return DockerConfig.parse(self._contents.get(path, b"{}"))
+        except ValueError as exc:
+            raise CredentialsUnreadable(str(path), str(exc)) from exc
 
     def _line(self, path: Path | None) -> str:
         """A file's text without the newline that editors put at its end."""
@@ -105,19 +113,22 @@ class CredentialSource:
             return self._contents[path].decode().strip("\r\n") if path is not None else ""
         except UnicodeDecodeError as exc:
             assert path is not None
-            raise CredentialsUnreadable(path, "it is no text") from exc
+            raise CredentialsUnreadable(str(path), "it is no text") from exc
 
     def _look(self) -> None:
         for path in self._settings.files:
-            try:
-                status = path.stat()
-                signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-                if self._signatures.get(path) != signature:
-                    with path.open("rb") as file:
-                        self._contents[path] = file.read(FILE_MAX_BYTES)
-                    self._signatures[path] = signature
-                    self._docker_config = None
-            except OSError as exc:
-                if path not in self._contents:
-                    raise CredentialsUnreadable(path, str(exc.strerror)) from exc
-                # In the middle of a swap: what was read before is still good.
+            self._look_at(path)
+
+    def _look_at(self, path: Path) -> None:
+        try:
+            status = path.stat()
+            signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._signatures.get(path) != signature:
+                with path.open("rb") as file:
+                    self._contents[path] = file.read(FILE_MAX_BYTES)
+                self._signatures[path] = signature
+                self._docker_config = None
+        except OSError as exc:
+            if path not in self._contents:
+                raise CredentialsUnreadable(str(path), str(exc.strerror)) from exc
+            # In the middle of a swap: what was read before is still good.

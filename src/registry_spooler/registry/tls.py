@@ -12,10 +12,17 @@ import time
 from pathlib import Path
 from typing import Final
 
-from registry_spooler.errors import RegistryUnreachable
+from registry_spooler.errors import SettingUnusable
 from registry_spooler.threads import in_thread
 
 LOOK_AGAIN_SECONDS: Final = 1.0
+
+
+class CertificateUnreadable(SettingUnusable):
+    """The file that `--certificate` names holds no certificates: whatever the registry would answer, nobody asks it."""
+
+    def __str__(self) -> str:
+        return f"the certificate {self.path!r} cannot be read: {self.reason}"
 
 
 class TrustStore:
@@ -31,7 +38,7 @@ class TrustStore:
         self._looked = 0.0
 
     async def context(self, *, elsewhere: bool = False) -> ssl.SSLContext:
-        """The context for the next connection; RegistryUnreachable when the bundle cannot be read."""
+        """The context for the next connection; CertificateUnreadable when the bundle cannot be read."""
         elsewhere = elsewhere and self._certificate is not None
         known = self._contexts.get(elsewhere)
         now = time.monotonic()
@@ -40,6 +47,15 @@ class TrustStore:
         context = await in_thread(self._load, elsewhere)
         self._looked = now
         return context
+
+    async def trouble(self) -> CertificateUnreadable | None:
+        """What is wrong with the bundle, for who asks before anything is sent."""
+        try:
+            if self._certificate is not None:
+                await self.context()
+        except CertificateUnreadable as exc:
+            return exc
+        return None
 
     def _load(self, elsewhere: bool) -> ssl.SSLContext:
         if self._certificate is None:
@@ -71,9 +87,7 @@ def _context_of(certificate: Path, elsewhere: bool) -> ssl.SSLContext:
     return context
 
 
-def _unusable(certificate: Path, exc: OSError) -> RegistryUnreachable:
-    if isinstance(exc, ssl.SSLError):
-        return RegistryUnreachable(
-            f"behind {str(certificate)!r}", "the file is no bundle of certificates in PEM format"
-        )
-    return RegistryUnreachable(f"behind {str(certificate)!r}", f"the certificate cannot be read ({exc.strerror})")
+def _unusable(certificate: Path, exc: OSError) -> CertificateUnreadable:
+    is_none = isinstance(exc, ssl.SSLError)
+    reason = "it is no bundle of certificates in PEM format" if is_none else exc.strerror or type(exc).__name__
+    return CertificateUnreadable(str(certificate), reason)
