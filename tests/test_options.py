@@ -68,8 +68,28 @@ def test_several_words_in_the_environment():
 
 
 @pytest.mark.parametrize(
+    ("arguments", "environment", "login"),
+    [
+        (("-t", "mine"), {"USERNAME": "pod", "PASSWORD_FILE": "/pod"}, {"token": "mine"}),
+        (("-u", "me", "-p", "mine"), {"TOKEN": "pod"}, {"username": "me", "password": "mine"}),
+        (("-u", "me", "-p", "mine"), {"TOKEN_FILE": "/pod"}, {"username": "me", "password": "mine"}),
+        (("-u", "me"), {"PASSWORD": "pod", "TOKEN": "pod"}, {"username": "me", "password": "pod"}),
+        (("--password-file", "/mine"), {"USERNAME": "pod", "PASSWORD": "pod"},
+         {"username": "pod", "password_file": Path("/mine")}),
+        (("--token-file", "/mine"), {"TOKEN": "pod"}, {"token_file": Path("/mine")}),
+        (("--docker-config", "/mine"), {"USERNAME": "pod", "PASSWORD": "pod"}, {"docker_config": Path("/mine")}),
+        (("--docker-config", "/mine", "-t", "mine"), {}, {"docker_config": Path("/mine"), "token": "mine"}),
+    ],
+)  # fmt: skip
+def test_a_login_on_the_command_line_beats_every_other_of_the_environment(arguments, environment, login):
+    variables = {f"REGISTRY_SPOOLER_{name}": value for name, value in environment.items()}
+    assert _settings(*arguments, **variables) == RegistrySettings(**login)
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (("-t", "secret", "-u", "me", "--password-file", "/p"), "do not go together"),
         (("-u", "me"), "a user name needs a password"),
         (("-p", "secret"), "a password needs a user name"),
         (("-r", "https://me:secret@h"), "a login is not part of it; give --username"),

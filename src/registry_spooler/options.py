@@ -8,12 +8,13 @@ and a flag beats them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from registry_spooler.arguments import hide_arguments
 from registry_spooler.errors import InvalidAddress
@@ -108,6 +109,7 @@ class RegistrySettings:
         """
         names = cls.__dataclass_fields__
         taken = {name: values.pop(name) for name in tuple(values) if name in names}
+        taken |= dict.fromkeys(_outvoted(_flags(taken)))
         settings = cls(**{**taken, "upload_form": UploadForm(taken["upload_form"])})
         hide_arguments(secret for secret in (settings.password, settings.token) if secret)
         settings.check()
@@ -123,6 +125,31 @@ class RegistrySettings:
             RegistryAddress.parse(self.registry, has_certificate=self.certificate is not None)
         except InvalidAddress as exc:
             raise click.BadParameter(str(exc), param_hint="--registry") from exc
+
+
+_LOGINS: Final = (("token", "token_file"), ("username", "password", "password_file"), ("docker_config",))
+"""The ways of logging in; of several that are given, the first one goes."""
+
+
+def _flags(names: Iterable[str]) -> frozenset[str]:
+    """Which settings stand on the command line, before or behind a command's name."""
+    found: set[str] = set()
+    context = click.get_current_context(silent=True)
+    while context is not None:
+        found |= {name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+        context = context.parent
+    return frozenset(found)
+
+
+def _outvoted(flags: frozenset[str]) -> Iterator[str]:
+    """What the environment says of logins, and does not hold since flags beat it; a usage error for too many flags."""
+    token, password, docker = (flags.intersection(login) for login in _LOGINS)
+    if token and password:
+        raise click.UsageError("a token and a user name with a password do not go together; give one of them")
+    if token or password or docker:
+        for login in _LOGINS:
+            yield from () if flags.intersection(login) else login
+    yield from (name for name in ("token", "password") if f"{name}_file" in flags and name not in flags)
 
 
 def environment(prefixes: Iterable[str], name: str) -> list[str]:
@@ -147,9 +174,12 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
         option(prefixes, "-u", "--username", help="User name for the registry."),
         option(prefixes, "-p", "--password", help="Password; better in a file or the environment."),
         option(prefixes, "--password-file", type=file, help="File that holds the password; re-read when it changes."),
-        option(prefixes, "-t", "--token", help="Bearer token; better in a file or the environment."),
+        option(prefixes, "-t", "--token",
+               help="Bearer token; goes before a user name; better in a file or the environment."),
         option(prefixes, "--token-file", type=file, help="File that holds the token; re-read when it changes."),
-        option(prefixes, "--docker-config", type=file, help="A docker config.json or a Kubernetes .dockerconfigjson."),
+        option(prefixes, "--docker-config", type=file,
+               help="A docker config.json or a Kubernetes .dockerconfigjson, for when neither token nor user name is "
+               "given. Credential helpers are not run."),
         option(prefixes, "--chunk-size", "chunk_size_bytes", type=ByteSize(), metavar="SIZE",
                help="Bytes of one upload request; what suits the registry, mostly 16MiB, when not given."),
         option(prefixes, "--upload-form", type=click.Choice([form.value for form in UploadForm]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import anyio
 import orjson
@@ -46,6 +47,21 @@ async def test_basic_against_the_real_registry(make_registry, repository):
     async with RegistryClient(registry.url, retry=QUICK) as client:
         with pytest.raises(AccessDenied):
             await client.blob_exists(repository, blob.digest)
+
+
+@pytest.mark.parametrize("helper", [{"credsStore": "pass"}, {"credHelpers": {"HOST": "ecr-login"}}])
+async def test_a_login_that_only_a_helper_knows(make_registry, tmp_path, helper):
+    registry = make_registry(htpasswd={"user": SECRET}, inmemory=True)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"auths": {registry.host: {}}, **helper}).replace("HOST", registry.host))
+    async with _client(registry.url, docker_config=file) as client:
+        with pytest.raises(AccessDenied, match="to a credential helper, and helpers are not run; give it with"):
+            await client.ping()
+    login = {"username": "user", "password": "wrong"}
+    file.write_text(json.dumps({"auths": {registry.host: login}, **helper}).replace("HOST", registry.host))
+    async with _client(registry.url, docker_config=file) as client:
+        with pytest.raises(AccessDenied, match="check the user name and password"):
+            await client.ping()
 
 
 async def test_a_password_file_is_read_again(make_registry, tmp_path):

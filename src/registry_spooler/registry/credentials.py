@@ -89,6 +89,15 @@ class CredentialSource:
             self._docker_config = self._parsed(settings.docker_config)
         return self._docker_config.candidates(hosts, repository)
 
+    def hint(self, hosts: tuple[str, ...]) -> str:
+        """What to say of the logins that were last asked for when none was good; empty: nothing special."""
+        if self._docker_config is None or not self._docker_config.needs_helper(hosts):
+            return ""
+        return (
+            "the docker configuration leaves this login to a credential helper, and helpers are not run; give it with "
+            "--username and --password-file, or with --token-file"
+        )
+
     async def troubles(self) -> tuple[CredentialsUnreadable, ...]:
         """What is wrong with the files, those included that others go before; for who asks before a login is wanted."""
         return await in_thread(lambda: tuple(self._find_troubles()))

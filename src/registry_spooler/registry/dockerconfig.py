@@ -28,6 +28,10 @@ class DockerConfig:
     """The logins of a file, by their normalised keys: `host[:port][/path]`."""
 
     logins: tuple[tuple[str, Credential], ...]
+    has_store: bool = False
+    """Are logins kept by one helper program for all registries (`credsStore`)?"""
+    helped: tuple[str, ...] = ()
+    """The registries, by their normalised keys, that have a helper of their own (`credHelpers`)."""
 
     @classmethod
     def parse(cls, content: bytes) -> DockerConfig:
@@ -43,12 +47,24 @@ class DockerConfig:
         if not isinstance(auths, dict):
             raise ValueError("its 'auths' is not a JSON object")  # noqa: TRY004 - as above
         logins = ((_normalised(key), _credential(entry)) for key, entry in auths.items())
-        return cls(tuple((key, login) for key, login in logins if login is not None and not login.is_empty))
+        helpers = document.get("credHelpers")
+        return cls(
+            tuple((key, login) for key, login in logins if login is not None and not login.is_empty),
+            has_store=bool(document.get("credsStore")),
+            helped=tuple(map(_normalised, helpers)) if isinstance(helpers, dict) else (),
+        )
 
     def candidates(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
         """The logins for a repository of the registry with these spellings, the most fitting first."""
         found = [*self._exact(hosts, repository), *self._by_pattern(hosts, repository)]
         return tuple(dict.fromkeys(found))
+
+    def needs_helper(self, hosts: tuple[str, ...]) -> bool:
+        """Is the login for this registry nowhere but with a helper, which is not run?"""
+        patterns = [key.partition("/")[0] for key, _ in self.logins]
+        if any(_host_matches(pattern, host) for pattern in patterns for host in hosts):
+            return False
+        return self.has_store or any(host in self.helped for host in hosts)
 
     def _exact(self, hosts: tuple[str, ...], repository: str) -> Iterator[Credential]:
         parts = [part for part in repository.split("/") if part]

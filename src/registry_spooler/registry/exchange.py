@@ -39,6 +39,10 @@ Access = tuple[str, ...]
 class Login(Protocol):
     """Who holds the credentials of one registry."""
 
+    @property
+    def hint(self) -> str:
+        """What to say of the login when it was not good enough; empty: nothing special."""
+
     async def header(self, access: Access) -> str | None:
         """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
 
@@ -135,7 +139,7 @@ class Exchange:
             return RegistryUnreachable(
                 str(self.address.origin), "it speaks https, not http (give the address as https://…)"
             )
-        return error_of(answer)
+        return error_of(answer, hint=self.login.hint if answer.status == 401 else "")
 
     async def _await_turn(self, request: Request, origin: Origin) -> None:
         remaining = self.pauses.remaining_seconds(origin.authority)

@@ -43,6 +43,11 @@ class RegistryLogin:
         self._usual: Manner | None = None
         self._special: dict[Access, Manner] = {}
 
+    @property
+    def hint(self) -> str:
+        """Why there may be no login, for the sentence of a refusal; empty when nothing special is known."""
+        return self._source.hint(self._address.spellings) if self._source is not None else ""
+
     async def header(self, access: Access) -> str | None:
         """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
         manner = self._special.get(access, self._usual)
@@ -110,7 +115,11 @@ class RegistryLogin:
             return basic_header(login.username, login.password) if login is not None else None
         refused = other_than.removeprefix("Bearer ") if other_than is not None else None
         scopes = merge(access, manner.scopes)
-        return "Bearer " + await self._tokens.token(manner.realm, scopes, login, other_than=refused)
+        try:
+            return "Bearer " + await self._tokens.token(manner.realm, scopes, login, other_than=refused)
+        except AccessDenied as exc:
+            exc.hint = self.hint or exc.hint
+            raise
 
     def _remember(self, access: Access, manner: Manner) -> None:
         if self._usual is None or (self._usual.realm is not None and manner.realm is not None):
