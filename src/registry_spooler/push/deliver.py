@@ -8,7 +8,7 @@ from typing import Final
 import anyio
 
 from registry_spooler.archive import IndexedArchive, Source, StreamedArchive, open_archive
-from registry_spooler.errors import UploadLost
+from registry_spooler.errors import ArchiveError, UploadLost
 from registry_spooler.progress import Progress
 from registry_spooler.push.delivery import Delivery
 from registry_spooler.push.need import Need
@@ -75,13 +75,25 @@ async def deliver_streamed(
         if not lacking:
             return
         if not archive.rereadable:
-            raise UploadLost(targets[0].repository, "the archive came through a pipe and cannot be read again")
+            raise _cannot_send(lacking, sessions)
         # The first repository that lacks a member gets it; the others mount it from there.
         wanted = {need.member: (delivery, need) for delivery, need in reversed(lacking) if need.member is not None}
         async with open_archive(source) as again:
             assert isinstance(again, StreamedArchive)
             await sessions.receive(again, guess_wanted(wanted), keeps_documents=False)
     raise UploadLost(targets[0].repository, f"{len(lacking)} of its blobs were lost {PASSES_MAX} times")
+
+
+def _cannot_send(lacking: Sequence[tuple[Delivery, Need]], sessions: Sessions) -> UploadLost | ArchiveError:
+    """Why a pipe ends here: an upload was lost, which another try may not lose, or the first pass guessed wrong."""
+    for _, need in lacking:
+        if need.member is not None and need.member not in sessions.lost:
+            return ArchiveError(
+                "what it is shows only at the end of the archive, and a pipe cannot be read again; push the archive as "
+                "a file",
+                where=need.member.path,
+            )
+    return UploadLost(lacking[0][0].repository, "the archive came through a pipe and cannot be read again")
 
 
 async def _settle(target: Target, archive: StreamedArchive, sessions: Sessions) -> list[tuple[Delivery, Need]]:

@@ -47,6 +47,8 @@ class Sessions:
     def __init__(self, registry: Registry, progress: Progress, *, inflate: bool, commit_early: bool) -> None:
         self.kinds: dict[Member, Compression] = {}
         """How each member turned out to be compressed."""
+        self.lost: set[Member] = set()
+        """The members whose upload broke off for good: nothing is wrong with what they are."""
         self._registry = registry
         self._progress = progress
         self._inflate = inflate
@@ -77,7 +79,7 @@ class Sessions:
         try:
             return await delivery.commit(need, found.measured, found.upload)
         except UploadLost:
-            self._progress.retries["upload"] += 1
+            self._note_lost(need.member)
             return None
         finally:
             await found.upload.cancel()
@@ -109,7 +111,7 @@ class Sessions:
                 measured = await upload.send(WatchedReader(reader, self._advanced(archive)), self._progress)
                 flaw = reader.flaw
         except UploadLost:
-            self._progress.retries["upload"] += 1
+            self._note_lost(member)
             await upload.cancel()
             return
         except BaseException:
@@ -118,6 +120,10 @@ class Sessions:
         self._sent[member] = Sent(measured=measured, upload=upload, repository=delivery.repository, flaw=flaw)
         if self._commit_early and need.expect.digest is not None:
             await self.commit(need, delivery)
+
+    def _note_lost(self, member: Member) -> None:
+        self._progress.retries["upload"] += 1
+        self.lost.add(member)
 
     def _advanced(self, archive: StreamedArchive) -> Callable[[], None]:
         def advanced() -> None:
