@@ -87,6 +87,29 @@ async def test_what_is_not_inflated_tells_no_diff_id(only_member):
     assert measured.diff_id is None
 
 
+@both
+async def test_what_is_not_hashed_repeats_the_digest_that_was_announced(only_member, suffix):
+    announced = digest(b"announced")
+    wire, measured = await only_member(
+        gz(BIG), suffix, inflate=False, hashes=False, expect=Expectation(digest=announced)
+    )
+    assert wire == gz(BIG)
+    assert measured == Measured(digest=announced, size=len(gz(BIG)))
+    _, measured = await only_member(gz(BIG), suffix, inflate=False, hashes=False)
+    assert measured.digest == digest(gz(BIG))
+
+
+@both
+async def test_what_is_not_hashed_is_counted_and_its_diff_id_compared(only_member, suffix):
+    sha512 = Digest("sha512", hashlib.sha512(BIG).hexdigest())
+    expect = Expectation(digest=sha512, diff_id=digest(BIG))
+    _, measured = await only_member(BIG, suffix, inflate=False, hashes=False, expect=expect)
+    assert (measured.digest, measured.diff_id) == (sha512, digest(BIG))
+    for wrong in (Expectation(digest=sha512, size=1), Expectation(digest=digest(BIG), diff_id=digest(b"other"))):
+        with pytest.raises(ArchiveError, match=r"bytes, not 1|diff ID"):
+            await only_member(BIG, suffix, inflate=False, hashes=False, expect=wrong)
+
+
 async def test_other_digest_algorithms(only_member):
     sha512 = Digest("sha512", hashlib.sha512(BIG).hexdigest())
     _, measured = await only_member(BIG, expect=Expectation(digest=sha512, diff_id=digest(BIG)))

@@ -49,7 +49,7 @@ def push_with_spooler(case: Case, registry: Registry, folder: Path) -> Usage:
 
 
 def push_with_digests_only(case: Case, registry: Registry, folder: Path) -> Usage:
-    """The product told to check as much as skopeo does: digests, and not what is inside compressed layers."""
+    """The product told to leave digests to the registry, and not to look into compressed layers."""
     with Spooler(folder, registry, "--verify", "digest") as spooler:
         suffix = ".tgz" if case.is_packed else ".tar"
         return spooler.push([spooler.stage(case.archive, REPOSITORY + suffix)])

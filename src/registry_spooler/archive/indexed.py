@@ -76,8 +76,9 @@ class IndexedArchive:
         compression: Compression = Compression.NONE,
         expect: Expectation = Expectation(),  # noqa: B008 - frozen
         inflate: bool = True,
+        hashes: bool = True,
     ) -> MemberOpener:
-        """A member's bytes, as they are (NONE; rewindable) or compressed on the way."""
+        """A member's bytes, as they are (NONE; rewindable) or compressed on the way. `hashes`: see `Passing`."""
         require_file(member)
         return range_blob(
             self._source,
@@ -86,5 +87,6 @@ class IndexedArchive:
             compression=compression,
             expect=expect,
             inflate=inflate,
+            hashes=hashes,
             name=shown(member.path),
         )

@@ -59,16 +59,32 @@ class Hash:
         return Digest(self.algorithm, self._hash.hexdigest())
 
 
-class Passing:
-    """A member that goes out as it is."""
+class Unhashed:
+    """In the place of a `Hash`: a digest that is taken as announced, and only the bytes counted."""
 
-    def __init__(self, expect: Expectation, *, inflate: bool, name: str) -> None:
+    def __init__(self, announced: Digest) -> None:
+        self.algorithm = announced.algorithm
+        self.digest = announced
+        self.size = 0
+
+    def update(self, piece: Buffer) -> None:
+        """Count bytes."""
+        self.size += memoryview(piece).nbytes
+
+
+class Passing:
+    """A member that goes out as it is.
+
+    Without `hashes`, whoever takes the bytes checks the digest, when one is expected; `measured` then repeats it.
+    """
+
+    def __init__(self, expect: Expectation, *, inflate: bool, hashes: bool, name: str) -> None:
         self.compression = Compression.NONE
         self.flaw: ArchiveError | None = None
         self._expect = expect
         self._inflate = inflate
         self._name = name
-        self._wire = Hash(expect.digest)
+        self._wire = Hash(expect.digest) if hashes or expect.digest is None else Unhashed(expect.digest)
         self._inner = Hash(expect.diff_id)
         self._inflater: Inflater | None = None
         self._owed: Buffer = b""

@@ -141,14 +141,14 @@ MemberOpener = Callable[[], AbstractAsyncContextManager[MemberReader]]
 
 
 def member_reader(
-    origin: Origin, *, compression: Compression, expect: Expectation, inflate: bool, name: str
+    origin: Origin, *, compression: Compression, expect: Expectation, inflate: bool, hashes: bool, name: str
 ) -> MemberReader:
     """A reader that passes the origin's bytes on (NONE), or compresses them."""
     if compression is not Compression.NONE:
         return MemberReader(origin, Deflating(expect, compression, name=name))
     if expect.size is not None and origin.size != expect.size:
         raise ArchiveError(f"it has {origin.size:,} bytes, not {expect.size:,}", where=name)
-    return MemberReader(origin, Passing(expect, inflate=inflate, name=name))
+    return MemberReader(origin, Passing(expect, inflate=inflate, hashes=hashes, name=name))
 
 
 def range_blob(
@@ -159,6 +159,7 @@ def range_blob(
     compression: Compression,
     expect: Expectation,
     inflate: bool,
+    hashes: bool = True,
     name: str,
 ) -> MemberOpener:
     """A range of a file as a blob, to be opened as often as needed; rewindable when it goes out as it is."""
@@ -166,7 +167,7 @@ def range_blob(
     @asynccontextmanager
     async def opener() -> AsyncIterator[MemberReader]:
         origin = FileOrigin(source, offset, size)
-        yield member_reader(origin, compression=compression, expect=expect, inflate=inflate, name=name)
+        yield member_reader(origin, compression=compression, expect=expect, inflate=inflate, hashes=hashes, name=name)
 
     return opener
 

@@ -117,8 +117,9 @@ class StreamedArchive:
         compression: Compression = Compression.NONE,
         expect: Expectation = Expectation(),  # noqa: B008 - frozen
         inflate: bool = True,
+        hashes: bool = True,
     ) -> MemberOpener:
-        """The current member's bytes, once: a second opening raises RuntimeError."""
+        """The current member's bytes, once: a second opening raises RuntimeError. `hashes`: see `Passing`."""
         current = self._current
 
         @asynccontextmanager
@@ -129,7 +130,12 @@ class StreamedArchive:
             require_file(member)
             origin = _PartOrigin(self, member.size)
             yield member_reader(
-                origin, compression=compression, expect=expect, inflate=inflate, name=shown(member.path)
+                origin,
+                compression=compression,
+                expect=expect,
+                inflate=inflate,
+                hashes=hashes,
+                name=shown(member.path),
             )
 
         return opener

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, repeat
 from typing import Final
 
 import anyio
 
-from registry_spooler.archive import IndexedArchive, Source, StreamedArchive, open_archive
+from registry_spooler.archive import IndexedArchive, Member, MemberOpener, Source, StreamedArchive, open_archive
+from registry_spooler.blob import PIECE_BYTES
 from registry_spooler.errors import ArchiveError, UploadLost
 from registry_spooler.progress import Progress
 from registry_spooler.push.delivery import Delivery
@@ -59,8 +62,21 @@ async def _deliver_one(
         return
     if need.member is None:
         raise archive.missing(f"the blob {need.likely_digest}")
-    opener = archive.blob(need.member, compression=need.compression, expect=need.expect, inflate=inflate)
-    await delivery.send(need, watched(opener, progress))
+    await delivery.send(need, watched(_opener(need, need.member, archive, inflate=inflate), progress))
+
+
+def _opener(need: Need, member: Member, archive: IndexedArchive, *, inflate: bool) -> MemberOpener:
+    """The blob, hashed while it is read; or, when nobody asks for more than digests, by the registry alone.
+
+    A registry takes nothing under a digest that does not fit. What it has refused is opened again, and hashed then, so
+    that the error says what is wrong. Small blobs are always hashed: they may go in one PUT, and many registries
+    refuse that for reasons of their own.
+    """
+    blob = partial(archive.blob, member, compression=need.compression, expect=need.expect, inflate=inflate)
+    if inflate or member.size <= PIECE_BYTES:
+        return blob()
+    openers = chain([blob(hashes=False)], repeat(blob()))
+    return lambda: next(openers)()
 
 
 async def deliver_streamed(

@@ -48,7 +48,7 @@ class Sessions:
         self.kinds: dict[Member, Compression] = {}
         """How each member turned out to be compressed."""
         self.lost: set[Member] = set()
-        """The members whose upload broke off for good: nothing is wrong with what they are."""
+        """The members whose upload broke off for good; they are of a kind that could be sent."""
         self._registry = registry
         self._progress = progress
         self._inflate = inflate
@@ -106,7 +106,10 @@ class Sessions:
         upload = await self._registry.begin_upload(delivery.repository)
         try:
             async with archive.blob(
-                compression=need.compression, expect=need.expect, inflate=self._inflate
+                compression=need.compression,
+                expect=need.expect,
+                inflate=self._inflate,
+                hashes=self._hashes(archive, member),
             )() as reader:
                 measured = await upload.send(WatchedReader(reader, self._advanced(archive)), self._progress)
                 flaw = reader.flaw
@@ -124,6 +127,10 @@ class Sessions:
     def _note_lost(self, member: Member) -> None:
         self._progress.retries["upload"] += 1
         self.lost.add(member)
+
+    def _hashes(self, archive: StreamedArchive, member: Member) -> bool:
+        """Is the digest checked here? Else the registry does it, and what it refused is hashed in a further pass."""
+        return self._inflate or self._commit_early or member in self.lost or not archive.rereadable
 
     def _advanced(self, archive: StreamedArchive) -> Callable[[], None]:
         def advanced() -> None:
