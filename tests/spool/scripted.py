@@ -37,6 +37,9 @@ class Handler:
         self.attempts: list[str] = []
         self.running: list[str] = []
         self.most_running = 0
+        self.bundles: dict[str, tuple[str, ...]] = {}
+        """The repositories that a bundle turns out to be about."""
+        self.on_claim: Callable[[], None] = lambda: None
         self._acts: dict[str, deque[Act | Exception]] = defaultdict(deque)
         self._forever: dict[str, Exception] = {}
 
@@ -61,6 +64,9 @@ class Handler:
 
     async def _do(self, job: Job, file: OpenedFile, progress: Progress) -> tuple[ImageResult, ...]:
         content = b"" if job.action is Action.DELETE else await in_thread(os.pread, file.fd, file.size, 0)
+        if job.name in self.bundles:
+            self.on_claim()
+            await job.claim(self.bundles[job.name])
         if job.name in self._forever:
             raise self._forever[job.name]
         if self._acts[job.name]:

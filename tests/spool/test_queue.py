@@ -203,9 +203,118 @@ def test_a_job_sent_ahead_that_takes_long_does_not_keep_the_next_for_ever() -> N
     assert start(queue, 40) == ["a"]
 
 
-def test_names_that_cannot_be_read_and_bundles_have_lanes_of_their_own() -> None:
-    queue = queue_of("UPPER", "LOWER", "@a.tar", "@b.tar")
-    assert start(queue) == ["UPPER", "LOWER", "@a.tar", "@b.tar"]
+def test_names_that_cannot_be_read_have_lanes_of_their_own() -> None:
+    queue = queue_of("UPPER", "LOWER")
+    assert start(queue) == ["UPPER", "LOWER"]
+
+
+def claim(queue: Queue, name: str, *repositories: str, now: float = 0) -> bool:
+    return queue.claim(running(queue, name), repositories, now)
+
+
+def test_nothing_overtakes_a_bundle_before_it_has_been_read() -> None:
+    queue = queue_of("a:1", "@all.tar", "b:1", "c:1")
+    assert start(queue) == ["a:1", "@all.tar"]
+    assert claim(queue, "@all.tar", "b")
+    assert start(queue) == ["c:1"]
+    queue.finish(running(queue, "@all.tar"), 0)
+    assert start(queue) == ["b:1"]
+
+
+def test_a_bundle_waits_for_earlier_files_of_its_repositories() -> None:
+    queue = queue_of("a:1", "b:1", "@all.tar", "b:2", limit=3)
+    assert start(queue) == ["a:1", "b:1", "@all.tar"]
+    assert not claim(queue, "@all.tar", "a", "b")
+    queue.put_back(running(queue, "@all.tar"), 0)
+    assert start(queue) == []
+    queue.finish(running(queue, "a:1"), 0)
+    assert start(queue) == []
+    queue.finish(running(queue, "b:1"), 0)
+    assert start(queue) == ["@all.tar"]
+    assert claim(queue, "@all.tar", "a", "b")
+    queue.finish(running(queue, "@all.tar"), 0)
+    assert start(queue) == ["b:2"]
+
+
+def test_with_one_job_at_a_time_a_bundle_does_not_wait_for_what_waits_for_it() -> None:
+    queue = queue_of("a:1", "@all.tar", limit=1)
+    assert start(queue) == ["a:1"]
+    defer(queue, "a:1", now=0, due=10)
+    assert start(queue) == ["@all.tar"]
+    assert not claim(queue, "@all.tar", "a")
+    queue.put_back(running(queue, "@all.tar"), 0)
+    assert start(queue, 5) == []
+    assert queue.next_due(5) == 10
+    assert start(queue, 10) == ["a:1"]
+    queue.finish(running(queue, "a:1"), 10)
+    assert start(queue, 10) == ["@all.tar"]
+
+
+def test_bundles_are_read_one_after_the_other_and_pushed_side_by_side() -> None:
+    queue = queue_of("@x.tar", "@y.tar", "@z.tar")
+    assert start(queue) == ["@x.tar"]
+    assert claim(queue, "@x.tar", "a", "b")
+    assert start(queue) == ["@y.tar"]
+    assert claim(queue, "@y.tar", "c")
+    assert start(queue) == ["@z.tar"]
+    assert not claim(queue, "@z.tar", "b", "c")
+    queue.put_back(running(queue, "@z.tar"), 0)
+    queue.finish(running(queue, "@x.tar"), 0)
+    assert start(queue) == []
+    queue.finish(running(queue, "@y.tar"), 0)
+    assert start(queue) == ["@z.tar"]
+
+
+@pytest.mark.parametrize("passing", [True, False])
+def test_a_bundle_that_is_not_quite_there_lets_others_pass(passing: bool) -> None:
+    queue = queue_of("@all.tar", "a:1")
+    assert start(queue) == ["@all.tar"]
+    defer(queue, "@all.tar", now=0, due=10, passing=passing)
+    assert start(queue) == (["a:1"] if passing else [])
+    assert queue.next_due(0) == 10
+    assert start(queue, 10) == ["@all.tar"]
+
+
+def test_a_bundle_with_a_new_content_is_about_nobody_knows_what() -> None:
+    queue = queue_of("@all.tar", "a:1", "b:1", limit=1)
+    assert start(queue) == ["@all.tar"]
+    assert claim(queue, "@all.tar", "a")
+    defer(queue, "@all.tar", now=0, due=10)
+    queue.arrive(entry("@all.tar", arrived=1, inode=9), 0, event=True)
+    assert start(queue) == ["@all.tar"]
+    assert claim(queue, "@all.tar", "b")
+    queue.finish(running(queue, "@all.tar"), 0)
+    assert start(queue) == ["a:1"]
+
+
+def test_a_bundle_that_another_spooler_has_read_keeps_only_its_repositories() -> None:
+    queue = queue_of("@all.tar", "a:1", "b:1")
+    assert start(queue) == ["@all.tar"]
+    queue.leave_elsewhere(running(queue, "@all.tar"), 0, due=1)
+    assert start(queue) == []
+    assert start(queue, 1) == ["@all.tar"]
+    queue.leave_elsewhere(running(queue, "@all.tar"), 1, due=2, repositories=("a",))
+    assert start(queue, 1) == ["b:1"]
+    queue.vanish("@all.tar", 1)
+    assert start(queue, 1) == ["a:1"]
+
+
+def test_a_bundle_that_vanishes_frees_what_it_held_back() -> None:
+    queue = queue_of("@all.tar", "a:1", limit=1)
+    queue.arrive(entry("first", arrived=0), 0, event=True)
+    assert start(queue) == ["first"]
+    queue.vanish("@all.tar", 0)
+    queue.finish(running(queue, "first"), 0)
+    assert start(queue) == ["a:1"]
+
+
+def test_what_arrived_at_the_same_tick_of_the_clock_keeps_its_order() -> None:
+    queue = Queue(4)
+    for name in ("a:2", "a:1", "a!"):
+        queue.arrive(entry(name, arrived=1), now=0, event=True)
+    for name in ("a:2", "a:1", "a!"):
+        assert start(queue) == [name]
+        queue.finish(running(queue, name), 0)
 
 
 def test_an_idle_queue_asks_for_no_waking() -> None:
@@ -229,7 +338,12 @@ def test_a_long_queue_does_not_take_long(count: int) -> None:
 
 
 PHASES_WITH_A_TIME = (Phase.DEFERRED, Phase.ELSEWHERE)
-NAMES = ("a:1", "a:2", "a!", "b:1", "b:2", "c:1", "@x.tar", "BAD")
+NAMES = ("a:1", "a:2", "a!", "b:1", "b:2", "c:1", "@x.tar", "@y.tar", "BAD")
+REPOSITORIES = ("a", "b", "c")
+
+
+def share_a_lane(one: Entry, other: Entry) -> bool:
+    return not set(one.lanes).isdisjoint(other.lanes)
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -263,28 +377,49 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def start(self) -> None:
-        before = {lane: self.first_of(lane) for lane in {file.lane for file in self.files()}}
+        may_start = [file for file in self.files() if self.may_start(file)]
         held = self.queue.held_for is not None
         started = self.queue.start_next(self.now)
-        for file in started:
-            assert before[file.lane] is file
-        if not held:
-            assert len(self.running) + len(started) == 2 or not any(
-                first is not None and first not in started for first in before.values()
-            )
+        assert all(any(file is other for other in may_start) for file in started)
         self.running += started
+        if not held and len(self.running) < 2:
+            assert not [file for file in self.files() if self.may_start(file)]
 
-    def first_of(self, lane: str) -> Entry | None:
-        """Whose turn it is in a lane, told by looking at all files."""
-        files = sorted((file for file in self.files() if file.lane == lane), key=lambda file: file.order)
-        if any(file.phase is Phase.RUNNING for file in files):
-            return None
-        for file in files:
-            if file.phase is Phase.WAITING or file.due <= self.now:
-                return file
-            if not file.lets_pass:
-                return None
-        return None
+    def may_start(self, file: Entry) -> bool:
+        """Is it a file's turn, told by looking at all files?"""
+        if file.phase is Phase.RUNNING or (file.phase in PHASES_WITH_A_TIME and file.due > self.now):
+            return False
+        if any(other.phase is Phase.RUNNING and share_a_lane(file, other) for other in self.files()):
+            return False
+        return not any(self.keeps_back(other, file) for other in self.files())
+
+    def keeps_back(self, other: Entry, file: Entry) -> bool:
+        """Has the other one to be done, or read, before the file?"""
+        if other.order >= file.order or not (share_a_lane(file, other) or other.is_unread):
+            return False
+        if other.phase is not Phase.DEFERRED or not other.lets_pass:
+            return True
+        return other.due <= self.now and share_a_lane(file, other)
+
+    @precondition(lambda self: any(file.is_bundle for file in self.running))
+    @rule(data=st.data(), repositories=st.sets(st.sampled_from(REPOSITORIES), min_size=1))
+    def claim(self, data: st.DataObject, repositories: set[str]) -> None:
+        file = data.draw(st.sampled_from([file for file in self.running if file.is_bundle]))
+        is_turn = self.queue.claim(file, repositories, self.now)
+        others = [other for other in self.files() if other is not file]
+        blocked = any(
+            (other.phase is Phase.RUNNING and share_a_lane(file, other))
+            or (
+                other.order < file.order
+                and (share_a_lane(file, other) or other.is_unread)
+                and not (other.phase is Phase.DEFERRED and other.lets_pass)
+            )
+            for other in others
+        )
+        assert is_turn is not blocked
+        if blocked:
+            self.queue.put_back(file, self.now)
+            self.running.remove(file)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -307,9 +442,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.defer(file, self.now, due=due, reason=reason, error="", lets_pass=reason is Reason.WRITING)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def leave_elsewhere(self, data: st.DataObject) -> None:
-        self.queue.leave_elsewhere(self.take(data), self.now, due=self.now + 1)
+    @rule(data=st.data(), repositories=st.sets(st.sampled_from(REPOSITORIES)))
+    def leave_elsewhere(self, data: st.DataObject, repositories: set[str]) -> None:
+        file = self.take(data)
+        known = repositories if file.is_bundle else ()
+        self.queue.leave_elsewhere(file, self.now, due=self.now + 1, repositories=known)
 
     @rule()
     def release(self) -> None:
@@ -330,9 +467,11 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def lanes_run_one_job_at_a_time_and_few_in_all(self) -> None:
-        lanes = [file.lane for file in self.files() if file.phase is Phase.RUNNING]
-        assert len(lanes) == len(set(lanes)) <= 2
-        assert sorted(lanes) == sorted(file.lane for file in self.running)
+        running = [file for file in self.files() if file.phase is Phase.RUNNING]
+        lanes = [lane for file in running for lane in file.lanes]
+        assert len(lanes) == len(set(lanes))
+        assert {file.name for file in running} == {file.name for file in self.running}
+        assert len(running) == len(self.running) <= 2
 
     @invariant()
     def it_wakes_up_in_time_and_not_for_nothing(self) -> None:
@@ -345,7 +484,9 @@ class QueueMachine(RuleBasedStateMachine):
             assert due <= min(first)
 
     def is_first(self, file: Entry) -> bool:
-        return min((other for other in self.files() if other.lane == file.lane), key=lambda other: other.order) is file
+        return not any(
+            other.order < file.order and (share_a_lane(file, other) or other.is_unread) for other in self.files()
+        )
 
     def teardown(self) -> None:
         """Whatever has happened: left alone, with nothing going wrong any more, everything gets done."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import anyio
@@ -10,6 +11,7 @@ from scripted import Handler, drop, failure, receipt, spooling
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
 from registry_spooler.spool import FileNotInSpool, Job, OpenedFile, WaitOutcome, wait, wait_for_outcome
+from registry_spooler.spool.layout import Layout
 
 
 async def test_a_file_that_is_in_the_spool_is_waited_for(spool_directory: Path, handler: Handler) -> None:
@@ -68,6 +70,15 @@ async def test_a_file_that_is_taken_away_by_hand_has_no_outcome(
         monkeypatch.setattr(wait, "open_watch", _no_watch)
         monkeypatch.setattr(wait, "POLL_SECONDS", 0.01)
     drop(spool_directory, "app[*].tar")
+    seen, look = threading.Event(), wait._arrived_ns  # noqa: SLF001 - when it has looked is nobody else's business
+
+    def note(layout: Layout, name: str) -> int | None:
+        try:
+            return look(layout, name)
+        finally:
+            seen.set()
+
+    monkeypatch.setattr(wait, "_arrived_ns", note)
     errors: list[FileNotInSpool] = []
 
     async def watch() -> None:
@@ -79,7 +90,7 @@ async def test_a_file_that_is_taken_away_by_hand_has_no_outcome(
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
-            await anyio.sleep(0.05)
+            assert await anyio.to_thread.run_sync(seen.wait, 5)
             os.unlink(spool_directory / "app[*].tar")
     assert [str(error) for error in errors] == ["app[*].tar: it was taken out of the spool by hand"]
 

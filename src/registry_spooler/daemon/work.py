@@ -46,7 +46,9 @@ class Work:
         self, job: Job, source: FileSource, file: OpenedFile, progress: Progress
     ) -> tuple[ImageResult, ...]:
         if job.filename.is_archive:
-            return await self.pusher.push_archive(source, job.reference, progress, before_tag=file.check_unchanged)
+            return await self.pusher.push_archive(
+                source, job.reference, progress, claim=job.claim, before_tag=file.check_unchanged
+            )
         assert job.reference is not None
         return (await self.pusher.push_file(source, job.reference, progress, before_tag=file.check_unchanged),)
 

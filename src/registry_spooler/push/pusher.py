@@ -32,7 +32,7 @@ from registry_spooler.push.known import KnownBlobs
 from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry
 from registry_spooler.push.stream import Guess, Sessions, guess_all, guess_blobs, guess_nothing
-from registry_spooler.push.target import Target, Targeting, config_need
+from registry_spooler.push.target import Claim, Target, Targeting, claim_freely, config_need
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
 
@@ -67,11 +67,13 @@ class Pusher:
         reference: Reference | None,
         progress: Progress,
         *,
+        claim: Claim = claim_freely,
         before_tag: Callable[[], None] = lambda: None,
         commit_early: bool = False,
     ) -> tuple[ImageResult, ...]:
         """Push the image that `reference` means, or with None every image to where the archive says.
 
+        `claim` is told, before anything of a bundle is sent, which repositories it is about, and may raise;
         `before_tag` may raise, to stop a push whose source has changed. `commit_early` makes a blob of every
         content-addressed member of a stream as soon as it is verified, so that a connection that breaks loses
         only the member it was sending. Raises ArchiveError, RegistryError, OSError.
@@ -87,7 +89,7 @@ class Pusher:
                 deliveries=deliveries,
                 compression=self.options.compression,
                 kinds=sessions.kinds,
-            ).choose(reference)
+            ).choose(reference, claim)
             if isinstance(archive, StreamedArchive):
                 await deliver_streamed(targets, source, archive, sessions)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from registry_spooler.archive import (
@@ -27,6 +27,12 @@ from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
 
 Archive = IndexedArchive | StreamedArchive
+Claim = Callable[[Collection[str]], Awaitable[None]]
+"""Is told which repositories a bundle is about, and raises when it is not to be pushed now."""
+
+
+async def claim_freely(repositories: Collection[str]) -> None:
+    """Nobody else is at work: push."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +95,14 @@ class Targeting:
     kinds: dict[Member, Compression]
     """How a stream's members turned out to be compressed; not used for an indexed archive."""
 
-    async def choose(self, reference: Reference | None) -> tuple[Target, ...]:
-        """The image that `reference` means, or with None all that the archive has names for."""
+    async def choose(self, reference: Reference | None, claim: Claim) -> tuple[Target, ...]:
+        """The image that `reference` means, or with None all that the archive has names for, if `claim` allows it."""
         images = await self.archive.images()
         if reference is not None:
             return (await self._target(select_image(images, reference), reference),)
-        return tuple([await self._target(image, to) for to, image in _by_name(images).items()])
+        named = _by_name(images)
+        await claim({to.repository for to in named})
+        return tuple([await self._target(image, to) for to, image in named.items()])
 
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
         delivery = self.deliveries.to(reference)

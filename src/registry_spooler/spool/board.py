@@ -229,6 +229,12 @@ class Board:
         running = self._running.get(entry.key)
         return running.progress if running is not None else Progress()
 
+    def job_put_back(self, entry: Entry) -> None:
+        """What began as a job was none yet: its turn is still to come."""
+        running = self._running.pop(entry.key, None)
+        if running is not None:
+            self._totals.add(running.progress)
+
     def job_ended(self, entry: Entry, end: JobEnd) -> None:
         """An attempt has ended: count it, and tell who observes."""
         running = self._running.pop(entry.key, None)

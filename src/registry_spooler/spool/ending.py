@@ -59,8 +59,16 @@ class Odd:
 class Elsewhere:
     """Another spooler works on that repository."""
 
+    repositories: tuple[str, ...] = ()
+    """Those of a bundle, when the other spooler has said which they are."""
 
-Ending = Done | Failed | Deferred | Gone | Odd | Elsewhere
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A bundle has been read, and earlier files of its repositories are not done yet."""
+
+
+Ending = Done | Failed | Deferred | Gone | Odd | Elsewhere | Early
 
 LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
 """Reasons that lie in the file, as if it had not arrived yet: later files of its repository need not wait for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,8 @@ class Entry:
     """Does it go even while the queue is held back?"""
     arrived_again: Arrival | None = None
     """While it runs: there was an event for its name."""
+    arrivals: int = 0
+    """How many had arrived when it did: the file system's clock is coarse."""
     seen: float = 0.0
     """When its identity was read (monotonic clock)."""
     attempts: int = 0
@@ -83,14 +85,39 @@ class Entry:
     """So many errors of our own."""
     settling: Settling | None = None
     pushed: Pushed | None = None
-    lane: str = field(init=False)
-    """Files of one lane run one after the other: the repository; a bundle or a bad name has a lane of its own."""
+    lanes: tuple[str, ...] = field(init=False)
+    """Files of one lane run one after the other: its repository; a bad name has a lane of its own, and so has a bundle,
+    beside those of its repositories once they are known."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.parsed, FileName) and self.parsed.reference is not None:
-            self.lane = self.parsed.reference.repository
-        else:
-            self.lane = f"@{self.name}"  # no repository starts with this
+        self.lanes = (self._own_lane if self.reference is None else self.reference.repository,)
+
+    def claim(self, repositories: Iterable[str]) -> None:
+        """A bundle has been read: it is about these repositories."""
+        self.lanes = (self._own_lane, *sorted(repositories))
+
+    def disclaim(self) -> None:
+        """A bundle has another content, and is about nobody knows what."""
+        self.lanes = self.lanes[:1]
+
+    @property
+    def is_bundle(self) -> bool:
+        """Is it about what its archive says?"""
+        return isinstance(self.parsed, FileName) and self.parsed.is_bundle
+
+    @property
+    def is_unread(self) -> bool:
+        """Is it a bundle of which nobody knows yet what repositories it is about?"""
+        return self.is_bundle and len(self.lanes) == 1
+
+    @property
+    def lock_key(self) -> str:
+        """What is locked while it is worked on: its repository, or for want of one its name."""
+        return self.lanes[0]
+
+    @property
+    def _own_lane(self) -> str:
+        return f"@{self.name}"  # no repository starts with this
 
     @property
     def key(self) -> str:
@@ -98,9 +125,9 @@ class Entry:
         return str(self.path) if self.is_aside else self.name
 
     @property
-    def order(self) -> tuple[int, str]:
+    def order(self) -> tuple[int, int]:
         """Its place: when it arrived, by the file system's clock; before all others when it was set aside."""
-        return (0 if self.is_aside else self.identity.changed_ns, self.key)
+        return (0 if self.is_aside else self.identity.changed_ns, self.arrivals)
 
     @property
     def since(self) -> float:

@@ -31,6 +31,11 @@ class Identity:
         """Read it from what stat, lstat or fstat gave."""
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    @property
+    def mark(self) -> str:
+        """What stands for the content, in names and notes: the same for every process and every host."""
+        return f"{self.inode}.{self.size}.{self.modified_ns}"
+
     def same_inode(self, other: Identity) -> bool:
         """Is it the same file, whatever it holds now?"""
         return (self.device, self.inode) == (other.device, other.inode)

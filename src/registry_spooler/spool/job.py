@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from registry_spooler.filename import Action, FileName
@@ -12,6 +12,10 @@ from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
 from registry_spooler.spool.names import display
 from registry_spooler.spool.opened import OpenedFile
+
+
+class NotYetItsTurn(Exception):
+    """A bundle has been read, and has to wait for earlier files of its repositories."""
 
 
 class Outcome(enum.Enum):
@@ -52,6 +56,9 @@ class Job:
     filename: FileName
     attempt: int
     """From 1."""
+    claim: Callable[[Collection[str]], Awaitable[None]]
+    """To be awaited for a bundle that has been read, before anything of it is pushed: it is about these repositories.
+    Raises NotYetItsTurn, which is to go through to the spool, when earlier files of one of them are to come first."""
 
     @property
     def name(self) -> str:

@@ -96,6 +96,13 @@ def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
     )
 
 
+def put_back(entry: Entry) -> None:
+    """A bundle has been read and has to wait."""
+    _log.info(
+        "%s waits for earlier files of its repositories", title(entry), extra={"fields": fields(entry, "put back")}
+    )
+
+
 def abandoned(entry: Entry) -> None:
     """A job is cut short because the spool stops."""
     _log.warning(

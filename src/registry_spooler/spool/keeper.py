@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Final
@@ -76,10 +76,21 @@ class Keeper:
             failures = 1 if self._clock() - began > TROUBLE_SECONDS else failures + 1
             await anyio.sleep(min(0.05 * 2**failures, TROUBLE_SECONDS))
 
-    async def look_again(self, entry: Entry, arrival: Arrival) -> None:
-        """Something happened to the file's name while its job ran: see what is there now."""
-        if not entry.is_aside:
-            await self._look_at({entry.name: arrival})
+    async def look_at(self, names: Collection[str]) -> Listing:
+        """See what is there now under these names; `take_look` tells the queue. Nothing when that cannot be seen."""
+        try:
+            return await in_thread(look_at_names, self._settings.directory, list(names))
+        except OSError:
+            self._scan_at = 0.0  # the scan says what is wrong
+            self._wanted.set()
+            return Listing()
+
+    async def take_look(self, listing: Listing, arrivals: Mapping[str, Arrival]) -> None:
+        """Tell the queue what was seen; at once, unless there is much of it."""
+        for name in listing.gone:
+            self._queue.vanish(name, self._clock())
+        self._note_odd(self._warned | listing.odd)
+        await self._enqueue(listing.files, arrivals)
 
     async def count_failed(self) -> None:
         """Files have come to `.failed/`, or were fetched back from there."""
@@ -131,18 +142,8 @@ class Keeper:
         await self._look_for_odd(changes.made - changes.arrived.keys())
 
     async def _look_at(self, arrivals: Mapping[str, Arrival]) -> None:
-        if not arrivals:
-            return
-        try:
-            listing = await in_thread(look_at_names, self._settings.directory, list(arrivals))
-        except OSError:
-            self._scan_at = 0.0  # the scan says what is wrong
-            self._wanted.set()
-            return
-        for name in listing.gone:
-            self._queue.vanish(name, self._clock())
-        self._note_odd(self._warned | listing.odd)
-        await self._enqueue(listing.files, arrivals)
+        if arrivals:
+            await self.take_look(await self.look_at(arrivals), arrivals)
 
     async def _look_for_odd(self, names: AbstractSet[str]) -> None:
         """Tell of what was made in place and is no file. Files are heard of when they are complete."""
@@ -152,8 +153,9 @@ class Keeper:
                 self._note_odd(self._warned | listing.odd)
 
     async def _enqueue(self, files: Mapping[str, Identity], arrivals: Mapping[str, Arrival]) -> None:
-        """Tell the queue of files; `arrivals` holds those that there was an event for."""
-        for number, (name, identity) in enumerate(files.items(), start=1):
+        """Tell the queue of files, the oldest first; `arrivals` holds those that there was an event for."""
+        in_order = sorted(files.items(), key=lambda file: file[1].changed_ns)
+        for number, (name, identity) in enumerate(in_order, start=1):
             known = self._queue.get(name)
             if known is not None and known.identity == identity and name not in arrivals:
                 known.seen = self._clock()

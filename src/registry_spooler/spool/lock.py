@@ -1,7 +1,8 @@
 """Locks between spoolers on one directory: one job per repository at a time, whoever does it.
 
 A lock is a `flock` on a file in `.locks/`; the kernel frees it when its holder dies, however it dies. The file is
-removed by whoever holds the lock, and a lock on a removed file counts for nothing: whoever got it tries again.
+removed by whoever holds the lock, and a lock on a removed file counts for nothing: whoever got it tries again. A file
+may hold a note from its holder to those who could not get the lock.
 """
 
 from __future__ import annotations
@@ -32,7 +33,24 @@ class Lock:
 
 def try_lock(folder: Path, key: str) -> Lock | None:
     """Take the lock for a repository, or None when another job holds it, in this process or elsewhere. Never waits."""
-    return _lock_file(folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40], os.O_CREAT)
+    return _lock_file(_path(folder, key), os.O_CREAT)
+
+
+def leave_note(folder: Path, key: str, note: bytes) -> None:
+    """Write a note into the file of a lock that is held here; OSError when that cannot be done."""
+    fd = os.open(_path(folder, key), os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.write(fd, note)
+    finally:
+        os.close(fd)
+
+
+def read_note(folder: Path, key: str) -> bytes:
+    """What the holder of a lock has written there, all of it or only a beginning; nothing when there is none."""
+    try:
+        return _path(folder, key).read_bytes()
+    except OSError:
+        return b""
 
 
 def clear_locks(folder: Path) -> None:
@@ -41,6 +59,10 @@ def clear_locks(folder: Path) -> None:
         lock = _lock_file(path, 0)
         if lock is not None:
             lock.release()
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def _lock_file(path: Path, create: int) -> Lock | None:

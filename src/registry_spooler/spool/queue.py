@@ -1,50 +1,29 @@
 """The queue: which file's turn it is. A state machine in plain code, without a loop, a clock or a disk.
 
 Files of one repository (a lane) run one after the other, in the order of their arrival; different lanes run side by
-side, up to a limit. A file that is deferred keeps those behind it in its lane waiting, unless it `lets_pass`.
+side, up to a limit. A file that is deferred keeps those behind it in its lane waiting, unless it `lets_pass`. A bundle
+starts before its lanes are known, and `claim`s them when it has been read.
 Trouble that all jobs share (the registry does not answer, the disk is full) holds the whole queue: at each end of the
 waiting one job goes ahead, and the first one that gets through releases the rest.
 
 Every method takes the time (monotonic clock, seconds) and changes state without waiting for anything; the caller
-starts what `start_next` returns and reports back exactly once: `finish`, `defer` or `leave_elsewhere`.
+starts what `start_next` returns and reports back exactly once: `finish`, `defer`, `put_back` or `leave_elsewhere`.
 """
 
 from __future__ import annotations
 
-import bisect
 import heapq
+import itertools
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from operator import attrgetter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from registry_spooler.spool.entry import Arrival, Entry, Phase
+from registry_spooler.spool.heap import Heap
 from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.job import Reason
-
-_ORDER = attrgetter("order")
-
-
-@dataclass(slots=True)
-class _Lane:
-    """The files of one repository, in order."""
-
-    name: str
-    entries: list[Entry] = field(default_factory=list)
-    running: Entry | None = None
-
-    def next(self, now: float) -> tuple[Entry | None, float | None]:
-        """The file whose turn it is, and when to ask again (which may be earlier than that file ends)."""
-        if self.running is not None:
-            return None, None
-        again: float | None = None
-        for entry in self.entries:
-            if entry.phase is Phase.WAITING or entry.due <= now:
-                return entry, again
-            again = entry.due if again is None else min(again, entry.due)
-            if not entry.lets_pass:
-                break
-        return None, again
+from registry_spooler.spool.lane import ORDER, Lanes
 
 
 @dataclass(slots=True)
@@ -65,9 +44,10 @@ class Queue:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._entries: dict[str, Entry] = {}
-        self._lanes: dict[str, _Lane] = {}
-        self._ready: list[tuple[tuple[int, str], str]] = []  # heaps; what has become stale in them is skipped
-        self._timers: list[tuple[float, str]] = []
+        self._arrivals = itertools.count(1)
+        self._lanes = Lanes()
+        self._ready: Heap[tuple[tuple[int, int], str]] = Heap()  # what has become stale in these is skipped
+        self._timers: Heap[tuple[float, str]] = Heap()
         self._urgent: set[str] = set()
         self._hold: _Hold | None = None
         self._phases: Counter[Phase] = Counter()
@@ -92,14 +72,11 @@ class Queue:
 
     def in_phase(self, phase: Phase, limit: int) -> list[Entry]:
         """The oldest files in that phase."""
-        return heapq.nsmallest(limit, (entry for entry in self._entries.values() if entry.phase is phase), key=_ORDER)
+        return heapq.nsmallest(limit, (entry for entry in self._entries.values() if entry.phase is phase), key=ORDER)
 
     def oldest(self) -> Entry | None:
         """The file that arrived first, of those that do not run."""
-        entries = (
-            entry for lane in self._lanes.values() for entry in lane.entries[:2] if entry.phase is not Phase.RUNNING
-        )
-        return min(entries, key=_ORDER, default=None)
+        return min(self._lanes.heads(), key=ORDER, default=None)
 
     # Files come and go
 
@@ -111,6 +88,7 @@ class Queue:
         entry.seen = now
         known = self._entries.get(entry.key)
         if known is None:
+            entry.arrivals = next(self._arrivals)
             self._entries[entry.key] = entry
             self._phases[entry.phase] += 1
             self._insert(entry, now)
@@ -124,8 +102,7 @@ class Queue:
         """A file is gone. One that runs is left to find that out by itself."""
         entry = self._entries.get(key)
         if entry is not None and entry.phase is not Phase.RUNNING:
-            self._remove(entry)
-            self._refresh(self._lanes.get(entry.lane), now)
+            self._remove(entry, now)
 
     def keep_only(self, keys: Iterable[str], now: float, *, seen_before: float) -> None:
         """A scan that started at `seen_before` has found these: forget the others, but not what came later."""
@@ -138,8 +115,8 @@ class Queue:
 
     def start_next(self, now: float) -> list[Entry]:
         """The files whose turn it is; they are RUNNING from here on."""
-        while self._timers and self._timers[0][0] <= now:
-            self._refresh(self._lanes.get(heapq.heappop(self._timers)[1]), now)
+        while self._timers and self._timers.first[0] <= now:
+            self._refresh(self._timers.pop()[1], now)
         started: list[Entry] = []
         while self._phases[Phase.RUNNING] < self._limit:
             entry = self._take_ready(now) if self._hold is None else self._take_while_held(self._hold, now)
@@ -153,28 +130,44 @@ class Queue:
         """When `start_next` may have something again if nothing happens before; None: only an event brings it."""
         if self._phases[Phase.RUNNING] >= self._limit:
             return None
-        times = [self._timers[0][0]] if self._timers else []
+        times = [self._timers.first[0]] if self._timers else []
         if self._hold is not None and self._ready:
             times.append(self._hold.until)
         return max(now, min(times)) if times else None
 
+    def claim(self, entry: Entry, repositories: Iterable[str], now: float) -> bool:
+        """A bundle that runs has been read. Is it its turn in all of these repositories? If not, `put_back` follows."""
+        self._lanes.stop(entry)
+        with self._moving(entry, now):
+            entry.claim(repositories)
+        if not self._lanes.is_turn_of(entry):
+            return False
+        self._lanes.start(entry)
+        return True
+
     def finish(self, entry: Entry, now: float) -> None:
         """The job is done, has failed or has found no file: the queue forgets it."""
-        self._lanes[entry.lane].running = None
-        self._remove(entry)
+        self._lanes.stop(entry)
         self._end_scouting(entry, now)
-        self._refresh(self._lanes.get(entry.lane), now)
+        self._remove(entry, now)
+
+    def put_back(self, entry: Entry, now: float) -> None:
+        """The job's turn has not come after all."""
+        self._stop(entry, Phase.WAITING, 0.0, now)
 
     def defer(self, entry: Entry, now: float, *, due: float, reason: Reason, error: str, lets_pass: bool) -> None:
         """The job is to be tried again at `due`."""
         entry.reason, entry.error, entry.lets_pass = reason, error, lets_pass
         entry.failures += 1
-        self._put_back(entry, Phase.DEFERRED, due, now)
+        self._stop(entry, Phase.DEFERRED, due, now)
 
-    def leave_elsewhere(self, entry: Entry, now: float, *, due: float) -> None:
-        """Another spooler holds the repository: look again at `due`."""
+    def leave_elsewhere(self, entry: Entry, now: float, *, due: float, repositories: Iterable[str] = ()) -> None:
+        """Another spooler holds the repository: look again at `due`. It may have said what its bundle is about."""
         entry.lets_pass = False
-        self._put_back(entry, Phase.ELSEWHERE, due, now)
+        self._stop(entry, Phase.ELSEWHERE, due, now)
+        if repositories:
+            with self._moving(entry, now):
+                entry.claim(repositories)
 
     def hold(self, entry: Entry, reason: Reason, *, until: float, patience: float) -> float:
         """A job met trouble that all others would meet: none starts before `until`, and then one ahead of the others.
@@ -195,8 +188,7 @@ class Queue:
         for entry in self._entries.values():
             if entry.phase is Phase.DEFERRED and entry.reason is reason:
                 entry.due = entry.next_try = 0.0
-        for lane in list(self._lanes.values()):
-            self._refresh(lane, now)
+        self._refresh_all(now)
 
     @property
     def held_for(self) -> Reason | None:
@@ -206,32 +198,40 @@ class Queue:
     # Inside
 
     def _take_ready(self, now: float) -> Entry | None:
+        """The oldest that may start. What is dropped here is noted again when what keeps it back has changed."""
         while self._ready:
-            order, name = heapq.heappop(self._ready)
-            lane = self._lanes.get(name)
-            entry = lane.next(now)[0] if lane is not None else None
-            if entry is not None and entry.order == order:
+            order, name = self._ready.pop()
+            entry = self._lanes.next(name, now)[0]
+            if entry is None or entry.order < order:
+                continue
+            if entry.order > order:
+                self._ready.push((entry.order, name))
+            elif self._lanes.is_barred(entry):
+                self._ready.push((order, name))  # and so are all others
+                break
+            elif self._lanes.is_first(entry, now):
                 return entry
-            if entry is not None and entry.order > order:
-                heapq.heappush(self._ready, (entry.order, name))
         return None
 
     def _take_while_held(self, hold: _Hold, now: float) -> Entry | None:
         for key in sorted(self._urgent):
             entry = self._entries.get(key)
-            if entry is not None and self._lanes[entry.lane].next(now)[0] is entry:
+            if entry is not None and self._may_start(entry, now):
                 return entry
         if now < hold.until:
             return None
-        lanes = (self._lanes.get(name) for name in {name for _, name in self._ready})
-        ready = [entry for lane in lanes if lane is not None and (entry := lane.next(now)[0]) is not None]
+        firsts = (self._lanes.next(name, now)[0] for name in {name for _, name in self._ready})
+        ready = [entry for entry in firsts if entry is not None and self._may_start(entry, now)]
         if not ready:
-            self._ready.clear()  # all of it was stale
+            self._ready.clear()
             return None
         # Not the oldest again and again: the trouble may be with that file alone.
         scout = min(ready, key=lambda entry: (entry.failures, entry.order))
         hold.until, hold.scout = now + hold.patience, scout
         return scout
+
+    def _may_start(self, entry: Entry, now: float) -> bool:
+        return self._lanes.is_first(entry, now) and not self._lanes.is_barred(entry)
 
     def _end_scouting(self, entry: Entry, now: float) -> None:
         """The job that was sent ahead ended before it could tell anything: another one may go."""
@@ -240,18 +240,17 @@ class Queue:
 
     def _start(self, entry: Entry) -> None:
         self._set_phase(entry, Phase.RUNNING)
-        self._lanes[entry.lane].running = entry
+        self._lanes.start(entry)
         self._urgent.discard(entry.key)
         entry.urgent = False
         entry.arrived_again = None
 
-    def _put_back(self, entry: Entry, phase: Phase, due: float, now: float) -> None:
-        lane = self._lanes[entry.lane]
-        lane.running = None
+    def _stop(self, entry: Entry, phase: Phase, due: float, now: float) -> None:
+        self._lanes.stop(entry)
         entry.due = due
         self._set_phase(entry, phase)
         self._end_scouting(entry, now)
-        self._refresh(lane, now)
+        self._refresh_lanes_of(entry, now)
 
     def _update(self, entry: Entry, identity: Identity, arrival: Arrival, now: float, *, event: bool) -> None:
         changed = identity != entry.identity
@@ -259,10 +258,12 @@ class Queue:
             # A rename of the very file that is known may be our own, giving it back its name: it does not say
             # that the file is complete.
             entry.arrival = arrival
-        if not entry.identity.same_content(identity):
-            entry.attempts = 0
         if changed:
-            self._move(entry, identity)
+            with self._moving(entry, now):
+                if not entry.identity.same_content(identity):
+                    entry.attempts = 0
+                    entry.disclaim()
+                entry.identity, entry.arrivals = identity, next(self._arrivals)
         entry.seen = now
         if (changed or event) and entry.phase is Phase.DEFERRED:
             # New content, or somebody's wish to see it tried: at once, whatever the back-off says.
@@ -270,39 +271,47 @@ class Queue:
             entry.urgent = True
             self._urgent.add(entry.key)
             self._set_phase(entry, Phase.WAITING)
-        self._refresh(self._lanes[entry.lane], now)
+        self._refresh_lanes_of(entry, now)
 
-    def _move(self, entry: Entry, identity: Identity) -> None:
-        entries = self._lanes[entry.lane].entries
-        entries.remove(entry)
-        entry.identity = identity
-        bisect.insort(entries, entry, key=_ORDER)
+    @contextmanager
+    def _moving(self, entry: Entry, now: float) -> Iterator[None]:
+        """Within it the entry's order and lanes may be changed."""
+        left = entry.lanes
+        was_barrier = self._lanes.leave(entry)
+        yield
+        self._lanes.enter(entry)
+        self._refresh_after(was_barrier, left, now)
 
     def _insert(self, entry: Entry, now: float) -> None:
-        lane = self._lanes.setdefault(entry.lane, _Lane(entry.lane))
-        bisect.insort(lane.entries, entry, key=_ORDER)
-        self._refresh(lane, now)
+        self._lanes.enter(entry)
+        self._refresh_lanes_of(entry, now)
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry, now: float) -> None:
         del self._entries[entry.key]
         self._phases[entry.phase] -= 1
         self._urgent.discard(entry.key)
-        lane = self._lanes[entry.lane]
-        lane.entries.remove(entry)
-        if not lane.entries:
-            del self._lanes[entry.lane]
+        self._refresh_after(self._lanes.leave(entry), entry.lanes, now)
 
     def _set_phase(self, entry: Entry, phase: Phase) -> None:
         self._phases[entry.phase] -= 1
         self._phases[phase] += 1
         entry.phase = phase
 
-    def _refresh(self, lane: _Lane | None, now: float) -> None:
+    def _refresh_lanes_of(self, entry: Entry, now: float) -> None:
+        self._refresh_after(entry.is_unread, entry.lanes, now)
+
+    def _refresh_after(self, barrier: bool, lanes: Iterable[str], now: float) -> None:
+        """Something has changed in these lanes; or in all of them, when it was about a barrier."""
+        for name in self._lanes if barrier else lanes:
+            self._refresh(name, now)
+
+    def _refresh_all(self, now: float) -> None:
+        self._refresh_after(True, (), now)
+
+    def _refresh(self, name: str, now: float) -> None:
         """Note when the lane has something to start."""
-        if lane is None:
-            return
-        entry, again = lane.next(now)
+        entry, again = self._lanes.next(name, now)
         if entry is not None:
-            heapq.heappush(self._ready, (entry.order, lane.name))
+            self._ready.push((entry.order, name))
         if again is not None:
-            heapq.heappush(self._timers, (again, lane.name))
+            self._timers.push((again, name))

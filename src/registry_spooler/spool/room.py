@@ -114,7 +114,7 @@ class Room:
 
         `done`: the content that a durable receipt speaks of.
         """
-        mark = f".done.{done.inode}.{done.size}.{done.modified_ns}" if done else ""
+        mark = f".done.{done.mark}" if done else ""
         folder = self.path / f"{next(self._numbers)}{mark}"
         self.in_need(folder.mkdir)
         try:
@@ -218,8 +218,7 @@ def _remove_done(aside: Path) -> bool:
         return False
     try:
         with closing(open_file(aside, name=aside.name, must_read=False)) as file, read_lease(file.fd) as writers:
-            now = file.identity
-            if writers is Writers.SOME or mark != f"{now.inode}.{now.size}.{now.modified_ns}":
+            if writers is Writers.SOME or mark != file.identity.mark:
                 return False
             aside.unlink()
     except (OSError, OddEntry):

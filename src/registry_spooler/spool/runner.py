@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ from registry_spooler.filename import Action, FileName
 from registry_spooler.progress import Progress
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
+from registry_spooler.spool.claim import hear_claim, tell_claim
 from registry_spooler.spool.ending import (
     Deferred,
     Done,
+    Early,
     Elsewhere,
     Ending,
     Failed,
@@ -40,7 +43,7 @@ from registry_spooler.spool.ending import (
 from registry_spooler.spool.entry import Arrival, Clock, Entry, Pushed, Settling
 from registry_spooler.spool.failures import clear_error, failure_document, store_failure
 from registry_spooler.spool.identity import OddEntry
-from registry_spooler.spool.job import Handler, Job, Reason
+from registry_spooler.spool.job import Handler, Job, NotYetItsTurn, Reason
 from registry_spooler.spool.lock import Lock, try_lock
 from registry_spooler.spool.opened import OpenedFile, open_file
 from registry_spooler.spool.receipts import receipt_document, trim_receipts, write_receipt
@@ -66,6 +69,8 @@ class Runner:
     board: Board
     clock: Clock
     """The monotonic clock of the queue."""
+    claim: Callable[[Entry, Collection[str]], bool]
+    """A bundle that runs is about these repositories: is it its turn in all of them?"""
 
     async def attempt(self, entry: Entry, room: Room) -> Ending:
         """Try to do what the file asks for. Nothing but a cancellation is raised."""
@@ -75,7 +80,7 @@ class Runner:
             error = f"a lock in the spool directory cannot be taken: {said(exc)}"
             return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
         if lock is None:
-            return Elsewhere()
+            return Elsewhere(await in_thread(hear_claim, room.layout.locks, entry) if entry.is_bundle else ())
         try:
             return await self._open(entry, room)
         except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
@@ -120,8 +125,18 @@ class Runner:
         progress = Progress(bytes_total=file.size)
         self.board.job_started(entry, progress, started)
         journal.started(entry, file.size)
+
+        async def claim(repositories: Collection[str]) -> None:
+            with suppress(OSError):  # the others will wait until it is done
+                await in_thread(tell_claim, room.layout.locks, entry, file.identity, repositories)
+            if not self.claim(entry, repositories):
+                raise NotYetItsTurn
+
         try:
-            results = await self.handler(Job(filename=filename, attempt=entry.attempts), file, progress)
+            results = await self.handler(Job(filename=filename, attempt=entry.attempts, claim=claim), file, progress)
+        except NotYetItsTurn:
+            entry.attempts -= 1
+            return Early()
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
             return await self._answer(entry, room, file, leading_error(exc), opened_at)
         entry.pushed = Pushed(identity=file.identity, results=results, started=started)
@@ -214,7 +229,7 @@ class Runner:
 
 
 def _lock(entry: Entry, room: Room) -> Lock | None:
-    return room.in_need(lambda: try_lock(room.layout.locks, entry.lane))
+    return room.in_need(lambda: try_lock(room.layout.locks, entry.lock_key))
 
 
 def _open_entry(entry: Entry) -> OpenedFile:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Collection
 
 import anyio
 
 from registry_spooler.result import ImageResult
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
-from registry_spooler.spool.ending import ANSWERED, LETS_PASS, Deferred, Done, Elsewhere, Ending, Failed
-from registry_spooler.spool.entry import Entry, Phase
+from registry_spooler.spool.ending import ANSWERED, LETS_PASS, Deferred, Done, Early, Elsewhere, Ending, Failed
+from registry_spooler.spool.entry import Arrival, Entry, Phase
 from registry_spooler.spool.job import Handler, JobEnd, Outcome, Reason
 from registry_spooler.spool.keeper import Keeper
+from registry_spooler.spool.listing import Listing
 from registry_spooler.spool.names import display
 from registry_spooler.spool.queue import Queue
 from registry_spooler.spool.room import Room
@@ -48,7 +50,9 @@ class Spool:
 
     async def run(self, handler: Handler) -> None:
         """Work until `stop`. Trouble with files, directory or registry is waited for, not raised. To be called once."""
-        runner = Runner(handler=handler, settings=self._settings, board=self.board, clock=self._clock)
+        runner = Runner(
+            handler=handler, settings=self._settings, board=self.board, clock=self._clock, claim=self._claim
+        )
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keeper.run)
@@ -76,6 +80,11 @@ class Spool:
             await self._news.wait()
         self._news = anyio.Event()
 
+    def _claim(self, entry: Entry, repositories: Collection[str]) -> bool:
+        is_turn = self._queue.claim(entry, repositories, self._clock())
+        self._wake()
+        return is_turn
+
     def _wake(self) -> None:
         self._news.set()
 
@@ -89,16 +98,28 @@ class Spool:
             self._queue.finish(entry, self._clock())
             journal.abandoned(entry)
             raise
-        # Before this job gives way to the next: what it left aside is older than what has the name now.
+        # Before this job gives way to the next: what it left aside is older than what has the name now, and what has
+        # the name now is not to start as if it were still the same.
         await self._house.collect(room)
+        listing, arrivals = await self._look_again(entry, ending)
         self._apply(entry, ending, began)
-        await self._look_after(entry, ending)
+        await self._keeper.take_look(listing, arrivals)
+        await self._look_after(ending)
         self._wake()
 
-    async def _look_after(self, entry: Entry, ending: Ending) -> None:
+    async def _look_again(self, entry: Entry, ending: Ending) -> tuple[Listing, dict[str, Arrival]]:
+        """What is there under the file's name, if something happened to it while its job ran."""
+        listing, arrivals = Listing(), dict[str, Arrival]()
+        wanted = isinstance(ending, Deferred) and ending.reason is Reason.SOURCE and not entry.is_aside
+        while wanted or entry.arrived_again is not None:
+            if entry.arrived_again is not None:
+                arrivals[entry.name] = entry.arrived_again
+            entry.arrived_again, wanted = None, False
+            listing = await self._keeper.look_at([entry.name])
+        return listing, arrivals
+
+    async def _look_after(self, ending: Ending) -> None:
         """What the end of a job changes in the directory, besides its file."""
-        if entry.arrived_again is not None:
-            await self._keeper.look_again(entry, entry.arrived_again)
         if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
             await self._keeper.count_failed()
         if not self._queue.count(Phase.RUNNING):
@@ -123,7 +144,11 @@ class Spool:
             self._apply_deferred(entry, ending, began)
         elif isinstance(ending, Elsewhere):
             due = now + random.uniform(*ELSEWHERE_SECONDS)  # noqa: S311 - no secret hangs on it
-            self._queue.leave_elsewhere(entry, now, due=due)
+            self._queue.leave_elsewhere(entry, now, due=due, repositories=ending.repositories)
+        elif isinstance(ending, Early):
+            journal.put_back(entry)
+            self.board.job_put_back(entry)
+            self._queue.put_back(entry, now)
         else:
             self._queue.finish(entry, now)
 

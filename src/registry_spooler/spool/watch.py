@@ -69,6 +69,7 @@ class Changes:
         if is_ignored(name):
             self.work_gone |= name == WORK and bool(mask & _LEFT)
         elif mask & (Mask.MOVED_TO | Mask.CLOSE_WRITE):
+            self.arrived.pop(name, None)  # the order is that of the last arrivals
             self.arrived[name] = Arrival.RENAMED if mask & Mask.MOVED_TO else Arrival.CLOSED
             self.left.discard(name)
         elif mask & Mask.ATTRIB:

@@ -1,0 +1,109 @@
+"""Lanes: the files of one repository, that run one after the other in the order of their arrival.
+
+A bundle stands in the lanes of all its repositories. Which these are is known once it has been read; until then it is a
+barrier: it may start, to be read, but nothing that came after it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from registry_spooler.spool.entry import Entry, Phase
+
+ORDER = attrgetter("order")
+
+
+@dataclass(slots=True)
+class Lane:
+    """The files of one repository, in order."""
+
+    entries: list[Entry] = field(default_factory=list)
+    running: Entry | None = None
+
+    def next(self, now: float) -> tuple[Entry | None, float | None]:
+        """The file whose turn it is, and when to ask again (which may be earlier than that file ends)."""
+        if self.running is not None:
+            return None, None
+        again: float | None = None
+        for entry in self.entries:
+            if entry.phase is Phase.RUNNING:
+                break  # a bundle that has been read, and is about to be put back
+            if entry.phase is Phase.WAITING or entry.due <= now:
+                return entry, again
+            again = entry.due if again is None else min(again, entry.due)
+            if not entry.lets_pass:
+                break
+        return None, again
+
+    def is_turn_of(self, entry: Entry) -> bool:
+        """Has everything before it been done, of what does not let it pass?"""
+        if self.running is not None and self.running is not entry:
+            return False
+        before = self.entries[: self.entries.index(entry)]
+        return all(other.phase is Phase.DEFERRED and other.lets_pass for other in before)
+
+
+class Lanes:
+    """All lanes that have files in them."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self._unread: dict[str, Entry] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._lanes))
+
+    def next(self, name: str, now: float) -> tuple[Entry | None, float | None]:
+        """The first file of a lane that may start as far as that lane goes, and when to ask again."""
+        lane = self._lanes.get(name)
+        return lane.next(now) if lane is not None else (None, None)
+
+    def is_first(self, entry: Entry, now: float) -> bool:
+        """Is it next in all its lanes?"""
+        return all(self._lanes[name].next(now)[0] is entry for name in entry.lanes)
+
+    def is_turn_of(self, entry: Entry) -> bool:
+        """May an entry that runs already go on in all its lanes?"""
+        return all(self._lanes[name].is_turn_of(entry) for name in entry.lanes) and not self.is_barred(entry)
+
+    def is_barred(self, entry: Entry) -> bool:
+        """Did a bundle arrive before it that nobody has read yet?"""
+        return any(
+            bundle.order < entry.order and not (bundle.phase is Phase.DEFERRED and bundle.lets_pass)
+            for bundle in self._unread.values()
+        )
+
+    def heads(self) -> Iterator[Entry]:
+        """The oldest file of each lane, of those that do not run."""
+        for lane in self._lanes.values():
+            yield from (entry for entry in lane.entries[:2] if entry.phase is not Phase.RUNNING)
+
+    def enter(self, entry: Entry) -> None:
+        """Put it into its lanes, at its place."""
+        for name in entry.lanes:
+            bisect.insort(self._lanes.setdefault(name, Lane()).entries, entry, key=ORDER)
+        if entry.is_unread:
+            self._unread[entry.key] = entry
+
+    def leave(self, entry: Entry) -> bool:
+        """Take it out of its lanes. Was it a barrier?"""
+        for name in entry.lanes:
+            lane = self._lanes[name]
+            lane.entries.remove(entry)
+            if not lane.entries:
+                del self._lanes[name]
+        return self._unread.pop(entry.key, None) is not None
+
+    def start(self, entry: Entry) -> None:
+        """It runs, and nothing else in its lanes."""
+        for name in entry.lanes:
+            self._lanes[name].running = entry
+
+    def stop(self, entry: Entry) -> None:
+        """It does not run any more."""
+        for name in entry.lanes:
+            if self._lanes[name].running is entry:
+                self._lanes[name].running = None
