@@ -70,7 +70,7 @@ async def test_a_file_that_is_taken_away_by_hand_has_no_outcome(
         monkeypatch.setattr(wait, "open_watch", _no_watch)
         monkeypatch.setattr(wait, "POLL_SECONDS", 0.01)
     drop(spool_directory, "app[*].tar")
-    seen, look = threading.Event(), wait._arrived_ns  # noqa: SLF001 - when it has looked is nobody else's business
+    seen, look = threading.Event(), wait._arrived_ns
 
     def note(layout: Layout, name: str) -> int | None:
         try:
