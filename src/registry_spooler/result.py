@@ -18,7 +18,7 @@ class ImageResult:
     """None when an image that was to be deleted was not there."""
     media_type: str = ""
     size_bytes: int = 0
-    """The manifest and all that it names, each blob once, whether or not it had to be sent."""
+    """The manifest and all that it names, each once, whether or not it was in the archive or had to be sent."""
     platforms: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """The digests of those children of an index that neither the archive nor the registry held."""

@@ -177,6 +177,33 @@ class TestMissingParts:
         second = await desk.push(archives.containerd([self.AMD, self.ARM], missing=[self.ARM]), repository)
         assert second.digest == first.digest
         assert second.missing == ()
+        # Whatever the archive held of it, it is the same image, of the same size and as many blobs.
+        assert second.size_bytes == first.size_bytes
+        assert (first.blobs_uploaded, second.blobs_existing) == (second.blobs_existing, first.blobs_uploaded)
+        assert second.blobs_uploaded == 0
+
+    async def test_one_platform_that_only_the_registry_has(self, desk: Desk, reader: Reader, repository: str) -> None:
+        first = await desk.push(archives.oci_archive(self.ARM), f"{repository}:arm")
+        second = await desk.push(archives.containerd([self.AMD, self.ARM], missing=[self.AMD, self.ARM]), repository)
+        assert (second.digest, second.size_bytes) == (first.digest, first.size_bytes)
+        assert (second.blobs_uploaded, second.blobs_existing) == (0, first.blobs_uploaded)
+
+    async def test_an_index_inside_that_only_the_registry_has(
+        self, desk: Desk, reader: Reader, repository: str
+    ) -> None:
+        inner = archives.oci_index([archives.descriptor(archives.MANIFEST, archives.oci_manifest(self.ARM))])
+        outer = archives.oci_index(
+            [
+                archives.descriptor(archives.MANIFEST, archives.oci_manifest(self.AMD)),
+                archives.descriptor(archives.INDEX, inner),
+            ]
+        )
+        root = archives.oci_index([archives.descriptor(archives.INDEX, outer)])
+        thin = [*archives.oci_blobs(self.AMD), archives.blob(outer)]
+        whole = [*thin, *archives.oci_blobs(self.ARM), archives.blob(inner)]
+        first = await desk.push(archives.layout(whole, root), repository)
+        second = await desk.push(archives.layout(thin, root), repository)
+        assert (second.digest, second.size_bytes) == (first.digest, first.size_bytes)
 
     async def test_nothing_left(self, desk: Desk, reader: Reader, repository: str) -> None:
         with pytest.raises(ArchiveError, match="linux/arm64"):
@@ -224,7 +251,9 @@ def with_referrer(image: Image) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
 async def test_a_signature_goes_with_its_image(suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
     tar, signature = with_referrer(Image())
-    await desk.push(tar, repository, suffix=suffix)
+    result = await desk.push(tar, repository, suffix=suffix)
+    unsigned = await desk.push(archives.oci_archive(Image()), f"{repository}:unsigned")
+    assert (unsigned.digest, unsigned.size_bytes) == (result.digest, result.size_bytes)
     assert reader.image(repository).content == archives.oci_manifest(Image())
     signed = reader.image(repository, f"sha256:{archives.hexdigest(signature)}")
     assert signed.content == signature

@@ -14,7 +14,7 @@ from typing import Final
 from registry_spooler import mediatype
 from registry_spooler.archive import Compression, Expectation, IndexedArchive, StreamedArchive
 from registry_spooler.digest import Digest
-from registry_spooler.errors import ArchiveError
+from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
 from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
 from registry_spooler.push.delivery import Delivery
 from registry_spooler.push.image import partial_index, read_diff_ids
@@ -35,8 +35,15 @@ class Plan:
     root: Manifest
     children: tuple[Manifest, ...] = ()
     needs: tuple[Need, ...] = ()
+    held: tuple[Manifest, ...] = ()
+    """Those below the root that the archive lacks and the registry has: there already, and part of the image."""
     missing: tuple[Digest, ...] = ()
     platforms: tuple[str, ...] = ()
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The root and all below it, each once: the same for the same digest, whatever the archive held of them."""
+        return tuple({manifest.digest: manifest for manifest in (self.root, *self.children, *self.held)}.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +54,8 @@ class _Branch:
     manifest: Manifest | None
     """None when only the registry has it."""
     children: tuple[_Branch, ...] = ()
+    held: tuple[Manifest, ...] = ()
+    """What only the registry has: this manifest and what hangs below it."""
     needs: tuple[Need, ...] = ()
     platform: Platform | None = None
     lacks: str = ""
@@ -72,6 +81,7 @@ async def plan_image(
     every = (*branch.below(), branch)
     return Plan(
         root=manifest,
+        held=tuple(held for b in every for held in (b.held[1:] if b is branch else b.held)),
         children=tuple({b.manifest.digest: b.manifest for b in every[:-1] if b.manifest is not None}.values()),
         needs=tuple(dict.fromkeys(need for b in every for need in b.needs)),
         missing=tuple(dict.fromkeys(missing)),
@@ -126,14 +136,10 @@ class _Walk:
         self._manifests = 0
 
     async def branch(self, descriptor: Descriptor, depth: int) -> _Branch:
-        self._manifests += 1
-        if depth > DEPTH_MAX or self._manifests > MANIFESTS_MAX:
-            raise ArchiveError(
-                f"more than {DEPTH_MAX} indexes inside one another, or {MANIFESTS_MAX} manifests in one image"
-            )
+        self._count(depth)
         content = await self._archive.content(descriptor.digest)
         if content is None:
-            return await self._absent(descriptor)
+            return await self._absent(descriptor, depth)
         manifest = Manifest.parse(
             content, media_type=descriptor.media_type, where=f"manifest {descriptor.digest.short}"
         )
@@ -150,11 +156,36 @@ class _Walk:
             return _Branch(descriptor=descriptor, manifest=manifest, children=tuple(children))
         return await self._image(descriptor, manifest)
 
-    async def _absent(self, descriptor: Descriptor) -> _Branch:
+    def _count(self, depth: int) -> None:
+        self._manifests += 1
+        if depth > DEPTH_MAX or self._manifests > MANIFESTS_MAX:
+            raise ArchiveError(
+                f"more than {DEPTH_MAX} indexes inside one another, or {MANIFESTS_MAX} manifests in one image"
+            )
+
+    async def _absent(self, descriptor: Descriptor, depth: int) -> _Branch:
+        held = await self._held(descriptor, depth)
+        lacks = "" if held is not None else f"the manifest {_name(descriptor)}"
+        return _Branch(descriptor=descriptor, manifest=None, held=held or (), lacks=lacks)
+
+    async def _held(self, descriptor: Descriptor, depth: int) -> tuple[Manifest, ...] | None:
+        """The manifest as the registry has it, with what it has below; None when it has none of that size."""
         at = Reference(self._delivery.repository, None, descriptor.digest)
-        found = await self._registry.head_manifest(at)
-        lacks = "" if found is not None and found.size == descriptor.size else f"the manifest {_name(descriptor)}"
-        return _Branch(descriptor=descriptor, manifest=None, lacks=lacks)
+        try:
+            held = await self._registry.get_manifest(at)
+        except NotFound:
+            return None
+        except RegistryProtocolError:
+            # Of a kind that nobody can read here: it is there, and its size is all that there is to be known.
+            found = await self._registry.head_manifest(at)
+            return () if found is not None and found.size == descriptor.size else None
+        if held.size != descriptor.size:
+            return None
+        below: list[Manifest] = []
+        for child in held.manifests:
+            self._count(depth + 1)
+            below += await self._held(child, depth + 1) or ()  # whoever pushed it answers for what it lacks
+        return (replace(held, digest=descriptor.digest), *below)
 
     async def _image(self, descriptor: Descriptor, manifest: Manifest) -> _Branch:
         platform, diff_ids = await self._read_config(manifest)

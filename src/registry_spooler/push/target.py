@@ -68,8 +68,9 @@ class Target:
     def result(self, root: Manifest) -> ImageResult:
         """The image's part of the receipt, once the registry has confirmed the tag."""
         counts = self.delivery.counts
-        manifests = (root, *self.children)
+        manifests = self.origin.manifests if isinstance(self.origin, Plan) else (root,)
         blobs = {blob.digest: blob.size for manifest in manifests for blob in manifest.blobs if not blob.is_foreign}
+        seen_to = {need.expect.digest for need in self.needs} if isinstance(self.origin, Plan) else blobs.keys()
         return ImageResult(
             reference=self.reference,
             digest=root.digest,
@@ -78,7 +79,7 @@ class Target:
             platforms=self.platforms,
             missing=tuple(str(digest) for digest in self.origin.missing) if isinstance(self.origin, Plan) else (),
             blobs_uploaded=counts.uploaded,
-            blobs_existing=counts.existing,
+            blobs_existing=counts.existing + len(blobs.keys() - seen_to),
             blobs_mounted=counts.mounted,
             uploaded_bytes=counts.uploaded_bytes,
         )
