@@ -101,13 +101,16 @@ class ScriptedBoard:
         )
 
 
-def waiting(name: str, reference: str | None, *, seconds: float = 0, size_bytes: int = 0) -> WaitingFile:
+def waiting(
+    name: str, reference: str | None, *, seconds: float = 0, size_bytes: int = 0, behind: str | None = None
+) -> WaitingFile:
     return WaitingFile(
         name=name,
         action=Action.PUSH,
         reference=_reference(reference),
         since=time.time() - seconds,
         size_bytes=size_bytes,
+        behind=behind,
     )
 
 

@@ -123,6 +123,21 @@ async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chrom
         assert "Ready" == await text(tab, "#state")
 
 
+async def test_which_file_keeps_its_repository_waiting(
+    browser: Chromium, port: HealthPort, board: ScriptedBoard
+) -> None:
+    board.deferred_files = [deferred("app:1.tar", "app:1", "the registry answered 500")]
+    board.waiting_files = [
+        waiting("app:2.tar", "app:2", seconds=5, behind="app:1.tar"),
+        waiting("other.tar", "other:latest"),
+    ]
+    async with page(browser, port) as tab:
+        shown = await text(tab, "#deferred")
+        assert "for 64 s" in shown
+        assert "the registry answered 500; 1 later file waits for it" in shown
+        assert 1 == (await text(tab, "#waiting")).count("behind app:1.tar")
+
+
 async def test_a_screen_reader_is_given_headings_bars_and_a_table(
     browser: Chromium, port: HealthPort, board: ScriptedBoard
 ) -> None:

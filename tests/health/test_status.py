@@ -66,6 +66,19 @@ async def test_a_busy_spool(port: HealthPort, board: ScriptedBoard) -> None:
     assert {"delete_done": 12, "push_deferred": 5, "push_done": 1287, "push_failed": 1} == document["totals"]["jobs"]
 
 
+async def test_what_waits_behind_a_file_that_is_put_off_says_so(port: HealthPort, board: ScriptedBoard) -> None:
+    board.deferred_files = [deferred("app:1.tar", "app:1", "the registry answered 500")]
+    board.waiting_files = [
+        waiting("app:2.tar", "app:2", seconds=5, behind="app:1.tar"),
+        waiting("other.tar", "other:latest", seconds=5),
+    ]
+
+    _, document = await port.json("/status")
+
+    assert ["app:1.tar", None] == [file["behind"] for file in document["waiting"]]
+    assert 60 < document["deferred"][0]["seconds"] < 120
+
+
 async def test_it_stays_small_however_much_there_is(port: HealthPort, board: ScriptedBoard) -> None:
     long = "the registry said " + "no " * 100_000
     board.waiting_files = [waiting(f"app-{n}.tar", f"app-{n}") for n in range(10_000)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -85,6 +86,37 @@ async def test_what_the_registry_asks_one_job_for_the_others_heed_too(spool_dire
         await running.until_done("a.tar", "b.tar")
         assert time.monotonic() - asked > 0.4
     assert running.board.retries == {"status": 1}
+
+
+async def test_a_file_that_blocks_its_repository_is_told_of_again_and_again(
+    spool_directory: Path, handler: Handler, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry_spooler.spool.journal.REMIND_AFTER", 3)
+    caplog.set_level("WARNING")
+    handler.always("a:1.tar", RegistryAnswer("PUT", "http://localhost:5000/v2/a", 500))
+    drop(spool_directory, "a:1.tar")
+    async with spooling(spool_directory, handler) as running:
+        drop(spool_directory, "a:2.tar")
+        drop(spool_directory, "b:2.tar")
+        await running.until(lambda: [file.behind for file in running.board.waiting()] == ["a:1.tar"])
+        await running.until(lambda: len(handler.attempts) > 6)
+    first, second, *_ = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    assert re.fullmatch(r"deferred a:1\.tar → a:1: .* 500 .*; next try in \d+\.\d s", first)
+    assert re.search(r"; it has been here since 20[-\d]+T[:.\d]+Z, and later files of a wait for it$", second)
+
+
+async def test_what_came_after_a_bundle_that_nobody_could_read_waits_for_it(
+    spool_directory: Path, handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    handler.always("@all.tar", RegistryAnswer("GET", "http://localhost:5000/v2/", 500))
+    drop(spool_directory, "@all.tar")
+    async with spooling(spool_directory, handler) as running:
+        await running.until(lambda: handler.attempts)
+        drop(spool_directory, "c.tar")
+        await running.until(lambda: [file.behind for file in running.board.waiting()] == ["@all.tar"])
+        await running.until(lambda: len(handler.attempts) > 3)
+    assert any(message.endswith("Z, and all that came after it waits for it") for message in caplog.messages)
 
 
 async def test_one_answer_of_500_keeps_only_its_own_repository_waiting(spool_directory: Path, handler: Handler) -> None:

@@ -124,6 +124,7 @@ class Status:
                 "size_bytes": file.size_bytes,
                 "since": rfc3339(file.since),
                 "seconds": round(now - file.since, 3),
+                "behind": file.behind,
             }
             for file in self._board.waiting(LISTED_FILES)
         ]
@@ -134,6 +135,7 @@ class Status:
                 **_job(file.name, file.action, file.reference),
                 "attempts": file.attempts,
                 "since": rfc3339(file.since),
+                "seconds": round(now - file.since, 3),
                 "next_try": rfc3339(file.next_try),
                 "next_try_in_seconds": round(max(0.0, file.next_try - now), 3),
                 "reason": file.reason.value,

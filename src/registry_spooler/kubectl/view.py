@@ -59,7 +59,8 @@ def rows(document: dict[str, Any]) -> Iterator[Row]:
     for job in document["running"][:SHOWN]:
         yield "running", job["file"], _running(job)
     for file in document["waiting"][:SHOWN]:
-        yield "waiting", file["file"], f"for {duration_text(file['seconds'])}"
+        behind = f", behind {file['behind']}" if file.get("behind") else ""
+        yield "waiting", file["file"], f"for {duration_text(file['seconds'])}{behind}"
     for file in document["deferred"][:SHOWN]:
         yield "deferred", file["file"], f"again in {duration_text(file['next_try_in_seconds'])}: {file['error']}"
     for record in document["failures"][:SHOWN]:

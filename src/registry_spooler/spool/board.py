@@ -34,6 +34,8 @@ class WaitingFile:
     reference: Reference | None
     since: float
     size_bytes: int
+    behind: str | None = None
+    """The file that was put off and that it has to wait for, when there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,7 @@ class Board:
 
     def waiting(self, limit: int = 100) -> list[WaitingFile]:
         """The oldest files that wait."""
+        deferred = self._queue.in_phase(Phase.DEFERRED, limit)
         return [
             WaitingFile(
                 name=display(entry.name),
@@ -174,6 +177,7 @@ class Board:
                 reference=entry.reference,
                 since=entry.since,
                 size_bytes=entry.identity.size,
+                behind=next((display(other.name) for other in deferred if entry.is_behind(other)), None),
             )
             for entry in self._queue.in_phase(Phase.WAITING, limit)
         ]

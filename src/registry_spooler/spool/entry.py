@@ -111,6 +111,16 @@ class Entry:
         return self.is_bundle and len(self.lanes) == 1
 
     @property
+    def repositories(self) -> tuple[str, ...]:
+        """What it is about, as far as anybody knows."""
+        return self.lanes[1:] if self.reference is None else self.lanes
+
+    def is_behind(self, other: Entry) -> bool:
+        """Does it wait for the other one, should that be put off?"""
+        shares = other.is_unread or not set(other.lanes).isdisjoint(self.lanes)
+        return shares and other.order < self.order and not other.lets_pass
+
+    @property
     def lock_key(self) -> str:
         """What is locked while it is worked on: its repository, or for want of one its name."""
         return self.lanes[0]

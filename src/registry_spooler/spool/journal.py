@@ -6,15 +6,18 @@ import logging
 from typing import Any, Final
 
 from registry_spooler.filename import Action
+from registry_spooler.moment import rfc3339
 from registry_spooler.progress import Progress
 from registry_spooler.result import ImageResult
-from registry_spooler.spool.ending import Deferred, Done, Failed
+from registry_spooler.spool.ending import LETS_PASS, Deferred, Done, Failed
 from registry_spooler.spool.entry import Entry
 from registry_spooler.spool.names import display
 
 LOGGER: Final = "registry_spooler.spool"
 _log: Final = logging.getLogger(LOGGER)
 _IMAGES_SHOWN: Final = 5
+REMIND_AFTER: Final = 120
+"""So many attempts later, about an hour at the longest back-off, what keeps a file from being pushed is news again."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -83,15 +86,17 @@ def failed(entry: Entry, ending: Failed, seconds: float) -> None:
 
 
 def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
-    """A job has to wait; said aloud when it is news, else to those who ask for more (`-v`)."""
+    """A job has to wait; said aloud when it is news or has not been for long, else to those who ask for more (`-v`)."""
     error = display(ending.error)
     news = (entry.reason, entry.error) != (ending.reason, ending.error)
+    reminds = entry.failures > 0 and entry.failures % REMIND_AFTER == 0
     _log.log(
-        logging.WARNING if news else logging.DEBUG,
-        "deferred %s: %s; next try in %.1f s",
+        logging.WARNING if news or reminds else logging.DEBUG,
+        "deferred %s: %s; next try in %.1f s%s",
         title(entry),
         error,
         delay_seconds,
+        _delayed(entry, ending) if entry.failures else "",
         extra={"fields": fields(entry, "deferred", reason=ending.reason.value, error=error)},
     )
 
@@ -101,6 +106,17 @@ def put_back(entry: Entry) -> None:
     _log.info(
         "%s waits for earlier files of its repositories", title(entry), extra={"fields": fields(entry, "put back")}
     )
+
+
+def _delayed(entry: Entry, ending: Deferred) -> str:
+    """Since when a file is tried again and again, and who waits for it."""
+    since = f"; it has been here since {rfc3339(entry.since)}"
+    if ending.reason in LETS_PASS:
+        return since
+    if entry.is_unread:
+        return f"{since}, and all that came after it waits for it"
+    shown = ", ".join(entry.repositories[:_IMAGES_SHOWN]) + (", …" if len(entry.repositories) > _IMAGES_SHOWN else "")
+    return f"{since}, and later files of {shown} wait for it" if shown else since
 
 
 def abandoned(entry: Entry) -> None:
