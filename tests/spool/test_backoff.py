@@ -8,7 +8,7 @@ import anyio
 import pytest
 from scripted import Handler, drop, image, spooling
 
-from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
+from registry_spooler.errors import RegistryAnswer, RegistryUnreachable, SettingUnusable, SpoolerError
 from registry_spooler.progress import Progress
 from registry_spooler.result import ImageResult
 from registry_spooler.spool import Backoff, Job, OpenedFile, Reason
@@ -31,15 +31,16 @@ def test_what_the_registry_asks_for_is_honoured_within_reason() -> None:
 class Registry:
     """A registry that is down, until it is not."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: SpoolerError = UNREACHABLE) -> None:
         self.is_down = True
+        self.error = error
         self.attempts: list[tuple[str, float]] = []
 
     async def __call__(self, job: Job, file: OpenedFile, progress: Progress) -> tuple[ImageResult, ...]:
         self.attempts.append((job.name, time.monotonic()))
         await anyio.lowlevel.checkpoint()
         if self.is_down:
-            raise UNREACHABLE
+            raise self.error
         assert job.reference is not None
         return (image(job.reference, b""),)
 
@@ -56,6 +57,22 @@ async def test_a_registry_that_is_down_is_asked_by_one_job_at_a_time(spool_direc
         assert time.monotonic() - started > 0.2
         assert running.board.held_for is Reason.UNREACHABLE
         assert len({name for name, _ in registry.attempts}) > 4  # not always the same one
+        registry.is_down = False
+        await running.until_done(*names)
+        assert running.board.held_for is None
+
+
+async def test_a_setting_that_cannot_be_read_is_everybodys_trouble_until_one_gets_through(
+    spool_directory: Path,
+) -> None:
+    registry = Registry(SettingUnusable("/ca.pem", "No such file or directory"))
+    names = [f"app{number}.tar" for number in range(8)]
+    for name in names:
+        drop(spool_directory, name)
+    async with spooling(spool_directory, registry, jobs_at_once=1) as running:
+        await running.until(lambda: len(registry.attempts) >= 3)
+        assert running.board.held_for is Reason.SETTING
+        assert {file.reason for file in running.board.deferred()} == {Reason.SETTING}
         registry.is_down = False
         await running.until_done(*names)
         assert running.board.held_for is None

@@ -6,7 +6,14 @@ import errno
 from dataclasses import dataclass
 from typing import Any, Final
 
-from registry_spooler.errors import RegistryUnreachable, SourceChanged, SourceUnreadable, SpoolerError, UploadLost
+from registry_spooler.errors import (
+    RegistryUnreachable,
+    SettingUnusable,
+    SourceChanged,
+    SourceUnreadable,
+    SpoolerError,
+    UploadLost,
+)
 from registry_spooler.result import ImageResult
 from registry_spooler.spool.job import Reason
 
@@ -76,6 +83,8 @@ LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
 _DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE})
 ANSWERED: Final = frozenset({Reason.STATUS, Reason.UPLOAD})
 """Reasons that come from a registry that can be reached."""
+WITHOUT_ANSWER: Final = frozenset({Reason.UNREACHABLE, Reason.SETTING})
+"""Reasons that keep every job from being answered, until one of them is."""
 
 
 def deferral(error: SpoolerError) -> Deferred:
@@ -86,13 +95,15 @@ def deferral(error: SpoolerError) -> Deferred:
         error=str(error),
         retry_after_seconds=error.retry_after_seconds,
         # A registry that asks for patience asks everybody.
-        is_shared=reason is Reason.UNREACHABLE or error.retry_after_seconds is not None,
+        is_shared=reason in WITHOUT_ANSWER or error.retry_after_seconds is not None,
     )
 
 
 def _reason(error: SpoolerError) -> Reason:
     if isinstance(error, RegistryUnreachable):
         return Reason.UNREACHABLE
+    if isinstance(error, SettingUnusable):
+        return Reason.SETTING
     if isinstance(error, SourceChanged):
         return Reason.SOURCE
     if isinstance(error, SourceUnreadable):

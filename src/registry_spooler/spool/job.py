@@ -35,6 +35,8 @@ class Reason(enum.Enum):
     STATUS = "status"
     """The registry answered that it cannot now: 408, 429, 5xx."""
     UPLOAD = "upload"
+    SETTING = "setting"
+    """A file that the settings name, a certificate or a password, cannot be read."""
     SOURCE = "source"
     """The file changed during its push."""
     FILE = "file"

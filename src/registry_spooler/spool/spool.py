@@ -15,7 +15,17 @@ import anyio
 from registry_spooler.result import ImageResult
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
-from registry_spooler.spool.ending import ANSWERED, LETS_PASS, Deferred, Done, Early, Elsewhere, Ending, Failed
+from registry_spooler.spool.ending import (
+    ANSWERED,
+    LETS_PASS,
+    WITHOUT_ANSWER,
+    Deferred,
+    Done,
+    Early,
+    Elsewhere,
+    Ending,
+    Failed,
+)
 from registry_spooler.spool.entry import Arrival, Entry, Phase
 from registry_spooler.spool.job import Handler, JobEnd, Outcome, Reason
 from registry_spooler.spool.keeper import Keeper
@@ -165,7 +175,7 @@ class Spool:
             patience = self._settings.backoff.cap_seconds
             # Not before the queue moves again, so that another file is sent ahead next time.
             due = max(due, self._queue.hold(entry, ending.reason, until=until, patience=patience) + 0.001)
-        elif ending.reason in ANSWERED and self._queue.held_for is Reason.UNREACHABLE:
+        elif ending.reason in ANSWERED and self._queue.held_for in WITHOUT_ANSWER:
             self._queue.release(now)
         entry.next_try = time.time() + due - now
         lets_pass = ending.reason in LETS_PASS
