@@ -43,7 +43,12 @@ class Lane:
         if self.running is not None and self.running is not entry:
             return False
         before = self.entries[: self.entries.index(entry)]
-        return all(other.phase is Phase.DEFERRED and other.lets_pass for other in before)
+        return all(map(_is_passed, before))
+
+
+def _is_passed(entry: Entry) -> bool:
+    """May those behind it go first for now?"""
+    return entry.phase is Phase.DEFERRED and entry.lets_pass
 
 
 class Lanes:
@@ -51,7 +56,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, Lane] = {}
-        self._unread: dict[str, Entry] = {}
+        self._unread: list[Entry] = []
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._lanes))
@@ -71,10 +76,12 @@ class Lanes:
 
     def is_barred(self, entry: Entry) -> bool:
         """Did a bundle arrive before it that nobody has read yet?"""
-        return any(
-            bundle.order < entry.order and not (bundle.phase is Phase.DEFERRED and bundle.lets_pass)
-            for bundle in self._unread.values()
-        )
+        for bundle in self._unread:
+            if bundle.order >= entry.order:
+                break
+            if not _is_passed(bundle):
+                return True
+        return False
 
     def heads(self) -> Iterator[Entry]:
         """The oldest file of each lane, of those that do not run."""
@@ -86,16 +93,17 @@ class Lanes:
         for name in entry.lanes:
             bisect.insort(self._lanes.setdefault(name, Lane()).entries, entry, key=ORDER)
         if entry.is_unread:
-            self._unread[entry.key] = entry
+            bisect.insort(self._unread, entry, key=ORDER)
 
-    def leave(self, entry: Entry) -> bool:
-        """Take it out of its lanes. Was it a barrier?"""
+    def leave(self, entry: Entry) -> None:
+        """Take it out of its lanes."""
         for name in entry.lanes:
             lane = self._lanes[name]
             lane.entries.remove(entry)
             if not lane.entries:
                 del self._lanes[name]
-        return self._unread.pop(entry.key, None) is not None
+        if entry.is_unread:
+            self._unread.remove(entry)
 
     def start(self, entry: Entry) -> None:
         """It runs, and nothing else in its lanes."""

@@ -188,7 +188,7 @@ class Queue:
         for entry in self._entries.values():
             if entry.phase is Phase.DEFERRED and entry.reason is reason:
                 entry.due = entry.next_try = 0.0
-        self._refresh_all(now)
+        self._refresh_all(self._lanes, now)
 
     @property
     def held_for(self) -> Reason | None:
@@ -250,7 +250,7 @@ class Queue:
         entry.due = due
         self._set_phase(entry, phase)
         self._end_scouting(entry, now)
-        self._refresh_lanes_of(entry, now)
+        self._refresh_after(entry.is_unread, entry.lanes, now)
 
     def _update(self, entry: Entry, identity: Identity, arrival: Arrival, now: float, *, event: bool) -> None:
         changed = identity != entry.identity
@@ -271,42 +271,41 @@ class Queue:
             entry.urgent = True
             self._urgent.add(entry.key)
             self._set_phase(entry, Phase.WAITING)
-        self._refresh_lanes_of(entry, now)
+        self._refresh_all(entry.lanes, now)
 
     @contextmanager
     def _moving(self, entry: Entry, now: float) -> Iterator[None]:
         """Within it the entry's order and lanes may be changed."""
-        left = entry.lanes
-        was_barrier = self._lanes.leave(entry)
+        left, was_barrier = entry.lanes, entry.is_unread
+        self._lanes.leave(entry)
         yield
         self._lanes.enter(entry)
         self._refresh_after(was_barrier, left, now)
 
     def _insert(self, entry: Entry, now: float) -> None:
         self._lanes.enter(entry)
-        self._refresh_lanes_of(entry, now)
+        self._refresh_all(entry.lanes, now)
 
     def _remove(self, entry: Entry, now: float) -> None:
         del self._entries[entry.key]
         self._phases[entry.phase] -= 1
         self._urgent.discard(entry.key)
-        self._refresh_after(self._lanes.leave(entry), entry.lanes, now)
+        self._lanes.leave(entry)
+        self._refresh_after(entry.is_unread, entry.lanes, now)
 
     def _set_phase(self, entry: Entry, phase: Phase) -> None:
         self._phases[entry.phase] -= 1
         self._phases[phase] += 1
         entry.phase = phase
 
-    def _refresh_lanes_of(self, entry: Entry, now: float) -> None:
-        self._refresh_after(entry.is_unread, entry.lanes, now)
-
     def _refresh_after(self, barrier: bool, lanes: Iterable[str], now: float) -> None:
-        """Something has changed in these lanes; or in all of them, when it was about a barrier."""
-        for name in self._lanes if barrier else lanes:
-            self._refresh(name, now)
+        """Something in these lanes has changed, and perhaps a barrier gone."""
+        # While the queue is held, what a barrier keeps back may have been forgotten; else it is noted.
+        self._refresh_all(self._lanes if barrier and self._hold is not None else lanes, now)
 
-    def _refresh_all(self, now: float) -> None:
-        self._refresh_after(True, (), now)
+    def _refresh_all(self, lanes: Iterable[str], now: float) -> None:
+        for name in lanes:
+            self._refresh(name, now)
 
     def _refresh(self, name: str, now: float) -> None:
         """Note when the lane has something to start."""
