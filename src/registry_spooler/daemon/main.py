@@ -11,7 +11,6 @@ import click
 from registry_spooler import __version__
 from registry_spooler.archive import Compression
 from registry_spooler.daemon.log import logging_to
-from registry_spooler.daemon.memory import use_one_heap
 from registry_spooler.daemon.service import run
 from registry_spooler.daemon.settings import DaemonSettings, HealthSettings, LogSettings
 from registry_spooler.options import RegistrySettings, option, registry_options
@@ -60,7 +59,6 @@ def command(**values: Any) -> None:
 
     Every option can be set by an environment variable: --health-port by REGISTRY_SPOOLER_HEALTH_PORT.
     """
-    use_one_heap()
     registry = RegistrySettings.take(values)
     settings = _settings(values)
     log = settings.log
@@ -88,8 +86,3 @@ def _settings(values: dict[str, Any]) -> DaemonSettings:
             colorize=values["colorize"],
         ),
     )
-
-
-def main() -> None:
-    """Run the program."""
-    command(prog_name="registry-spooler")
