@@ -20,7 +20,7 @@ from registry_spooler.blob import PIECE_BYTES, BlobReader
 from registry_spooler.progress import Progress
 from registry_spooler.registry.budget import BudgetShare
 
-READ_AHEAD_BYTES: Final = 4 * PIECE_BYTES
+READ_AHEAD_BYTES: Final = 2 * PIECE_BYTES
 SMALL_PIECE_BYTES: Final = 64 << 10
 
 
