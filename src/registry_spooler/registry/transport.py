@@ -37,6 +37,8 @@ SILENCE_SECONDS: Final = 120.0
 CONNECTIONS: Final = 64
 """Far more than there are jobs times layers in flight: a bound against leaks, not a throttle."""
 KEEP_ALIVE_SECONDS: Final = 30.0
+WRITE_BYTES: Final = 256 << 10
+"""Given to a connection at once: the event loop keeps a copy of what the socket has no room for."""
 HEADER_BYTES: Final = 64 << 10
 """Of one header: signed Locations are long."""
 ANSWER_BYTES: Final = 8 << 20
@@ -219,8 +221,10 @@ class _Payload(aiohttp.Payload):
         self._consumed = True
         try:
             async for piece in self._body.pieces():
+                view = memoryview(piece)
                 async with asyncio.timeout(self._silence_seconds):
-                    await writer.write(memoryview(piece))
+                    for start in range(0, len(view), WRITE_BYTES):
+                        await writer.write(view[start : start + WRITE_BYTES])
         except ConnectionError:
             # A server that refuses may answer and close before it has read all. The answer says why, so
             # it is still waited for; when there is none, reading it fails by itself.
