@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,9 +101,18 @@ class Spool:
 class RunningSpooler:
     """The program `registry-spooler`, from its start to its end."""
 
-    def __init__(self, spool: Spool, registry_url: str, *flags: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        registry_url: str,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+    ) -> None:
+        """`before` is a command that runs the program in its own place."""
         self.spool = spool
         self.command = [
+            *before,
             program("registry-spooler"),
             *("--directory", str(spool.folder), "--registry", registry_url, "--health-port", "0", *flags),
         ]

@@ -72,6 +72,17 @@ def test_other_repositories_do_not_wait_for_a_bundle(make_registry, spool):
         assert spool.receipt("other.tar")["finished"] < spool.receipt("@all.tar")["finished"]
 
 
+def test_a_bundle_for_many_repositories(make_registry, spool):
+    """Each has a lock while it is pushed, and each lock is an open file: more than there may be without asking."""
+    registry, names = make_registry(), [f"many/app{number}:1" for number in range(160)]
+    limit = ("prlimit", "--nofile=120:4096")
+    with RunningSpooler(spool, registry.url, before=limit):
+        spool.drop("@all.tar", archives.podman_docker(Image(names=tuple(names))))
+        receipt = spool.receipt("@all.tar")
+    assert [one["reference"] for one in receipt["images"]] == names
+    assert len(Reader(registry).repositories()) == 160
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("spoolers", [1, 3])
 def test_the_last_to_come_is_what_is_there(make_registry, spool, spoolers: int):

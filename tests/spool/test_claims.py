@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
-from scripted import Handler, drop, receipt, spooling
+from scripted import Handler, drop, receipt, spooling, visible
 
-from registry_spooler.spool.claim import hear_claim, tell_claim
 from registry_spooler.spool.entry import Arrival, Entry, parse_name
 from registry_spooler.spool.identity import look_at
-from registry_spooler.spool.lock import leave_note, try_lock
+from registry_spooler.spool.layout import Layout
+from registry_spooler.spool.lock import leave_note
+from registry_spooler.spool.room import Room, open_room
+from registry_spooler.spool.turn import Turn
 
 
 async def test_a_bundle_waits_for_an_earlier_file_and_a_later_file_for_the_bundle(
@@ -75,6 +79,43 @@ async def test_two_spoolers_keep_the_order_around_a_bundle(spool_directory: Path
     assert min(finished, key=lambda name: finished[name]) == "@all.tar"
 
 
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize(
+    ("first", "then"), [("@all.tar", "a:1.tar"), ("a:1.tar", "@all.tar")], ids=["bundle first", "bundle last"]
+)
+async def test_what_is_withdrawn_while_it_is_pushed_still_comes_first(
+    spool_directory: Path, first: str, then: str, replaced: bool
+) -> None:
+    """With its name gone, the other spooler does not see it any more; the repository's lock tells of it."""
+    one, other = Handler(), Handler()
+    go_on, order = anyio.Event(), list[str]()
+
+    async def hold(*_: object) -> None:
+        await go_on.wait()
+        order.append(first)
+
+    for handler in (one, other):
+        handler.bundles["@all.tar"] = ("a", "b")
+        handler.first(then, lambda *_: order.append(then))
+    one.first(first, hold)
+    drop(spool_directory, first, b"old")
+    async with spooling(spool_directory, one, jobs_at_once=1) as running:
+        await running.until(lambda: one.attempts == [first])
+        async with spooling(spool_directory, other) as second:
+            await second.until_ready()
+            drop(spool_directory, then)
+            await second.until(lambda: second.board.elsewhere_count == 1)
+            if replaced:
+                drop(spool_directory, first, b"new")
+            else:
+                os.unlink(spool_directory / first)
+            await second.until(lambda: then in other.attempts or second.board.elsewhere_count > replaced)
+            await anyio.sleep(0.2)
+            go_on.set()
+            await running.until(lambda: not visible(spool_directory))
+    assert order == [first, then]
+
+
 async def test_a_file_that_is_replaced_during_its_push_is_new_in_every_respect(
     spool_directory: Path, handler: Handler
 ) -> None:
@@ -88,35 +129,80 @@ async def test_a_file_that_is_replaced_during_its_push_is_new_in_every_respect(
         assert receipt(spool_directory, "app.tar")["attempts"] == 1
 
 
-def test_what_is_said_of_one_content_does_not_hold_for_another(tmp_path: Path) -> None:
-    locks, path = tmp_path / "locks", tmp_path / "@all.tar"
-    locks.mkdir()
+@pytest.fixture
+def room(spool_directory: Path) -> Iterator[Room]:
+    room = open_room(Layout(spool_directory))
+    yield room
+    room.close()
+
+
+def test_what_is_said_of_one_content_does_not_hold_for_another(room: Room) -> None:
+    path = room.layout.directory / "@all.tar"
     path.write_bytes(b"one")
-    entry = bundle(path)
-    lock = try_lock(locks, entry.lock_key)
-    assert lock is not None
-    assert hear_claim(locks, entry) == ()
-    tell_claim(locks, entry, entry.identity, {"team/b", "team/a"})
-    assert hear_claim(locks, entry) == ("team/a", "team/b")
+    mine, yours = Turn(bundle(path), room), Turn(bundle(path), room)
+    assert mine.begin()
+    assert not yours.begin()
+    assert yours.heard() == ()
+    mine.tell(look_at(path), {"team/b", "team/a"})
+    assert yours.heard() == ("team/a", "team/b")
     path.write_bytes(b"another")
-    assert hear_claim(locks, bundle(path)) == ()
-    lock.release()
-    assert hear_claim(locks, entry) == ()
+    assert Turn(bundle(path), room).heard() == ()
+    mine.end()
+    assert yours.heard() == ()
 
 
 @pytest.mark.parametrize(
-    "note", [b"", b"{", b'["1.2.3", ["team/a"', b"null", b"7", b'["a", 3]', b'{"a": 1, "b": 2}', b"\xff"]
+    "note", [b"", b"{", b'["1.2.3", ["team/a"', b"null", b"7", b'["a", 3]', b'{"a": 1, "b": 2}', b"[1, [[]]]", b"\xff"]
 )
-def test_what_is_no_claim_says_nothing(tmp_path: Path, note: bytes) -> None:
-    path = tmp_path / "@all.tar"
+def test_what_is_no_claim_says_nothing(room: Room, note: bytes) -> None:
+    path = room.layout.directory / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
-    lock = try_lock(tmp_path, entry.lock_key)
-    assert lock is not None
-    leave_note(tmp_path, entry.lock_key, note)
-    assert hear_claim(tmp_path, entry) == ()
-    lock.release()
+    turn = Turn(entry, room)
+    assert turn.begin()
+    leave_note(room.layout.locks, entry.lanes[0], note)
+    assert turn.heard() == ()
+    turn.end()
+
+
+def test_a_bundle_gets_the_locks_of_all_its_repositories_or_of_none(room: Room) -> None:
+    path = room.layout.directory / "@all.tar"
+    path.write_bytes(b"one")
+    entry = bundle(path)
+    one, other = Turn(entry, room), Turn(single(path.with_name("b.tar")), room)
+    assert one.begin()
+    assert other.begin()
+    entry.claim({"a", "b", "c"})
+    assert not one.begin()
+    assert len(os.listdir(room.layout.locks)) == 2
+    other.end()
+    assert one.begin()
+    assert not other.begin()
+    one.end()
+    assert os.listdir(room.layout.locks) == []
+
+
+def test_a_bundle_of_more_repositories_than_files_may_be_open_is_pushed_all_the_same(room: Room) -> None:
+    path = room.layout.directory / "@all.tar"
+    path.write_bytes(b"one")
+    entry = bundle(path)
+    turn = Turn(entry, room)
+    assert turn.begin()
+    entry.claim(f"app{number}" for number in range(500))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, limits[1]))
+    try:
+        assert turn.begin()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(os.listdir(room.layout.locks)) == 1
+    turn.end()
 
 
 def bundle(path: Path) -> Entry:
     return Entry(name=path.name, path=path, parsed=parse_name(path.name), identity=look_at(path), arrival=Arrival.FOUND)
+
+
+def single(path: Path) -> Entry:
+    path.write_bytes(b"one")
+    return bundle(path)

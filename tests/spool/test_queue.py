@@ -328,12 +328,24 @@ def test_an_idle_queue_asks_for_no_waking() -> None:
     assert queue.oldest() is None
 
 
-@pytest.mark.parametrize("count", [20_000])
-def test_a_long_queue_does_not_take_long(count: int) -> None:
-    queue = queue_of(*(f"app{number}:1" for number in range(count)))
-    for _ in range(count // 4):
-        for started in queue.start_next(0):
-            queue.finish(started, 0)
+@pytest.mark.parametrize("bundles", [0, 1_000])
+@pytest.mark.parametrize("held", [False, True])
+def test_a_long_queue_does_not_take_long(bundles: int, held: bool) -> None:
+    names = [f"app{number}:1" for number in range(20_000)]
+    for number in range(bundles):
+        names.insert(number * 21, f"@{number}.tar")
+    queue = queue_of(*names)
+    jobs = queue.start_next(0)
+    if held:
+        queue.hold(jobs[0], Reason.UNREACHABLE, until=0, patience=30)
+    while jobs:
+        for job in jobs:
+            if not job.is_bundle or queue.claim(job, {f"app{len(queue)}", "common"}, 0):
+                queue.finish(job, 0)
+            else:
+                queue.put_back(job, 0)
+        queue.release(0)
+        jobs = queue.start_next(0)
     assert len(queue) == 0
 
 

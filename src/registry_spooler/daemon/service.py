@@ -7,6 +7,7 @@ the registry. A second signal does not wait for them.
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -36,6 +37,9 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
     """Run until a signal comes; the exit code, 1 with a line in the log when it cannot even start."""
     # A lease on a file that is about to be removed breaks with this signal, whose default is to kill.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
+    # A bundle holds a lock, an open file, for each of its repositories.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         anyio.run(_serve, settings, registry, version)
     except Exception as exc:

@@ -233,11 +233,12 @@ class Board:
         running = self._running.get(entry.key)
         return running.progress if running is not None else Progress()
 
-    def job_put_back(self, entry: Entry) -> None:
-        """What began as a job was none yet: its turn is still to come."""
+    def job_put_back(self, entry: Entry) -> bool:
+        """The turn of what perhaps began as a job is still to come. Had it begun?"""
         running = self._running.pop(entry.key, None)
         if running is not None:
             self._totals.add(running.progress)
+        return running is not None
 
     def job_ended(self, entry: Entry, end: JobEnd) -> None:
         """An attempt has ended: count it, and tell who observes."""

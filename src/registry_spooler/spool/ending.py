@@ -64,7 +64,7 @@ class Odd:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Another spooler works on that repository."""
+    """Another spooler works on it, or on its repository."""
 
     repositories: tuple[str, ...] = ()
     """Those of a bundle, when the other spooler has said which they are."""

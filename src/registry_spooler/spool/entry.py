@@ -121,11 +121,6 @@ class Entry:
         return shares and other.order < self.order and not other.lets_pass
 
     @property
-    def lock_key(self) -> str:
-        """What is locked while it is worked on: its repository, or for want of one its name."""
-        return self.lanes[0]
-
-    @property
     def _own_lane(self) -> str:
         return f"@{self.name}"  # no repository starts with this
 

@@ -104,7 +104,7 @@ def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
 def put_back(entry: Entry) -> None:
     """A bundle has been read and has to wait."""
     _log.info(
-        "%s waits for earlier files of its repositories", title(entry), extra={"fields": fields(entry, "put back")}
+        "%s waits for earlier files of its repositories", title(entry), extra={"fields": fields(entry, "waiting")}
     )
 
 

@@ -39,7 +39,7 @@ class Lane:
         return None, again
 
     def is_turn_of(self, entry: Entry) -> bool:
-        """Has everything before it been done, of what does not let it pass?"""
+        """May it, which runs already, go on? What is put off and lets it pass does so even if it is due again."""
         if self.running is not None and self.running is not entry:
             return False
         before = self.entries[: self.entries.index(entry)]

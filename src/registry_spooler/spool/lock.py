@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,36 @@ class Lock:
         with suppress(OSError):  # a file that stays is removed by the next holder, or the next start
             self._path.unlink()
         os.close(self._fd)
+
+
+class Locks:
+    """The locks of one job, held until `release`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: dict[str, Lock] = {}
+
+    def try_take(self, keys: Iterable[str]) -> bool:
+        """Take those of them that are not held yet, all or none; False when another job holds one. Never waits."""
+        taken: dict[str, Lock] = {}
+        try:
+            for key in keys:
+                if key not in self._held and key not in taken:
+                    lock = try_lock(self._folder, key)
+                    if lock is None:
+                        return False
+                    taken[key] = lock
+            self._held |= taken
+            taken = {}
+            return True
+        finally:
+            for lock in taken.values():
+                lock.release()
+
+    def release(self) -> None:
+        """Let all of them go."""
+        while self._held:
+            self._held.popitem()[1].release()
 
 
 def try_lock(folder: Path, key: str) -> Lock | None:

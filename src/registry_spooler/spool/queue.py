@@ -188,7 +188,7 @@ class Queue:
         for entry in self._entries.values():
             if entry.phase is Phase.DEFERRED and entry.reason is reason:
                 entry.due = entry.next_try = 0.0
-        self._refresh_all(self._lanes, now)
+        self._refresh_lanes(self._lanes, now)
 
     @property
     def held_for(self) -> Reason | None:
@@ -271,7 +271,7 @@ class Queue:
             entry.urgent = True
             self._urgent.add(entry.key)
             self._set_phase(entry, Phase.WAITING)
-        self._refresh_all(entry.lanes, now)
+        self._refresh_lanes(entry.lanes, now)
 
     @contextmanager
     def _moving(self, entry: Entry, now: float) -> Iterator[None]:
@@ -284,7 +284,7 @@ class Queue:
 
     def _insert(self, entry: Entry, now: float) -> None:
         self._lanes.enter(entry)
-        self._refresh_all(entry.lanes, now)
+        self._refresh_lanes(entry.lanes, now)
 
     def _remove(self, entry: Entry, now: float) -> None:
         del self._entries[entry.key]
@@ -298,12 +298,12 @@ class Queue:
         self._phases[phase] += 1
         entry.phase = phase
 
-    def _refresh_after(self, barrier: bool, lanes: Iterable[str], now: float) -> None:
-        """Something in these lanes has changed, and perhaps a barrier gone."""
-        # While the queue is held, what a barrier keeps back may have been forgotten; else it is noted.
-        self._refresh_all(self._lanes if barrier and self._hold is not None else lanes, now)
+    def _refresh_after(self, lifted: bool, lanes: Iterable[str], now: float) -> None:
+        """Something in these lanes has changed; with `lifted`, a barrier before all lanes may have gone too."""
+        # What a barrier keeps back stays noted in `_take_ready`. Only while the queue is held may it have been dropped.
+        self._refresh_lanes(self._lanes if lifted and self._hold is not None else lanes, now)
 
-    def _refresh_all(self, lanes: Iterable[str], now: float) -> None:
+    def _refresh_lanes(self, lanes: Iterable[str], now: float) -> None:
         for name in lanes:
             self._refresh(name, now)
 

@@ -25,7 +25,6 @@ from registry_spooler.filename import Action, FileName
 from registry_spooler.progress import Progress
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
-from registry_spooler.spool.claim import hear_claim, tell_claim
 from registry_spooler.spool.ending import (
     Deferred,
     Done,
@@ -44,12 +43,12 @@ from registry_spooler.spool.entry import Arrival, Clock, Entry, Pushed, Settling
 from registry_spooler.spool.failures import clear_error, failure_document, store_failure
 from registry_spooler.spool.identity import OddEntry
 from registry_spooler.spool.job import Handler, Job, NotYetItsTurn, Reason
-from registry_spooler.spool.lock import Lock, try_lock
 from registry_spooler.spool.opened import OpenedFile, open_file
 from registry_spooler.spool.receipts import receipt_document, trim_receipts, write_receipt
 from registry_spooler.spool.removal import Taken, take_away
 from registry_spooler.spool.room import Room
 from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.spool.turn import Turn
 from registry_spooler.spool.writers import Writers, look_for_writers
 from registry_spooler.threads import in_thread
 
@@ -74,22 +73,16 @@ class Runner:
 
     async def attempt(self, entry: Entry, room: Room) -> Ending:
         """Try to do what the file asks for. Nothing but a cancellation is raised."""
+        turn = Turn(entry, room)
         try:
-            lock = await in_thread(_lock, entry, room)
-        except OSError as exc:
-            error = f"a lock in the spool directory cannot be taken: {said(exc)}"
-            return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
-        if lock is None:
-            return Elsewhere(await in_thread(hear_claim, room.layout.locks, entry) if entry.is_bundle else ())
-        try:
-            return await self._open(entry, room)
+            return await _begin(turn, entry) or await self._open(entry, room, turn)
         except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
             return self._crashed(entry, exc)
         finally:
             with anyio.CancelScope(shield=True):
-                await in_thread(lock.release)
+                await in_thread(turn.end)
 
-    async def _open(self, entry: Entry, room: Room) -> Ending:
+    async def _open(self, entry: Entry, room: Room, turn: Turn) -> Ending:
         try:
             file = await in_thread(_open_entry, entry)
         except FileNotFoundError:
@@ -99,11 +92,11 @@ class Runner:
         except OSError as exc:
             return _unreadable(exc)
         try:
-            return await self._decide(entry, room, file)
+            return await self._decide(entry, room, turn, file)
         finally:
             file.close()
 
-    async def _decide(self, entry: Entry, room: Room, file: OpenedFile) -> Ending:
+    async def _decide(self, entry: Entry, room: Room, turn: Turn, file: OpenedFile) -> Ending:
         """What is there to be done, given what is known of this content from earlier attempts?"""
         if entry.action is Action.PUSH and await in_thread(look_for_writers, file.fd) is Writers.SOME:
             return _WRITING
@@ -117,26 +110,29 @@ class Runner:
             if remaining > 0:
                 return _settling(entry.settling.error, remaining)
             return await self._fail(entry, room, file, entry.settling.error)
-        return await self._handle(entry, entry.parsed, room, file)
+        return await self._handle(entry, entry.parsed, room, turn, file)
 
-    async def _handle(self, entry: Entry, filename: FileName, room: Room, file: OpenedFile) -> Ending:
+    async def _handle(self, entry: Entry, filename: FileName, room: Room, turn: Turn, file: OpenedFile) -> Ending:
         entry.attempts += 1
         opened_at, started = self.clock(), time.time()
         progress = Progress(bytes_total=file.size)
         self.board.job_started(entry, progress, started)
         journal.started(entry, file.size)
+        obstacle: Ending | None = None
 
         async def claim(repositories: Collection[str]) -> None:
-            with suppress(OSError):  # the others will wait until it is done
-                await in_thread(tell_claim, room.layout.locks, entry, file.identity, repositories)
-            if not self.claim(entry, repositories):
+            nonlocal obstacle
+            await in_thread(turn.tell, file.identity, repositories)
+            obstacle = await _begin(turn, entry) if self.claim(entry, repositories) else Early()
+            if obstacle is not None:
                 raise NotYetItsTurn
 
         try:
             results = await self.handler(Job(filename=filename, attempt=entry.attempts, claim=claim), file, progress)
         except NotYetItsTurn:
+            assert obstacle is not None
             entry.attempts -= 1
-            return Early()
+            return obstacle
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
             return await self._answer(entry, room, file, leading_error(exc), opened_at)
         entry.pushed = Pushed(identity=file.identity, results=results, started=started)
@@ -228,8 +224,15 @@ class Runner:
         return Deferred(reason=Reason.INTERNAL, error=_sentence(error))
 
 
-def _lock(entry: Entry, room: Room) -> Lock | None:
-    return room.in_need(lambda: try_lock(room.layout.locks, entry.lock_key))
+async def _begin(turn: Turn, entry: Entry) -> Elsewhere | Deferred | None:
+    """Take the locks; what is in the way when they are not to be had."""
+    try:
+        if await in_thread(turn.begin):
+            return None
+        return Elsewhere(await in_thread(turn.heard) if entry.is_unread else ())
+    except OSError as exc:
+        error = f"a lock in the spool directory cannot be taken: {said(exc)}"
+        return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
 
 
 def _open_entry(entry: Entry) -> OpenedFile:

@@ -137,6 +137,8 @@ class Spool:
 
     def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
         now = self._clock()
+        if isinstance(ending, Elsewhere | Early) and self.board.job_put_back(entry):
+            journal.put_back(entry)
         if isinstance(ending, Done):
             journal.done(entry, ending, self.board.progress_of(entry), now - began)
             self.board.receipts.append(ending.receipt)
@@ -156,8 +158,6 @@ class Spool:
             due = now + random.uniform(*ELSEWHERE_SECONDS)  # noqa: S311 - no secret hangs on it
             self._queue.leave_elsewhere(entry, now, due=due, repositories=ending.repositories)
         elif isinstance(ending, Early):
-            journal.put_back(entry)
-            self.board.job_put_back(entry)
             self._queue.put_back(entry, now)
         else:
             self._queue.finish(entry, now)
