@@ -114,13 +114,13 @@ async def test_less_stored_than_acknowledged_is_noticed_and_sent_again(repositor
     ("host", "expected"),
     [
         ("123.dkr.ecr.eu-west-1.amazonaws.com", (True, 10 * MIB, False)),
-        ("ghcr.io", (False, 8 * MIB, True)),
-        ("europe-docker.pkg.dev", (False, 8 * MIB, True)),
-        ("eu.gcr.io", (False, 8 * MIB, True)),
+        ("ghcr.io", (False, 16 * MIB, True)),
+        ("europe-docker.pkg.dev", (False, 16 * MIB, True)),
+        ("eu.gcr.io", (False, 16 * MIB, True)),
         ("me.azurecr.io", (True, 8 * MIB, True)),
-        ("me.jfrog.io", (False, 8 * MIB, True)),
-        ("notghcr.io", (True, 8 * MIB, True)),
-        ("registry.example", (True, 8 * MIB, True)),
+        ("me.jfrog.io", (False, 16 * MIB, True)),
+        ("notghcr.io", (True, 16 * MIB, True)),
+        ("registry.example", (True, 16 * MIB, True)),
     ],
 )
 def test_what_is_known_about_hosts(host, expected):

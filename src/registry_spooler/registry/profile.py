@@ -35,7 +35,7 @@ class UploadOptions:
 
     form: UploadForm = UploadForm.AUTO
     chunk_size_bytes: int | None = None
-    """None: what suits the host, 8 MiB when nothing is known about it, 1 GiB of what can be read again."""
+    """None: what suits the host, 16 MiB when nothing is known about it."""
     restarts: int = 3
     """How often one blob may begin again from its first byte."""
     commit_seconds: float = 900.0
@@ -47,7 +47,7 @@ class HostProfile:
     """How uploads to a host go. Sizes are in bytes."""
 
     ranged: bool = True
-    chunk_bytes: int = 8 * MIB
+    chunk_bytes: int = 16 * MIB
     """The size of a chunk whose bytes have to be retained."""
     long_chunk_bytes: int = 1024 * MIB
     """The size of a chunk that can be read again from its source: each chunk costs the registry a flush to its disk."""
