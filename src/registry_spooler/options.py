@@ -181,8 +181,8 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
                help="A docker config.json or a Kubernetes .dockerconfigjson, for when neither token nor user name is "
                "given. Credential helpers are not run."),
         option(prefixes, "--chunk-size", "chunk_size_bytes", type=ByteSize(), metavar="SIZE",
-               help="Bytes of one upload request, fewer when memory is short; what suits the registry, mostly 16MiB, when "
-               "not given."),
+               help="Bytes of one upload request, fewer when memory is short; what suits the registry, mostly 16MiB, "
+               "when not given."),
         option(prefixes, "--upload-form", type=click.Choice([form.value for form in UploadForm]),
                default=UploadForm.AUTO.value, show_default=True,
                help="Ranged chunks, or one stream per blob, for registries that take no ranges."),
