@@ -1,8 +1,9 @@
-"""What the daemon does before its imports: no authorities in a TLS context that nobody uses."""
+"""What the daemon does before its imports: one heap without caches, and no authorities in an unused TLS context."""
 
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import trustme
 
 from registry_spooler.daemon.start import without_authorities
+from running_spooler import RunningSpooler, Spool
 
 PROGRAM = """
 from registry_spooler.daemon.start import without_authorities
@@ -46,3 +48,32 @@ def test_the_environment_is_as_it_was(authority: Path, monkeypatch: pytest.Monke
         assert ssl.create_default_context().cert_store_stats()["x509_ca"] == 0
         raise ZeroDivisionError
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("told", ["", "glibc.malloc.arena_max=2"])
+def test_the_c_library_is_told_once_and_keeps_what_it_was_told(tmp_path: Path, told: str) -> None:
+    """The process stays the same, and so do its arguments."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\n"
+        "from registry_spooler.daemon.memory import have_one_heap\n"
+        "print(os.getpid(), *sys.argv[1:], os.environ['GLIBC_TUNABLES'], flush=True)\n"
+        "have_one_heap()\n"
+        "print('on it goes')\n"
+    )
+    environment = {**os.environ, "GLIBC_TUNABLES": told}
+    process = subprocess.Popen(
+        [sys.executable, "-B", str(program), "a b", "c"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    output, _ = process.communicate(timeout=20)
+    rest = "glibc.malloc.tcache_count=0"
+    all_told = f"{told}:{rest}" if told else f"glibc.malloc.arena_max=1:{rest}"
+    assert output.splitlines() == [f"{process.pid} a b c {told}", f"{process.pid} a b c {all_told}", "on it goes"]
+    assert process.returncode == 0
+
+
+def test_the_daemon_runs_with_one_heap_without_caches(tmp_path: Path) -> None:
+    with RunningSpooler(Spool(tmp_path / "spool"), "localhost:1") as spooler:
+        environment = Path(f"/proc/{spooler.process.pid}/environ").read_bytes()
+    # Some versions of glibc write a zero over the colon.
+    assert re.search(rb"GLIBC_TUNABLES=glibc.malloc.arena_max=1[:\0]glibc.malloc.tcache_count=0\0", environment)

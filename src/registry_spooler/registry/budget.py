@@ -12,9 +12,8 @@ from typing import Final
 
 FLOOR_BYTES: Final = 6 << 20
 """What the pickiest registry asks of every chunk but the last, 5 MiB, and one piece: a chunk can always be closed."""
-TOTAL_BYTES: Final = 16 << 20
-"""One chunk of the default size, or rather two halves, of which one is sent while the other is filled; four uploads at
-once have little more than their floors."""
+TOTAL_BYTES: Final = 32 << 20
+"""Two chunks of the default size for an upload that is alone, little more than the floors for five."""
 
 
 @dataclass(slots=True)
