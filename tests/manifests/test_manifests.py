@@ -73,7 +73,9 @@ def environment(described: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_overlay_is_valid(overlay: str) -> None:
-    for document in render(MANIFESTS / overlay):
+    documents = render(MANIFESTS / overlay)
+    assert any(document["kind"] not in FOREIGN for document in documents)
+    for document in documents:
         if document["kind"] not in FOREIGN:
             for version in VERSIONS:
                 kubernetes_validate.validate(document, version, strict=True)

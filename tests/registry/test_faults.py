@@ -124,6 +124,7 @@ async def test_a_location_that_is_missing_leaves_the_one_before(repository):
         host = played.url.removeprefix("http://")
         async with running_proxy(host, fault) as proxy, _quick(proxy.url) as client:
             await _push(client, repository, blob)
+    assert blob.opened == 1
 
 
 @pytest.mark.parametrize("lie", ["/v2/a/b/blobs/uploads/another?_state=x", "/elsewhere", "?_state=old"])

@@ -53,6 +53,7 @@ async def test_a_trusted_server(authority):
         RegistryClient(url, certificate=authority.certificate) as client,
     ):
         await client.ping()
+        assert client.address == url
 
 
 @pytest.mark.parametrize(

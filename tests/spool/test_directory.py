@@ -32,6 +32,7 @@ async def test_what_is_no_directory_is_said_to_be_none(tmp_path: Path, handler: 
     (tmp_path / "file").touch()
     async with spooling(tmp_path / "file", handler) as running:
         await running.until(lambda: "Not a directory" in running.board.watching.error)
+        assert not running.board.watching.holds
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
@@ -70,6 +71,7 @@ async def test_a_directory_that_is_removed_from_within_is_missed_at_once(
         spool_directory.mkdir()
         drop(spool_directory, "after.tar")
         await running.until_done("after.tar")
+        assert running.board.watching.holds
 
 
 async def test_a_folder_for_work_that_is_removed_is_made_again(spool_directory: Path, handler: Handler) -> None:
@@ -107,6 +109,7 @@ async def test_when_events_are_lost_everything_is_looked_at(spool_directory: Pat
         for file in files:
             os.close(file)
         await running.until_done("app.tar")
+    assert [name for name, _ in handler.pushes] == ["app.tar"]
 
 
 async def test_the_periodic_scan_finds_what_no_event_told_of(spool_directory: Path, handler: Handler) -> None:

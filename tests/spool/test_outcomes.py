@@ -375,6 +375,7 @@ async def test_an_observer_that_fails_does_not_stop_the_spool(spool_directory: P
         drop(spool_directory, "a.tar")
         drop(spool_directory, "b.tar")
         await running.until(lambda: len(handler.pushes) == 2 and running.board.queue_depth == 0)
+    assert sorted(name for name, _ in handler.pushes) == ["a.tar", "b.tar"]
 
 
 async def test_the_board_shows_what_runs_and_what_waits(spool_directory: Path, handler: Handler) -> None:

@@ -9,7 +9,7 @@ from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.image import ArchiveImage
 from registry_spooler.archive.layout import find_images
 from registry_spooler.archive.limits import ZERO_TAIL_MAX_BYTES
-from registry_spooler.archive.measure import Expectation
+from registry_spooler.archive.measure import NOTHING_EXPECTED, Expectation
 from registry_spooler.archive.member import Member, require_file, shown
 from registry_spooler.archive.reader import MemberOpener, range_blob
 from registry_spooler.archive.source import FileSource
@@ -74,7 +74,7 @@ class IndexedArchive:
         member: Member,
         *,
         compression: Compression = Compression.NONE,
-        expect: Expectation = Expectation(),  # noqa: B008 - frozen
+        expect: Expectation = NOTHING_EXPECTED,
         inflate: bool = True,
         hashes: bool = True,
     ) -> MemberOpener:

@@ -41,6 +41,9 @@ class Expectation:
     compression: Compression | None = None
 
 
+NOTHING_EXPECTED: Final = Expectation()
+
+
 class Hash:
     """A digest in the making, and how many bytes have gone into it."""
 

@@ -8,7 +8,7 @@ and large members are hashed and compressed in a second thread while the first g
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
@@ -19,7 +19,7 @@ from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.contents import INDEXES, Contents
 from registry_spooler.archive.image import ArchiveImage
 from registry_spooler.archive.layout import find_images
-from registry_spooler.archive.measure import Expectation
+from registry_spooler.archive.measure import NOTHING_EXPECTED, Expectation
 from registry_spooler.archive.member import Member, require_file, shown
 from registry_spooler.archive.reader import MemberOpener, MemberReader, member_reader
 from registry_spooler.archive.reel import Part, Reel
@@ -115,7 +115,7 @@ class StreamedArchive:
         self,
         *,
         compression: Compression = Compression.NONE,
-        expect: Expectation = Expectation(),  # noqa: B008 - frozen
+        expect: Expectation = NOTHING_EXPECTED,
         inflate: bool = True,
         hashes: bool = True,
     ) -> MemberOpener:
@@ -128,7 +128,7 @@ class StreamedArchive:
             if member is not current:
                 raise RuntimeError("the member has gone by")
             require_file(member)
-            origin = _PartOrigin(self, member.size)
+            origin = _PartOrigin(member.size, part=lambda: self._part, advance=self._advance)
             yield member_reader(
                 origin,
                 compression=compression,
@@ -193,19 +193,20 @@ class _PartOrigin:
 
     seekable = False
 
-    def __init__(self, archive: StreamedArchive, size: int) -> None:
-        self._archive = archive
+    def __init__(self, size: int, *, part: Callable[[], Part | None], advance: Callable[[], Awaitable[None]]) -> None:
+        self._part = part
+        self._advance = advance
         self.size = size
         self.position = 0
 
     async def wait(self) -> None:
         """See `Origin.wait`."""
         if self.position:
-            await self._archive._advance()  # noqa: SLF001 - two halves of one thing
+            await self._advance()
 
     def take(self, count: int) -> bytes:
         """See `Origin.take`."""
-        part = self._archive._part  # noqa: SLF001 - as above
+        part = self._part()
         assert part is not None
         assert len(part.data) <= count
         self.position += len(part.data)

@@ -26,7 +26,7 @@ def safe_json(document: Mapping[str, Any]) -> bytes:
 
 
 def terminal_safe(json: bytes) -> bytes:
-    r"""The same JSON with what could move, hide or reorder text on a screen written as `\uXXXX`."""
+    r"""The same JSON with what could move, hide or reorder text on a screen written as a number, like `\u202e`."""
     text = json.decode()
     if _UNSAFE.search(text) is None:
         return json

@@ -119,9 +119,10 @@ def _create_namespace(target: Target) -> None:
 
 def _kubectl(arguments: list[str], *, capture: bool = False, stdin: bytes | None = None) -> bytes:
     """Run kubectl; what it says goes to standard error, so that the answer stays ours."""
-    # The user's own kubectl, from the user's PATH; the arguments are ours, and no shell reads them.
+    command = ["kubectl", *arguments]
     try:
-        done = subprocess.run(["kubectl", *arguments], stdout=subprocess.PIPE, input=stdin, check=True)  # noqa: S603, S607
+        # The user's own kubectl, from the user's PATH.
+        done = subprocess.run(command, stdout=subprocess.PIPE, input=stdin, check=True)  # noqa: S603 - no shell reads it
     except subprocess.CalledProcessError as exc:
         raise InstallError(f"`kubectl {arguments[0]}` has failed; what it says stands above") from exc
     if not capture and done.stdout:

@@ -62,8 +62,8 @@ class HostPauses:
 
     async def wait(self, host: str) -> None:
         """Sleep until the host may be asked again."""
-        # Another answer may have made it longer; what is waited for is the time itself.
-        while remaining := self.remaining_seconds(host):  # noqa: ASYNC110
+        # Another answer may have made it longer.
+        while remaining := self.remaining_seconds(host):  # noqa: ASYNC110 - the time itself is what is waited for
             await anyio.sleep(remaining)
 
 
