@@ -100,7 +100,7 @@ class Descriptor:
             raise ArchiveError("a descriptor is not a JSON object", where=where)
         size = document.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise ArchiveError(f"a descriptor has no valid size: {str(size)[:40]}", where=where)
+            raise ArchiveError(f"a descriptor has no valid size: {repr(size)[:40]}", where=where)
         try:
             digest = Digest.parse(str(document.get("digest")))
         except ValueError as exc:

@@ -41,11 +41,11 @@ class TargetRules:
         return target
 
     def _resolve(self, url: str, reference: str, what: str) -> str:
-        target = join(url, reference)
         try:
+            target = join(url, reference)
             origin = Origin.of(target)
         except ValueError as exc:
-            raise RegistryProtocolError(str(self.registry), f"{what} is no usable URL: {redact(target)}") from exc
+            raise RegistryProtocolError(str(self.registry), f"{what} is no usable URL: {redact(reference)}") from exc
         if self.registry.scheme == "https" and origin.scheme != "https":
             raise self._refused(
                 what,

@@ -1,0 +1,8 @@
+"""All targets by their names."""
+
+from __future__ import annotations
+
+from fuzz import of_answers, of_archives, of_settings
+from fuzz.target import Target
+
+TARGETS: dict[str, Target] = of_archives.TARGETS | of_answers.TARGETS | of_settings.TARGETS
