@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,7 @@ class Digest:
     def parse(cls, text: str) -> Digest:
         """Read `algorithm:hex`; ValueError when it is something else."""
         algorithm, _, hexadecimal = text.partition(":")
-        return cls(algorithm, hexadecimal)
+        return cls(sys.intern(algorithm), hexadecimal)
 
     @classmethod
     def of(cls, content: Buffer, algorithm: str = "sha256") -> Digest:

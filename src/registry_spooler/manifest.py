@@ -6,6 +6,7 @@ pushes just these. https://github.com/opencontainers/image-spec/blob/main/manife
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,14 @@ from registry_spooler.errors import ArchiveError
 
 MANIFEST_MAX_BYTES: Final = 4 << 20
 """What distribution, zot and Harbor take, and what the specification asks a registry to take."""
+
+DESCRIPTORS_MAX: Final = 10_000
+"""Layers of one manifest, or entries of one index. Images have at most 127 layers; artifacts may have hundreds."""
+
+VALUES_MAX: Final = 250_000
+"""Values in one JSON document: each may take fifty times the memory of its text."""
+
+_NO_ANNOTATIONS: Final[dict[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +119,13 @@ class Descriptor:
         annotations = document.get("annotations") or {}
         urls = document.get("urls") or []
         return cls(
-            media_type=str(document.get("mediaType") or ""),
+            media_type=sys.intern(str(document.get("mediaType") or "")),
             digest=digest,
             size=size,
             platform=Platform.read(document.get("platform")),
             annotations={str(key): str(value) for key, value in annotations.items()}
-            if isinstance(annotations, dict)
-            else {},
+            if annotations and isinstance(annotations, dict)
+            else _NO_ANNOTATIONS,
             urls=tuple(str(url) for url in urls) if isinstance(urls, list) else (),
             artifact_type=str(document.get("artifactType") or ""),
         )
@@ -196,7 +205,9 @@ class Manifest:
 
 
 def load_json(content: bytes, *, where: str) -> Any:
-    """Read JSON from an archive or a registry; ArchiveError when it is none."""
+    """Read JSON from an archive or a registry; ArchiveError when it is none, or has more values than VALUES_MAX."""
+    if len(content) > VALUES_MAX and sum(map(content.count, (b",", b"[", b"{"))) > VALUES_MAX:
+        raise ArchiveError(f"its JSON has more than {VALUES_MAX:,} values", where=where)
     try:
         return orjson.loads(content)
     except (orjson.JSONDecodeError, RecursionError) as exc:
@@ -216,4 +227,8 @@ def _read_all(documents: object, *, where: str) -> tuple[Descriptor, ...]:
         return ()
     if not isinstance(documents, list):
         raise ArchiveError("a list of descriptors is not a list", where=where)
+    if len(documents) > DESCRIPTORS_MAX:
+        raise ArchiveError(
+            f"it lists {len(documents):,} descriptors; more than {DESCRIPTORS_MAX:,} are refused", where=where
+        )
     return tuple(Descriptor.read(document, where=where) for document in documents)

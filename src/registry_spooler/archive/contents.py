@@ -16,10 +16,12 @@ from registry_spooler.archive.limits import (
     KEPT_TOTAL_MAX_BYTES,
     LINK_HOPS_MAX,
     MEMBERS_MAX,
+    PARSED_DESCRIPTORS_MAX,
 )
 from registry_spooler.archive.member import Kind, Member, escapes, normalise, quoted, require_file, shown
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
+from registry_spooler.manifest import Descriptor, Manifest
 
 INDEXES: Final = frozenset({"manifest.json", "index.json"})
 """The documents that say what the images are."""
@@ -37,6 +39,9 @@ class Contents:
         self._kept: dict[str, bytes] = {}
         self._kept_bytes = 0
         self._made: dict[Digest, bytes] = {}
+        self._checked: dict[Digest, ArchiveError | None] = {}
+        self._parsed: dict[tuple[Digest, str], Manifest | ArchiveError] = {}
+        self._parsed_count = 0
         self._count = 0
         self._volumes: dict[str, int] = {}
         self._root: str | None = None
@@ -84,6 +89,9 @@ class Contents:
     def _forget(self, path: str) -> None:
         if path in self._kept:
             self._kept_bytes -= len(self._kept.pop(path))
+            self._checked.clear()
+            self._parsed.clear()
+            self._parsed_count = 0
 
     @property
     def root(self) -> str:
@@ -141,9 +149,39 @@ class Contents:
         if member is None or member.kind is not Kind.FILE or member.size > KEPT_MEMBER_MAX_BYTES:
             return None
         content = self._read(member)
-        if content is not None and Digest.of(content, digest.algorithm) != digest:
-            raise ArchiveError("its content does not have the digest that it is named by", where=shown(member.path))
+        if content is not None and (error := self._check(digest, content, member)) is not None:
+            raise error
         return content
+
+    def _check(self, digest: Digest, content: bytes, member: Member) -> ArchiveError | None:
+        """Compare a document with its digest, once: an index may name it a thousand times."""
+        if digest not in self._checked:
+            error = ArchiveError("its content does not have the digest that it is named by", where=shown(member.path))
+            self._checked[digest] = error if Digest.of(content, digest.algorithm) != digest else None
+        return self._checked[digest]
+
+    def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest that a descriptor points to, read once and kept; None when it is not here.
+
+        ArchiveError when it cannot be read. Up to PARSED_DESCRIPTORS_MAX descriptors are kept.
+        """
+        key = (descriptor.digest, descriptor.media_type)
+        if key not in self._parsed:
+            content = self.content(descriptor.digest)
+            if content is None:
+                return None
+            self._remember(key, _parse(content, descriptor))
+        parsed = self._parsed[key]
+        if isinstance(parsed, ArchiveError):
+            raise parsed
+        return parsed
+
+    def _remember(self, key: tuple[Digest, str], parsed: Manifest | ArchiveError) -> None:
+        count = _descriptors(parsed)
+        while self._parsed and self._parsed_count + count > PARSED_DESCRIPTORS_MAX:
+            self._parsed_count -= _descriptors(self._parsed.pop(next(iter(self._parsed))))
+        self._parsed[key] = parsed
+        self._parsed_count += count
 
     def make(self, digest: Digest, content: bytes) -> None:
         """Let `content` find bytes that no member is named by: an index.json that is itself an image's index."""
@@ -165,6 +203,17 @@ class Contents:
         if self.complete:
             return ArchiveError(sentence)
         return ArchiveTruncated(f"{sentence}; and it has no end marker, as if it were cut off")
+
+
+def _parse(content: bytes, descriptor: Descriptor) -> Manifest | ArchiveError:
+    try:
+        return Manifest.parse(content, media_type=descriptor.media_type, where=f"manifest {descriptor.digest.short}")
+    except ArchiveError as exc:
+        return exc
+
+
+def _descriptors(parsed: Manifest | ArchiveError) -> int:
+    return 1 if isinstance(parsed, ArchiveError) else 1 + len(parsed.layers) + len(parsed.manifests)
 
 
 def _limit(path: str) -> int:

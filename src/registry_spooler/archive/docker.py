@@ -7,11 +7,13 @@ layers plain or compressed, links to other layers, two images that share layers.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.image import DockerImage, DockerLayer, Names
-from registry_spooler.archive.member import require_file, shown
+from registry_spooler.archive.limits import IMAGES_MAX, LISTED_MAX
+from registry_spooler.archive.member import Member, require_file, shown
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, InvalidReference
 from registry_spooler.manifest import Descriptor, load_json, load_object
@@ -34,7 +36,13 @@ def read_docker(contents: Contents) -> tuple[DockerImage, ...]:
         raise ArchiveError("it is not a list of images", where=_INDEX)
     if not items:
         raise ArchiveError("it names no image", where=_INDEX)
-    return tuple(_read_item(contents, item) for item in items)
+    if len(items) > IMAGES_MAX:
+        raise ArchiveError(f"it lists {len(items):,} images; more than {IMAGES_MAX:,} are refused", where=_INDEX)
+    for key in ("Layers", "RepoTags"):
+        if sum(len(_strings(item, key)) for item in items) > LISTED_MAX:
+            raise ArchiveError(f"its images list more than {LISTED_MAX:,} {key} in all", where=_INDEX)
+    configs = _Configs(contents)
+    return tuple(_read_item(contents, configs, item) for item in items)
 
 
 def is_docker_index(content: bytes) -> bool:
@@ -46,13 +54,39 @@ def is_docker_index(content: bytes) -> bool:
     return isinstance(items, list) and bool(items) and all(isinstance(i, dict) and "Config" in i for i in items)
 
 
-def _read_item(contents: Contents, item: dict[str, Any]) -> DockerImage:
+@dataclass(frozen=True, slots=True)
+class _Config:
+    """An image config: its bytes, their digest, and the layers' diff IDs."""
+
+    content: bytes
+    digest: Digest
+    diff_ids: list[Digest]
+
+
+class _Configs:
+    """The configs of an archive, each read once, however many images share it."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+        self._read: dict[Member | None, _Config] = {}
+
+    def at(self, path: str) -> _Config:
+        """The config by one of its paths."""
+        member = self._contents.resolve(path)
+        if member not in self._read:
+            content = self._contents.document(path, what="the image's config")
+            self._read[member] = _Config(content, Digest.of(content), _diff_ids(content, where=shown(path)))
+        config = self._read[member]
+        _check_config_name(path, config.digest)
+        return config
+
+
+def _read_item(contents: Contents, configs: _Configs, item: dict[str, Any]) -> DockerImage:
     config_path, paths = item.get("Config"), _strings(item, "Layers")
     if not isinstance(config_path, str):
         raise ArchiveError("an image has no Config", where=_INDEX)
-    config = contents.document(config_path, what="the image's config")
-    _check_config_name(config_path, config)
-    diff_ids = _diff_ids(config, where=shown(config_path))
+    config = configs.at(config_path)
+    diff_ids = config.diff_ids
     if len(paths) != len(diff_ids):
         raise ArchiveError(
             f"it names {len(paths)} layers for an image whose config has {len(diff_ids)}",
@@ -63,7 +97,9 @@ def _read_item(contents: Contents, item: dict[str, Any]) -> DockerImage:
         _layer(contents, path, diff_id, sources.get(str(diff_id)))
         for path, diff_id in zip(paths, diff_ids, strict=True)
     )
-    return DockerImage(config=config, layers=layers, called=_names(_strings(item, "RepoTags")))
+    return DockerImage(
+        config=config.content, config_digest=config.digest, layers=layers, called=_names(_strings(item, "RepoTags"))
+    )
 
 
 def _layer(contents: Contents, path: str, diff_id: Digest, source: Descriptor | None) -> DockerLayer:
@@ -86,9 +122,9 @@ def _diff_ids(config: bytes, *, where: str) -> list[Digest]:
         raise ArchiveError("one of its rootfs.diff_ids is not a digest", where=where) from exc
 
 
-def _check_config_name(path: str, config: bytes) -> None:
+def _check_config_name(path: str, digest: Digest) -> None:
     named = _CONFIG_NAME.search(path)
-    if named and Digest.of(config).hex != named[1]:
+    if named and digest.hex != named[1]:
         raise ArchiveError("the config does not have the digest that it is named by", where=shown(path))
 
 

@@ -41,7 +41,8 @@ def names_of(entry: Descriptor) -> Names:
 
 def sort_out(contents: Contents, entries: Sequence[Descriptor]) -> tuple[list[Descriptor], Referrers]:
     """The entries that are images of their own, and those that refer to another; all, when none is an image."""
-    found = {entry.digest: manifest for entry in entries if (manifest := _manifest(contents, entry)) is not None}
+    distinct = {entry.digest: entry for entry in entries}.values()
+    found = {entry.digest: manifest for entry in distinct if (manifest := _manifest(contents, entry)) is not None}
     children = {child.digest for manifest in found.values() for child in manifest.manifests}
     images, referrers = [], Referrers()
     for entry in entries:
@@ -74,21 +75,20 @@ def manifests_of(contents: Contents, root: Descriptor) -> Iterable[Manifest]:
     while pending and seen < _MANIFESTS_MAX:
         descriptor, depth = pending.pop()
         seen += 1
-        content = contents.content(descriptor.digest)
-        if content is None:
+        manifest = contents.manifest(descriptor)
+        if manifest is None:
             continue
-        manifest = Manifest.parse(content, media_type=descriptor.media_type, where=str(descriptor.digest))
         if not manifest.is_index:
             yield manifest
         elif depth < _DEPTH_MAX:
-            pending += [(child, depth + 1) for child in reversed(manifest.manifests)]
+            children = {child.digest: child for child in reversed(manifest.manifests)}
+            pending += [(child, depth + 1) for child in children.values()]
 
 
 def _manifest(contents: Contents, entry: Descriptor) -> Manifest | None:
     """An entry's manifest, if it can be read; what is wrong with it is said when it is pushed."""
     try:
-        content = contents.content(entry.digest)
-        return Manifest.parse(content, media_type=entry.media_type) if content is not None else None
+        return contents.manifest(entry)
     except ArchiveError:
         return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry_spooler import mediatype
@@ -20,10 +21,17 @@ class Names:
     tags: tuple[str, ...] = ()
     """Names that are a tag alone, of whatever repository."""
 
-    def __or__(self, other: Names) -> Names:
-        return Names(
-            names=tuple(dict.fromkeys(self.names + other.names)), tags=tuple(dict.fromkeys(self.tags + other.tags))
+    @classmethod
+    def union(cls, several: Iterable[Names]) -> Names:
+        """All names, each once, in their order."""
+        parts = tuple(several)
+        return cls(
+            names=tuple(dict.fromkeys(name for part in parts for name in part.names)),
+            tags=tuple(dict.fromkeys(tag for part in parts for tag in part.tags)),
         )
+
+    def __or__(self, other: Names) -> Names:
+        return Names.union((self, other))
 
     def __bool__(self) -> bool:
         return bool(self.names or self.tags)
@@ -87,7 +95,9 @@ class DockerLayer:
 class DockerImage:
     """An image of a docker archive: its config's bytes, unchanged, and its layers, lowest first."""
 
-    config: bytes
+    config: bytes = field(repr=False)
+    config_digest: Digest
+    """What docker calls the image ID."""
     layers: tuple[DockerLayer, ...]
     called: Names = Names()
 
@@ -103,8 +113,8 @@ class DockerImage:
 
     @property
     def config_descriptor(self) -> Descriptor:
-        """What points to the config. Its digest is what docker calls the image ID."""
-        return Descriptor(media_type=mediatype.OCI_CONFIG, digest=Digest.of(self.config), size=len(self.config))
+        """What points to the config."""
+        return Descriptor(media_type=mediatype.OCI_CONFIG, digest=self.config_digest, size=len(self.config))
 
     @property
     def platform(self) -> Platform | None:
@@ -119,10 +129,10 @@ class DockerImage:
     @property
     def identity(self) -> object:
         """Equal for two entries that are the same image."""
-        return Digest.of(self.config), tuple(layer.diff_id for layer in self.layers)
+        return self.config_digest, tuple(layer.diff_id for layer in self.layers)
 
     def __str__(self) -> str:
-        digest = Digest.of(self.config)
+        digest = self.config_digest
         return str(self.called) or f"one without a name (image ID {digest.algorithm}:{digest.short}…)"
 
 

@@ -17,6 +17,7 @@ from registry_spooler.archive.tape import FileTape
 from registry_spooler.archive.tar import TarReader
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
+from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.threads import in_thread
 
 _HEAD_BYTES: Final = 512
@@ -56,6 +57,10 @@ class IndexedArchive:
     async def content(self, digest: Digest) -> bytes | None:
         """A manifest's or a config's bytes (at most 4 MiB), checked; None when the archive lacks it."""
         return await in_thread(self._contents.content, digest)
+
+    async def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest that a descriptor points to, read once; None when the archive lacks it."""
+        return await in_thread(self._contents.manifest, descriptor)
 
     def find(self, digest: Digest) -> Member | None:
         """The member that holds a blob, by its path; None when the archive lacks it."""

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from registry_spooler.archive import strangers
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.docker import is_docker_index, read_docker
 from registry_spooler.archive.graph import manifests_of
-from registry_spooler.archive.image import ArchiveImage, DockerImage, OciImage
+from registry_spooler.archive.image import ArchiveImage, DockerImage, Names, OciImage
 from registry_spooler.archive.member import blob_digest
 from registry_spooler.archive.oci import holds_all, read_layout
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
+
+Image = TypeVar("Image", OciImage, DockerImage)
 
 
 def find_images(contents: Contents) -> tuple[ArchiveImage, ...]:
     """All images of an archive; ArchiveError, in a sentence for the user, when it holds none."""
     has_oci, has_docker = _has_layout(contents), contents.resolve("manifest.json") is not None
     if has_oci and has_docker and is_docker_index(contents.document("manifest.json")):
-        return _merge(_cross_check(contents, read_layout(contents)))
+        return _cross_check(contents, _merge(read_layout(contents)))
     if has_oci:
         return _merge(read_layout(contents))
     if has_docker:
@@ -43,31 +46,36 @@ def _has_layout(contents: Contents) -> bool:
     return has_marker or not has_docker or holds_all(contents)
 
 
-def _merge(images: Sequence[ArchiveImage]) -> tuple[ArchiveImage, ...]:
-    merged: dict[object, ArchiveImage] = {}
+def _merge(images: Sequence[Image]) -> tuple[Image, ...]:
+    """Make one image of those that are the same, with all their names."""
+    same: dict[object, list[Image]] = {}
     for image in images:
-        earlier = merged.get(image.identity)
-        merged[image.identity] = replace(image, called=earlier.called | image.called) if earlier else image
-    return tuple(merged.values())
+        same.setdefault(image.identity, []).append(image)
+    return tuple(
+        replace(found[-1], called=Names.union(image.called for image in found)) if len(found) > 1 else found[0]
+        for found in same.values()
+    )
 
 
-def _cross_check(contents: Contents, layout: Sequence[OciImage]) -> Sequence[ArchiveImage]:
+def _cross_check(contents: Contents, layout: Sequence[OciImage]) -> tuple[ArchiveImage, ...]:
     """The layout's images, but for those that manifest.json knows better."""
     images: list[ArchiveImage] = list(layout)
     places = {config: at for at, image in enumerate(layout) for config in _configs(contents, image)}
+    taken = {name for image in images for name in image.names}
     for image in _docker_images(contents):
-        place = places.get(image.config_descriptor.digest)
+        place = places.get(image.config_digest)
         if place is None:
-            if not any(set(image.names) & set(other.names) for other in images):
+            if taken.isdisjoint(image.names):
                 images.append(image)
+                taken.update(image.names)
         elif _contradicts(contents, layout[place], image):
             images[place] = replace(image, called=layout[place].called | image.called)
-    return images
+    return tuple(images)
 
 
 def _docker_images(contents: Contents) -> tuple[DockerImage, ...]:
     try:
-        return read_docker(contents)
+        return _merge(read_docker(contents))
     except ArchiveError:
         return ()  # it speaks of what was left out on purpose; the layout, which is pushed, is checked by itself
 

@@ -25,6 +25,15 @@ KEPT_INDEX_MAX_BYTES: Final = 8 << 20
 KEPT_TOTAL_MAX_BYTES: Final = 16 << 20
 """All that is kept of one archive."""
 
+PARSED_DESCRIPTORS_MAX: Final = 50_000
+"""What is kept of the manifests that have been read: some 300 bytes each."""
+
+IMAGES_MAX: Final = 10_000
+"""What one `manifest.json` may list."""
+
+LISTED_MAX: Final = 50_000
+"""Layers, and names, of all images that one `manifest.json` lists; shared ones count each time."""
+
 LINK_HOPS_MAX: Final = 40
 """What Linux follows before it says ELOOP."""
 

@@ -26,6 +26,7 @@ from registry_spooler.archive.reel import Part, Reel
 from registry_spooler.archive.source import Feed, FileFeed
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, SpoolerError
+from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.threads import in_thread
 
 _HEAD_BYTES: Final = 512
@@ -148,7 +149,11 @@ class StreamedArchive:
 
     async def content(self, digest: Digest) -> bytes | None:
         """A kept manifest's or config's bytes; None when the archive lacks it or it was not kept."""
-        return self._contents.content(digest)
+        return await in_thread(self._contents.content, digest)
+
+    async def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        """The manifest that a descriptor points to, read once; None when the archive lacks it or it was not kept."""
+        return await in_thread(self._contents.manifest, descriptor)
 
     def find(self, digest: Digest) -> Member | None:
         """The member that holds a blob, by its path; None when it has not come by."""

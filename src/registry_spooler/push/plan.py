@@ -21,11 +21,14 @@ from registry_spooler.push.image import partial_index, read_diff_ids
 from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry
 from registry_spooler.reference import Reference
+from registry_spooler.threads import in_thread
 
 DEPTH_MAX: Final = 8
 """Indexes inside indexes. Builders nest two deep; the rest is somebody's joke."""
 MANIFESTS_MAX: Final = 2_000
-"""Of one image, so that a crafted graph ends."""
+"""Of one image, each counted as often as it is listed, so that a crafted graph ends."""
+BLOBS_MAX: Final = 20_000
+"""Of one image, those of each manifest counted once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ class _Branch:
     needs: tuple[Need, ...] = ()
     platform: Platform | None = None
     lacks: str = ""
+    weight: int = 1
+    """How many manifests it is, with all below it."""
 
     def below(self) -> Iterator[_Branch]:
         """All branches under this one, deepest first."""
@@ -79,11 +84,12 @@ async def plan_image(
     if manifest is None:
         manifest = await registry.get_manifest(Reference(delivery.repository, None, branch.descriptor.digest))
     every = (*branch.below(), branch)
+    distinct = {b.manifest.digest: b for b in every if b.manifest is not None}.values()
     return Plan(
         root=manifest,
         held=tuple(held for b in every for held in (b.held[1:] if b is branch else b.held)),
         children=tuple({b.manifest.digest: b.manifest for b in every[:-1] if b.manifest is not None}.values()),
-        needs=tuple(dict.fromkeys(need for b in every for need in b.needs)),
+        needs=tuple(dict.fromkeys(need for b in distinct for need in b.needs)),
         missing=tuple(dict.fromkeys(missing)),
         platforms=tuple(dict.fromkeys(_platforms(every))),
     )
@@ -134,15 +140,27 @@ class _Walk:
         self._registry = registry
         self._delivery = delivery
         self._manifests = 0
+        self._blobs = 0
+        self._configs: dict[Digest, tuple[Platform | None, tuple[Digest, ...]]] = {}
+        self._walked: dict[tuple[Digest, str, int], _Branch] = {}
 
     async def branch(self, descriptor: Descriptor, depth: int) -> _Branch:
+        """What hangs below a descriptor; walked once, however often it is listed at that depth."""
+        key = (descriptor.digest, descriptor.media_type, depth)
+        walked = self._walked.get(key)
+        if walked is not None and walked.descriptor.size == descriptor.size:
+            self._count(depth, walked.weight)
+            return replace(walked, descriptor=descriptor)
         self._count(depth)
-        content = await self._archive.content(descriptor.digest)
-        if content is None:
+        before = self._manifests
+        branch = await self._walk(descriptor, depth)
+        self._walked[key] = replace(branch, weight=1 + self._manifests - before)
+        return self._walked[key]
+
+    async def _walk(self, descriptor: Descriptor, depth: int) -> _Branch:
+        manifest = await self._archive.manifest(descriptor)
+        if manifest is None:
             return await self._absent(descriptor, depth)
-        manifest = Manifest.parse(
-            content, media_type=descriptor.media_type, where=f"manifest {descriptor.digest.short}"
-        )
         if descriptor.size != manifest.size:
             raise ArchiveError(
                 f"it has {manifest.size} bytes, and what names it says {descriptor.size}",
@@ -156,8 +174,8 @@ class _Walk:
             return _Branch(descriptor=descriptor, manifest=manifest, children=tuple(children))
         return await self._image(descriptor, manifest)
 
-    def _count(self, depth: int) -> None:
-        self._manifests += 1
+    def _count(self, depth: int, manifests: int = 1) -> None:
+        self._manifests += manifests
         if depth > DEPTH_MAX or self._manifests > MANIFESTS_MAX:
             raise ArchiveError(
                 f"more than {DEPTH_MAX} indexes inside one another, or {MANIFESTS_MAX} manifests in one image"
@@ -188,17 +206,22 @@ class _Walk:
         return (replace(held, digest=descriptor.digest), *below)
 
     async def _image(self, descriptor: Descriptor, manifest: Manifest) -> _Branch:
+        self._blobs += len(manifest.blobs)
+        if self._blobs > BLOBS_MAX:
+            raise ArchiveError(f"more than {BLOBS_MAX:,} blobs in one image")
         platform, diff_ids = await self._read_config(manifest)
         branch = _Branch(descriptor=descriptor, manifest=manifest, platform=platform)
         needs = []
-        for blob in dict.fromkeys(manifest.blobs):
-            need = self._need(blob, diff_ids.get(blob.digest))
+        for blob, need in await in_thread(self._needs, manifest, diff_ids):
             if need.member is not None or await self._delivery.holds(need):
                 needs.append(need)
             elif not blob.is_foreign:
                 what = "config" if blob is manifest.config else "layer"
                 return replace(branch, lacks=f"the {what} {blob.digest} of the manifest {_name(descriptor)}")
         return replace(branch, needs=tuple(needs))
+
+    def _needs(self, manifest: Manifest, diff_ids: dict[Digest, Digest]) -> list[tuple[Descriptor, Need]]:
+        return [(blob, self._need(blob, diff_ids.get(blob.digest))) for blob in dict.fromkeys(manifest.blobs)]
 
     def _need(self, blob: Descriptor, diff_id: Digest | None) -> Need:
         is_layer = mediatype.is_image_layer(blob.media_type)
@@ -216,19 +239,26 @@ class _Walk:
         config = manifest.config
         if config is None or config.media_type not in mediatype.IMAGE_CONFIGS:
             return None, {}
-        content = await self._archive.content(config.digest)
-        if content is None:
-            return None, {}
-        where = f"image config {config.digest.short}"
-        document = load_object(content, where=where)
-        diff_ids = read_diff_ids(document, where=where)
-        if len(diff_ids) != len(manifest.layers):
-            # Attestations and images of artifacts have configs that list none.
-            if diff_ids:
-                raise ArchiveError(f"it lists {len(diff_ids)} layers, its manifest {len(manifest.layers)}", where=where)
-            return Platform.read(document), {}
-        pairs = zip((layer.digest for layer in manifest.layers), diff_ids, strict=True)
-        return Platform.read(document), dict(pairs)
+        if config.digest not in self._configs:
+            content = await self._archive.content(config.digest)
+            if content is None:
+                return None, {}
+            self._configs[config.digest] = await in_thread(_platform_and_diff_ids, content, config.digest)
+        platform, diff_ids = self._configs[config.digest]
+        if len(diff_ids) == len(manifest.layers):
+            return platform, dict(zip((layer.digest for layer in manifest.layers), diff_ids, strict=True))
+        if diff_ids:  # attestations and images of artifacts have configs that list none
+            raise ArchiveError(
+                f"it lists {len(diff_ids)} layers, its manifest {len(manifest.layers)}",
+                where=f"image config {config.digest.short}",
+            )
+        return platform, {}
+
+
+def _platform_and_diff_ids(content: bytes, digest: Digest) -> tuple[Platform | None, tuple[Digest, ...]]:
+    where = f"image config {digest.short}"
+    document = load_object(content, where=where)
+    return Platform.read(document), read_diff_ids(document, where=where)
 
 
 def _name(descriptor: Descriptor) -> str:

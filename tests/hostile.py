@@ -1,0 +1,118 @@
+"""Archives that are made to hurt: small files that ask for much memory or time. Each function returns bytes."""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import lzma
+import tarfile
+from collections.abc import Iterable
+
+import zstandard
+from isal import isal_zlib
+
+import archives
+from archive_parts import Entry, dumps, hexdigest, make_tar
+
+MIB = 1 << 20
+LAYERS_OF_FOUR_MIB = 30_000
+"""Descriptors that fill a manifest of 4 MiB, the most that a registry takes."""
+
+
+def packed(content: bytes) -> bytes:
+    """One gzip member, quickly made."""
+    deflater = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
+    return deflater.compress(content) + deflater.flush()
+
+
+def zeros(compression: str, size: int) -> bytes:
+    """So many zero bytes, compressed; a concatenation of streams of 32 MiB."""
+    piece = COMPRESS[compression](bytes(32 * MIB))
+    return piece * (size // (32 * MIB))
+
+
+COMPRESS = {
+    "gzip": packed,
+    "zstd": zstandard.ZstdCompressor(level=1).compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+}
+
+
+def header(name: str, size: int = 0, *, kind: bytes = b"0") -> bytes:
+    """A tar header alone, for data that this one does not have, or has elsewhere."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def member(name: str, content: bytes, *, kind: bytes = b"0") -> bytes:
+    """A whole member, without an end marker."""
+    return header(name, len(content), kind=kind) + content + bytes(-len(content) % 512)
+
+
+def layers(count: int, *, seed: int = 0) -> list[dict[str, object]]:
+    """Descriptors of layers that nobody has."""
+    digests = (hashlib.sha256(f"{seed} {at}".encode()).hexdigest() for at in range(count))
+    return [{"mediaType": "t", "digest": f"sha256:{digest}", "size": 1} for digest in digests]
+
+
+def manifest(count: int, *, seed: int = 0) -> bytes:
+    """An image manifest with so many layers, and no config."""
+    return dumps({"schemaVersion": 2, "mediaType": archives.MANIFEST, "layers": layers(count, seed=seed)})
+
+
+def layout_of(entries: list[dict[str, object]], *blobs: bytes) -> bytes:
+    """An OCI layout with this index and these manifests."""
+    members: list[Entry] = [(f"blobs/sha256/{hexdigest(blob)}", blob) for blob in blobs]
+    return make_tar([archives.LAYOUT, *members, ("index.json", archives.oci_index(entries))])
+
+
+def one_manifest_listed_often(times: int = 1500, count: int = LAYERS_OF_FOUR_MIB) -> bytes:
+    """An index inside the layout's own that lists one large manifest again and again."""
+    large = manifest(count)
+    index = archives.oci_index([archives.descriptor(archives.MANIFEST, large)] * times)
+    return layout_of([archives.descriptor(archives.INDEX, index)], large, index)
+
+
+def indexes_within_indexes(depth: int = 6, width: int = 50) -> bytes:
+    """Each index lists the one below it many times: width to the power of depth manifests in all."""
+    blobs = [manifest(1)]
+    kind = archives.MANIFEST
+    for _ in range(depth):
+        blobs.append(archives.oci_index([archives.descriptor(kind, blobs[-1])] * width))
+        kind = archives.INDEX
+    return layout_of([archives.descriptor(kind, blobs[-1])], *blobs)
+
+
+def one_config_for_many_images(images: int = 9_000, size: int = 4 * MIB) -> bytes:
+    """A manifest.json whose images all have one large config."""
+    config = dumps({"rootfs": {"diff_ids": []}, "padding": ""})
+    config = config[:-2] + b"x" * (size - len(config)) + config[-2:]
+    items = [{"Config": "c", "RepoTags": [f"a:{at}"]} for at in range(images)]
+    return make_tar([("c", config), ("manifest.json", dumps(items))])
+
+
+def many_names_for_one_image(names: int = 9_000) -> bytes:
+    """An index that lists one manifest under many names."""
+    small = manifest(1)
+    entries = [
+        archives.descriptor(archives.MANIFEST, small, annotations={"org.opencontainers.image.ref.name": f"r/a:{at}"})
+        for at in range(names)
+    ]
+    return layout_of(entries, small)
+
+
+def many_values(values: int, value: bytes = b"{}") -> bytes:
+    """A JSON list of this value, so often."""
+    return b"[" + b",".join([value] * values) + b"]"
+
+
+def with_index(document: bytes, name: str = "index.json") -> bytes:
+    """An archive whose index is this document."""
+    return make_tar([archives.LAYOUT, (name, document)])
+
+
+def joined(parts: Iterable[bytes]) -> bytes:
+    """Members, and the end marker."""
+    return b"".join([*parts, bytes(1024)])
