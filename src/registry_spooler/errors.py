@@ -1,13 +1,15 @@
 """The one error tree of the project.
 
 Every error of ours is a `SpoolerError`. It carries fields, and its `str()` is one sentence that a user can
-act on. The retry loops ask for `temporary` and nothing else: true means that the same work may
-succeed later without anybody changing the archive, its name or the registry's set-up.
+act on. The spool asks for `temporary` and nothing else: true means that the file is not at fault, so that the same
+work may succeed later with the same file. Loops that repeat a single request ask for `transient`.
 
 Errors of other libraries are translated once, in the module that wraps the library.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from registry_spooler.digest import Digest
 
@@ -16,10 +18,15 @@ class SpoolerError(Exception):
     """Base of all errors that a user may see."""
 
     temporary: bool = False
-    """May the same work succeed later, unchanged?"""
+    """May the same work succeed later, with the same file?"""
 
     retry_after_seconds: float | None = None
     """What the other side asked for, when it asked."""
+
+    @property
+    def transient(self) -> bool:
+        """Return whether the trouble may pass within seconds, with nobody doing anything about it."""
+        return self.temporary
 
     @property
     def detail(self) -> str:
@@ -123,6 +130,7 @@ class SettingUnusable(SpoolerError):
     """A file that the settings name cannot be read, or not be understood; it may be put in its place at any time."""
 
     temporary = True
+    transient = False
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -142,10 +150,12 @@ class RegistryUnreachable(RegistryError):
 
     temporary = True
 
-    def __init__(self, registry: str, reason: str) -> None:
+    def __init__(self, registry: str, reason: str, *, timed_out: bool = False) -> None:
         super().__init__(registry, reason)
         self.registry = registry
         self.reason = reason
+        self.timed_out = timed_out
+        """Was it waited for until a deadline? Then each try costs as much again."""
 
     def __str__(self) -> str:
         return f"the registry {self.registry} cannot be reached: {self.reason}"
@@ -158,7 +168,9 @@ class RegistryAnswer(RegistryError):
     registry's `errors` list (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes).
     """
 
-    _TEMPORARY = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+    _TRANSIENT = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+    _NOT_OF_THE_REQUEST = frozenset({407, 421, 423, 426})
+    """They speak of a proxy, of the connection or of a lock, not of what was asked."""
 
     def __init__(
         self,
@@ -179,7 +191,12 @@ class RegistryAnswer(RegistryError):
         self.message = message
         self.hint = hint
         self.retry_after_seconds = retry_after_seconds
-        self.temporary = status in self._TEMPORARY
+        self.temporary = status >= 500 or status in self._TRANSIENT | self._NOT_OF_THE_REQUEST
+
+    @property
+    def transient(self) -> bool:
+        """Return whether the status is one that passes by itself."""
+        return self.temporary and self.status in self._TRANSIENT
 
     def __str__(self) -> str:
         said = ": ".join(part for part in (self.code, self.message) if part)
@@ -194,7 +211,15 @@ class NotFound(RegistryAnswer):
 
 
 class AccessDenied(RegistryAnswer):
-    """The registry wants other credentials (401 after logging in), or refuses these (403)."""
+    """The registry wants other credentials (401 after logging in), or refuses these (403).
+
+    Temporary when it is the login that is refused: it can be corrected, and the file is as good as it was. Not
+    temporary when the registry takes the login and refuses what was asked for.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.temporary = self.status == 401
 
 
 class DeletesDisabled(RegistryAnswer):
@@ -208,7 +233,13 @@ class DeletesDisabled(RegistryAnswer):
 
 
 class RegistryProtocolError(RegistryError):
-    """The registry, or what stands in its place, does not follow the protocol."""
+    """What answers is no registry (a web page, a redirect in a circle), or does not follow the protocol.
+
+    Temporary, as no file can be blamed for it; not transient, as somebody has to put it right.
+    """
+
+    temporary = True
+    transient = False
 
     def __init__(self, registry: str, reason: str) -> None:
         super().__init__(registry, reason)
@@ -231,6 +262,39 @@ class UploadLost(RegistryError):
 
     def __str__(self) -> str:
         return f"an upload to {self.repository} was lost: {self.reason}"
+
+
+class DigestNotSupported(RegistryError):
+    """The registry keeps no blobs or manifests under digests of this algorithm: the image cannot be stored there."""
+
+    def __init__(self, registry: str, digest: Digest) -> None:
+        super().__init__(registry, digest)
+        self.registry = registry
+        self.digest = digest
+
+    def __str__(self) -> str:
+        return (
+            f"the registry {self.registry} does not store content under {self.digest.algorithm} digests, and the image "
+            f"needs it to ({self.digest})"
+        )
+
+
+class DeletionNotConfirmed(RegistryError):
+    """The registry said that it deleted a tag or manifest, and goes on answering for it.
+
+    Temporary: the registry may see its own deletion late, and the next try may succeed; the file that asks for it is
+    not at fault.
+    """
+
+    temporary = True
+
+    def __init__(self, reference: str, answered: Digest) -> None:
+        super().__init__(reference, answered)
+        self.reference = reference
+        self.answered = answered
+
+    def __str__(self) -> str:
+        return f"the registry says that it deleted {self.reference}, and still answers for it with {self.answered}"
 
 
 class TagNotConfirmed(RegistryError):

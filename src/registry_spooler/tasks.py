@@ -1,4 +1,4 @@
-"""Task groups whose errors are those of the work itself, not groups of them."""
+"""Task groups whose errors are those of the work itself, and the one rule on which of several errors counts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.abc
 
-from registry_spooler.errors import SpoolerError
+from registry_spooler.errors import ArchiveError, SpoolerError
 
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
-    """A task group that raises the one error that matters most.
-
-    An unexpected error comes first, then one that no retry will mend, then a temporary one.
-    """
+    """A task group that raises one error, the `foremost` of those that its tasks raised."""
     try:
         async with anyio.create_task_group() as group:
             yield group
@@ -26,7 +23,12 @@ async def task_group() -> AsyncIterator[anyio.abc.TaskGroup]:
 
 
 def foremost(error: BaseException) -> BaseException:
-    """The error that matters most in a group of them; any other error is itself."""
+    """Return the error that counts in a group of them; any other error is itself.
+
+    In this order: what ends the process; what is wrong with the archive, which its owner has to know whatever else
+    went wrong beside it; what else no retry will mend; an unexpected error of ours, so that it is logged; and what
+    passes (a temporary error, an operating system's). Of equals the first one.
+    """
     return min(_leaves(error), key=_rank) if isinstance(error, BaseExceptionGroup) else error
 
 
@@ -39,6 +41,8 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 def _rank(error: BaseException) -> int:
-    if not isinstance(error, SpoolerError):
+    if not isinstance(error, Exception):
         return 0
-    return 2 if error.temporary else 1
+    if isinstance(error, SpoolerError) and not error.temporary:
+        return 1 if isinstance(error, ArchiveError) else 2
+    return 4 if isinstance(error, SpoolerError | OSError) else 3

@@ -13,7 +13,6 @@ from typing import Any
 import aiohttp
 from scripted_board import ScriptedBoard
 
-from registry_spooler.errors import SpoolerError
 from registry_spooler.health import About, Health, serve
 
 
@@ -21,7 +20,7 @@ from registry_spooler.health import About, Health, serve
 class ScriptedRegistry:
     """Answers a ping, or does what a test tells it to."""
 
-    error: SpoolerError | None = None
+    error: Exception | None = None
     hangs: bool = False
     asked: int = 0
 

@@ -55,6 +55,24 @@ async def test_it_looks_while_it_is_wanted_and_then_rests_until_it_is_wanted_aga
         assert looks.count > count
 
 
+async def test_a_look_that_nobody_foresaw_to_fail_is_logged_once_and_ends_nothing(
+    port: HealthPort, caplog: pytest.LogCaptureFixture
+) -> None:
+    port.registry.error = UnicodeError("label empty or too long")
+    for _ in range(2):
+        status, document = await port.json("/ready")
+        assert 503 == status
+        assert "internal error (UnicodeError)" in document["checks"]["registry"]["detail"]
+    asked = port.registry.asked
+    await until(lambda: port.registry.asked > asked)
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert "health check" in record.message
+    port.registry.error = None
+    asked = port.registry.asked
+    await until(lambda: port.registry.asked > asked)
+    assert 200 == (await port.json("/ready"))[0]
+
+
 async def test_nothing_is_asked_until_somebody_asks_and_then_before_he_is_answered(port: HealthPort) -> None:
     assert 200 == (await port.json("/live"))[0]
     assert 0 == port.registry.asked

@@ -43,7 +43,8 @@ async def test_basic_against_the_real_registry(make_registry, repository):
     async with _client(registry.url, username="user", password="wrong") as client:
         with pytest.raises(AccessDenied, match="check the user name and password") as caught:
             await client.ping()
-        assert not caught.value.temporary
+        assert caught.value.temporary
+        assert not caught.value.transient
     async with RegistryClient(registry.url, retry=QUICK) as client:
         with pytest.raises(AccessDenied):
             await client.blob_exists(repository, blob.digest)

@@ -288,7 +288,8 @@ async def test_what_a_registry_complains_of(client, answers, status, body, kind,
     answers.get(f"{BASE}/a/b/manifests/tag", status=status, body=body)
     with pytest.raises(kind, match=sentence) as caught:
         await client.get_manifest(REFERENCE)
-    assert caught.value.temporary == (status >= 500 or kind is RegistryUnreachable)
+    assert caught.value.temporary == (status == 401 or status >= 500 or kind is RegistryUnreachable)
+    assert caught.value.transient == (status >= 500 or kind is RegistryUnreachable)
 
 
 async def test_a_config_larger_than_it_may_be(client, answers):

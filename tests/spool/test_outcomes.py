@@ -9,7 +9,15 @@ import pytest
 from scripted import Handler, debris, drop, failure, image, receipt, spooling, visible
 
 from registry_spooler.digest import Digest
-from registry_spooler.errors import ArchiveError, ArchiveTruncated, RegistryAnswer, RegistryUnreachable, UploadLost
+from registry_spooler.errors import (
+    AccessDenied,
+    ArchiveError,
+    ArchiveTruncated,
+    RegistryAnswer,
+    RegistryProtocolError,
+    RegistryUnreachable,
+    UploadLost,
+)
 from registry_spooler.filename import Action
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
@@ -159,12 +167,15 @@ async def test_what_is_wrong_for_good_fails(spool_directory: Path, handler: Hand
     [
         (UNREACHABLE, Reason.UNREACHABLE),
         (RegistryAnswer("PUT", "http://localhost:5000/v2/app", 503), Reason.STATUS),
+        (RegistryAnswer("PUT", "http://localhost:5000/v2/app", 507), Reason.STATUS),
+        (RegistryProtocolError("http://localhost:5000", "a web page"), Reason.PROTOCOL),
+        (AccessDenied("GET", "http://localhost:5000/v2/", 401), Reason.LOGIN),
         (UploadLost("app", "gone"), Reason.UPLOAD),
         (OSError(5, "Input/output error"), Reason.FILE),
         (RuntimeError("a mistake"), Reason.INTERNAL),
         (ExceptionGroup("tasks", [UploadLost("app", "gone")]), Reason.UPLOAD),
     ],
-    ids=["unreachable", "status", "upload", "file", "internal", "group"],
+    ids=["unreachable", "status", "full", "protocol", "login", "upload", "file", "internal", "group"],
 )
 async def test_what_may_heal_is_tried_again_and_stays_where_it_is(
     spool_directory: Path, handler: Handler, error: Exception, reason: Reason
@@ -186,16 +197,20 @@ async def test_what_may_heal_is_tried_again_and_stays_where_it_is(
     assert receipt(spool_directory, "app.tar")["attempts"] == len(handler.attempts)
 
 
-async def test_an_error_of_our_own_that_does_not_go_away_fails_the_file(
-    spool_directory: Path, handler: Handler
+async def test_an_error_that_nobody_foresaw_fails_no_file_and_is_logged_once(
+    spool_directory: Path, handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler.always("app.tar", RuntimeError("a mistake"))
     drop(spool_directory, "app.tar", b"bytes")
     async with spooling(spool_directory, handler) as running:
+        await running.until(lambda: len(handler.attempts) >= 8)
+        handler.heal("app.tar")
         await running.until_done("app.tar")
-    assert len(handler.attempts) == 5
-    assert failure(spool_directory, "app.tar")["error"] == "internal error: RuntimeError: a mistake"
-    assert (spool_directory / ".failed" / "app.tar").read_bytes() == b"bytes"
+        assert {("push", "deferred"), ("push", "done")} == set(running.board.jobs)
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert "internal error" in record.message
+    assert "RuntimeError: a mistake" in str(record.exc_text)
+    assert handler.pushes == [("app.tar", b"bytes")]
 
 
 async def test_a_retry_by_hand_removes_the_old_error(spool_directory: Path, handler: Handler) -> None:

@@ -84,7 +84,7 @@ def _complain(caller: Caller, error: click.ClickException | SpoolerError) -> int
         printing.flush()  # what was found before comes first
     sentence = _sentence(error)
     if caller.far_end is not None:
-        detail = {"detail": error.detail, "temporary": error.temporary} if isinstance(error, SpoolerError) else {}
+        detail = {"detail": error.detail, "temporary": error.transient} if isinstance(error, SpoolerError) else {}
         kind = "UsageError" if isinstance(error, click.ClickException) else type(error).__name__
         caller.far_end.say({"error": sentence, "kind": kind, "temporary": False, "detail": "", **detail})
     else:

@@ -77,7 +77,7 @@ class FarEnd:
             {
                 "error": str(error),
                 "kind": type(error).__name__,
-                "temporary": error.temporary,
+                "temporary": error.transient,
                 "detail": error.detail,
             }
         )

@@ -6,6 +6,7 @@ are answered from memory → it looks again at intervals → nobody has asked fo
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -14,6 +15,8 @@ import anyio
 
 WANTED_SECONDS: Final = 60.0
 """Longer than the intervals of probes, of most scrapers and of the page: what these ask for is always in memory."""
+
+_log: Final = logging.getLogger("registry_spooler.health")
 
 
 class Lookout:
@@ -24,6 +27,7 @@ class Lookout:
         self._interval = interval
         self._wanted_until = -math.inf
         self._wanted, self.first_look = anyio.Event(), anyio.Event()
+        self._logged: type[Exception] | None = None
 
     def want(self, seconds: float = WANTED_SECONDS) -> None:
         """Somebody wants to know, for so long."""
@@ -34,8 +38,18 @@ class Lookout:
         """Look and rest until cancelled."""
         while True:
             await self._wanted.wait()
-            await self._look()
+            await self._look_unharmed()
             self.first_look.set()
             await anyio.sleep(self._interval())
             if anyio.current_time() >= self._wanted_until:
                 self._wanted, self.first_look = anyio.Event(), anyio.Event()
+
+    async def _look_unharmed(self) -> None:
+        """Look; an error that nobody foresaw is logged once with its traceback, and ends nothing."""
+        try:
+            await self._look()
+            self._logged = None
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the other checks, the spool and the process go on
+            if self._logged is not type(exc):
+                _log.error("a health check met an internal error", exc_info=exc)
+            self._logged = type(exc)

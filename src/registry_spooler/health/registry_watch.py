@@ -25,7 +25,7 @@ def registry_interval(check: Check) -> float:
 
 
 async def look_at_registry(ping: Ping, check: Check, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-    """Ask once."""
+    """Ask once. An error that nobody foresaw makes the check fail too, and is raised."""
     try:
         with anyio.fail_after(timeout_seconds):
             await ping()
@@ -33,5 +33,8 @@ async def look_at_registry(ping: Ping, check: Check, timeout_seconds: float = TI
         check.fails(f"the registry has not answered within {timeout_seconds:g} seconds")
     except SpoolerError as exc:
         check.fails(str(exc))
+    except Exception as exc:
+        check.fails(f"asking the registry met an internal error ({type(exc).__name__}); the log has more")
+        raise
     else:
         check.passes("the registry answers")

@@ -112,7 +112,7 @@ class ChunkSender:
         self._mishaps += 1
         exchange = self._session.exchange
         if self._mishaps >= exchange.policy.tries or (
-            error.temporary and not await exchange.rest(error, self._mishaps)
+            error.transient and not await exchange.rest(error, self._mishaps)
         ):
             raise self._explained(error)
         await self._ask(end, error)

@@ -18,6 +18,7 @@ from registry_spooler.registry.transport import Answer
 _MESSAGE_CHARACTERS: Final = 300
 _SECRETS: Final = re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]+|\beyJ[\w.-]{10,}|https?://[^\s\"'<>]*\?[^\s\"'<>]+")
 """What a registry's text might repeat of what we sent: credentials, tokens, signed URLs."""
+_KINDS: Final = {401: AccessDenied, 403: AccessDenied, 404: NotFound}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Complaint:
 def error_of(answer: Answer, *, hint: str = "") -> RegistryAnswer:
     """The error that an unwanted answer stands for."""
     complaint = Complaint.read(answer)
-    kind = {401: AccessDenied, 403: AccessDenied, 404: NotFound}.get(answer.status, RegistryAnswer)
+    kind: type[RegistryAnswer] = _KINDS.get(answer.status, RegistryAnswer)
     if answer.status == 405 and answer.request.method == "DELETE":
         kind = DeletesDisabled
     return kind(

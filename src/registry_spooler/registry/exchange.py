@@ -26,6 +26,8 @@ from registry_spooler.registry.transport import ANSWER_BYTES, Answer, AnswerStre
 
 _log: Final = logging.getLogger(__name__)
 
+TRIES_AFTER_TIMEOUT: Final = 2
+"""A connection may have died unseen, so a request that ran into a deadline is sent once more, and no oftener."""
 MAX_REDIRECTS: Final = 10
 LOGINS_MAX: Final = 4
 """For one request: Bearer, then Basic, and another login or two for the same host."""
@@ -92,7 +94,9 @@ class Exchange:
         """Sleep before another try; False, at once, when there should be none."""
         delay = self.policy.delay_seconds(failures)
         asked = error.retry_after_seconds or 0.0
-        if not error.temporary or failures >= self.policy.tries or asked > self.policy.patience_seconds:
+        timed_out = isinstance(error, RegistryUnreachable) and error.timed_out
+        tries = min(self.policy.tries, TRIES_AFTER_TIMEOUT) if timed_out else self.policy.tries
+        if not error.transient or failures >= tries or asked > self.policy.patience_seconds:
             return False
         self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
         # Not for people: what does not pass within these tries, whoever asked for the work says once.

@@ -76,7 +76,7 @@ class TokenServers:
             token = await self._fetch(*key)
         except RegistryError as error:
             # A token that is to be renewed is still good for a while.
-            if present is not None and error.temporary:
+            if present is not None and error.transient:
                 return present.value
             raise
         self._forget_expired()

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from registry_spooler.errors import (
+    AccessDenied,
+    RegistryProtocolError,
     RegistryUnreachable,
     SettingUnusable,
     SourceChanged,
@@ -83,8 +85,18 @@ LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
 _DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE})
 ANSWERED: Final = frozenset({Reason.STATUS, Reason.UPLOAD})
 """Reasons that come from a registry that can be reached."""
-WITHOUT_ANSWER: Final = frozenset({Reason.UNREACHABLE, Reason.SETTING})
-"""Reasons that keep every job from being answered, until one of them is."""
+WITHOUT_ANSWER: Final = frozenset({Reason.UNREACHABLE, Reason.SETTING, Reason.LOGIN, Reason.PROTOCOL})
+"""Reasons that keep every job from being answered by the registry, until one of them is."""
+
+_REASONS: Final[tuple[tuple[type[SpoolerError], Reason], ...]] = (
+    (RegistryUnreachable, Reason.UNREACHABLE),
+    (RegistryProtocolError, Reason.PROTOCOL),
+    (AccessDenied, Reason.LOGIN),
+    (SettingUnusable, Reason.SETTING),
+    (SourceChanged, Reason.SOURCE),
+    (SourceUnreadable, Reason.FILE),
+    (UploadLost, Reason.UPLOAD),
+)
 
 
 def deferral(error: SpoolerError) -> Deferred:
@@ -100,23 +112,7 @@ def deferral(error: SpoolerError) -> Deferred:
 
 
 def _reason(error: SpoolerError) -> Reason:
-    if isinstance(error, RegistryUnreachable):
-        return Reason.UNREACHABLE
-    if isinstance(error, SettingUnusable):
-        return Reason.SETTING
-    if isinstance(error, SourceChanged):
-        return Reason.SOURCE
-    if isinstance(error, SourceUnreadable):
-        return Reason.FILE
-    return Reason.UPLOAD if isinstance(error, UploadLost) else Reason.STATUS
-
-
-def leading_error(error: Exception) -> Exception:
-    """Of the errors of several tasks, the one that decides: a lasting one before a temporary one, ours before all."""
-    if not isinstance(error, ExceptionGroup):
-        return error
-    errors = [leading_error(part) for part in error.exceptions]
-    return min(errors, key=lambda part: part.temporary if isinstance(part, SpoolerError) else 2)
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.STATUS)
 
 
 def disk_trouble(action: str, error: OSError) -> Deferred:

@@ -81,8 +81,6 @@ class Entry:
     attempts: int = 0
     failures: int = 0
     """Deferred so many times in a row."""
-    crashes: int = 0
-    """So many errors of our own."""
     settling: Settling | None = None
     pushed: Pushed | None = None
     lanes: tuple[str, ...] = field(init=False)

@@ -85,6 +85,12 @@ def failed(entry: Entry, ending: Failed, seconds: float) -> None:
     )
 
 
+def crashed(entry: Entry, sentence: str, error: BaseException) -> None:
+    """An error that nobody foresaw: with its traceback when it is news, and not again at every try."""
+    if entry.error != sentence:
+        _log.error("%s: internal error", title(entry), exc_info=error, extra={"fields": fields(entry, "crashed")})
+
+
 def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
     """A job has to wait; said aloud when it is news or has not been for long, else to those who ask for more (`-v`)."""
     error = display(ending.error)

@@ -9,7 +9,6 @@ happens after the handler is not cancelled half-way.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Collection
@@ -36,7 +35,6 @@ from registry_spooler.spool.ending import (
     Odd,
     deferral,
     disk_trouble,
-    leading_error,
     said,
 )
 from registry_spooler.spool.entry import Arrival, Clock, Entry, Pushed, Settling
@@ -50,10 +48,8 @@ from registry_spooler.spool.room import Room
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.turn import Turn
 from registry_spooler.spool.writers import Writers, look_for_writers
+from registry_spooler.tasks import foremost
 from registry_spooler.threads import in_thread
-
-CRASHES_ALLOWED: Final = 4
-"""An error of our own may have a passing cause; the next one after so many fails the file."""
 
 _CHANGED: Final = Deferred(reason=Reason.SOURCE, error="the file changed during its push and is pushed anew")
 _WRITING: Final = Deferred(reason=Reason.WRITING, error="the file is still open for writing")
@@ -134,18 +130,20 @@ class Runner:
             entry.attempts -= 1
             return obstacle
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
-            return await self._answer(entry, room, file, leading_error(exc), opened_at)
+            return await self._answer(entry, room, file, foremost(exc), opened_at)
         entry.pushed = Pushed(identity=file.identity, results=results, started=started)
         return await self._finish(entry, room, file, entry.pushed)
 
-    async def _answer(self, entry: Entry, room: Room, file: OpenedFile, error: Exception, opened_at: float) -> Ending:
+    async def _answer(
+        self, entry: Entry, room: Room, file: OpenedFile, error: BaseException, opened_at: float
+    ) -> Ending:
         """The handler could not do it: deferred, or failed for good?"""
         if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
             return _unreadable(error)
         if isinstance(error, SpoolerError) and error.temporary:
             return deferral(error)
         if not isinstance(error, SpoolerError):
-            return await self._crashed_in_handler(entry, room, file, error)
+            return self._crashed(entry, error)
         if not file.is_unchanged():
             return _CHANGED
         if getattr(error, "incomplete", False) and entry.arrival is not Arrival.RENAMED:
@@ -209,19 +207,11 @@ class Runner:
             return Gone()
         return Failed(record, isinstance(error, RegistryError)) if taken is Taken.REMOVED else _not_taken(taken)
 
-    async def _crashed_in_handler(self, entry: Entry, room: Room, file: OpenedFile, error: Exception) -> Ending:
-        ending = self._crashed(entry, error)
-        return ending if entry.crashes <= CRASHES_ALLOWED else await self._fail(entry, room, file, error)
-
-    def _crashed(self, entry: Entry, error: Exception) -> Deferred:
-        entry.crashes += 1
-        logging.getLogger(journal.LOGGER).error(
-            "%s: internal error",
-            journal.title(entry),
-            exc_info=error,
-            extra={"fields": journal.fields(entry, "crashed")},
-        )
-        return Deferred(reason=Reason.INTERNAL, error=_sentence(error))
+    def _crashed(self, entry: Entry, error: BaseException) -> Deferred:
+        """An error that nobody foresaw is not the file's fault: it waits as for any other trouble that may pass."""
+        ending = Deferred(reason=Reason.INTERNAL, error=_sentence(error))
+        journal.crashed(entry, ending.error, error)
+        return ending
 
 
 async def _begin(turn: Turn, entry: Entry) -> Elsewhere | Deferred | None:
@@ -270,5 +260,5 @@ def _settling(error: Exception, remaining_seconds: float) -> Deferred:
     )
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, SpoolerError) else f"internal error: {type(error).__name__}: {error}"
