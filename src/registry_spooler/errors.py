@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from registry_spooler.digest import Digest
+from registry_spooler.text import quoted
 
 
 class SpoolerError(Exception):
@@ -48,7 +49,7 @@ class InvalidReference(SpoolerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.text!r} does not name an image: {self.reason}"
+        return f"{quoted(self.text)} does not name an image: {self.reason}"
 
 
 class InvalidAddress(SpoolerError):
@@ -60,7 +61,7 @@ class InvalidAddress(SpoolerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.text!r} is no address of a registry: {self.reason}"
+        return f"{quoted(self.text)} is no address of a registry: {self.reason}"
 
 
 class InvalidFileName(SpoolerError):
@@ -72,7 +73,7 @@ class InvalidFileName(SpoolerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the file name {self.name!r} does not name an image: {self.reason}"
+        return f"the file name {quoted(self.name)} does not name an image: {self.reason}"
 
 
 class ArchiveError(SpoolerError):
@@ -109,7 +110,7 @@ class SourceChanged(SpoolerError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"{self.name!r} changed while it was being read"
+        return f"{quoted(self.name)} changed while it was being read"
 
 
 class SourceUnreadable(SpoolerError):
@@ -123,7 +124,7 @@ class SourceUnreadable(SpoolerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.name!r} cannot be read: {self.reason}"
+        return f"{quoted(self.name)} cannot be read: {self.reason}"
 
 
 class SettingUnusable(SpoolerError):
@@ -138,7 +139,7 @@ class SettingUnusable(SpoolerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the file {self.path!r} cannot be used: {self.reason}"
+        return f"the file {quoted(self.path)} cannot be used: {self.reason}"
 
 
 class RegistryError(SpoolerError):

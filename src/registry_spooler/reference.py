@@ -14,6 +14,7 @@ from typing import Final
 
 from registry_spooler.digest import Digest
 from registry_spooler.errors import InvalidReference
+from registry_spooler.text import quoted
 
 _COMPONENT: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
@@ -36,9 +37,9 @@ def _component_reason(component: str) -> str:
     if not component:
         return "it has an empty path component"
     if component != component.lower():
-        return f"{component!r} has upper-case letters, and repository names are lower-case"
+        return f"{quoted(component)} has upper-case letters, and repository names are lower-case"
     return (
-        f"{component!r} is not a path component of a repository name "
+        f"{quoted(component)} is not a path component of a repository name "
         "(lower-case letters and digits, with single '.', '_', '__' or dashes between them)"
     )
 
@@ -49,7 +50,7 @@ def check_tag(text: str) -> str:
         reason = (
             "the tag is empty"
             if not text
-            else f"{text[:140]!r} is not a tag (1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -)"
+            else f"{quoted(text, 140)} is not a tag (1 to 128 of A-Z a-z 0-9 _ . -, not starting with . or -)"
         )
         raise InvalidReference(text[:140], reason)
     return text
@@ -87,7 +88,7 @@ class Reference:
         try:
             digest = Digest.parse(digest_text) if at else None
         except ValueError as exc:
-            raise InvalidReference(text, f"{digest_text[:140]!r} is not a digest") from exc
+            raise InvalidReference(text, f"{quoted(digest_text, 140)} is not a digest") from exc
         head, slash, last = rest.rpartition("/")
         name, colon, tag = last.partition(":")
         default = None if digest is not None else "latest"

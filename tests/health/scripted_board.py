@@ -220,7 +220,7 @@ def busy_board() -> ScriptedBoard:
     board.failures.append(
         failure(
             "Team\\Shop.tar",
-            "the file name 'Team\\\\Shop.tar' does not name an image: 'Team' has upper-case letters, "
+            "the file name 'Team\\Shop.tar' does not name an image: 'Team' has upper-case letters, "
             "and repository names are lower-case",
         )
     )

@@ -12,13 +12,13 @@ from registry_spooler.result import ImageResult
 from registry_spooler.spool.ending import LETS_PASS, Deferred, Done, Failed
 from registry_spooler.spool.entry import Entry
 from registry_spooler.spool.names import display
+from registry_spooler.text import size_text
 
 LOGGER: Final = "registry_spooler.spool"
 _log: Final = logging.getLogger(LOGGER)
 _IMAGES_SHOWN: Final = 5
 REMIND_AFTER: Final = 120
 """So many attempts later, about an hour at the longest back-off, what keeps a file from being pushed is news again."""
-_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def title(entry: Entry) -> str:
@@ -42,7 +42,7 @@ def fields(entry: Entry, event: str, **more: object) -> dict[str, Any]:
 def started(entry: Entry, size: int) -> None:
     """A job starts; the further attempts of a job that is deferred are told to those who ask for more (`-v`)."""
     verb = "deleting" if entry.action is Action.DELETE else "pushing"
-    text = f"{verb} {title(entry)}" + (f" ({human_size(size)})" if entry.action is Action.PUSH else "")
+    text = f"{verb} {title(entry)}" + (f" ({size_text(size)})" if entry.action is Action.PUSH else "")
     level = logging.INFO if entry.attempts == 1 else logging.DEBUG
     _log.log(level, "%s", text, extra={"fields": fields(entry, "started", size_bytes=size)})
 
@@ -56,7 +56,7 @@ def done(entry: Entry, ending: Done, progress: Progress, seconds: float) -> None
         text = f"{verb} {shown} ({display(entry.name)})"
     else:
         count = f"{len(images)} images, " if entry.reference is None else ""
-        sent, skipped = human_size(progress.bytes_sent), human_size(progress.bytes_skipped)
+        sent, skipped = size_text(progress.bytes_sent), size_text(progress.bytes_skipped)
         text = f"pushed {count}{shown} from {display(entry.name)}: {sent} sent, {skipped} skipped"
     more: dict[str, Any] = {
         "bytes_sent": progress.bytes_sent,
@@ -150,11 +150,3 @@ def trouble(sentence: str) -> None:
 def recovered(sentence: str) -> None:
     """The spool directory is as it should be."""
     _log.info("%s", display(sentence), extra={"fields": {"event": "recovered"}})
-
-
-def human_size(size_bytes: float) -> str:
-    """A number of bytes with a unit that people read easily."""
-    unit = 0
-    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
-        size_bytes, unit = size_bytes / 1024, unit + 1
-    return f"{size_bytes:.0f} B" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"

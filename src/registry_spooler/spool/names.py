@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from registry_spooler.text import encodable, printable
+
 NAME_MAX_BYTES: Final = 255
 """What every Linux file system takes; a longer name is cut, see `derived_name`."""
 
@@ -18,16 +20,12 @@ ERROR: Final = ".error.json"
 
 def record_text(name: str) -> str:
     r"""The name as a record holds it: Unicode as it is, bytes that are no UTF-8 as `\xNN`."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return encodable(name)
 
 
 def display(name: str) -> str:
     """The name as people see it, in logs, on terminals and pages: no control, format or line-end characters."""
-    return "".join(char if char.isprintable() else _escape(char) for char in record_text(name))
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    return printable(name)
 
 
 def derived_name(name: str, extension: str) -> str:
