@@ -146,16 +146,19 @@ def oci_archive(*images: Image, compress: Any = gz, annotation: str = "org.openc
     return layout(entries, oci_index(manifests))
 
 
-def docker_25(*images: Image, index_layers: Sequence[bytes] | None = None, in_index: bool = True) -> bytes:
+def docker_25(
+    *images: Image, index_layers: Sequence[bytes] | None = None, in_index: bool = True, compress: Any = bytes
+) -> bytes:
     """`docker save` since 25: an OCI layout of plain layers with a manifest.json beside it.
 
-    `index_layers` in another order and `in_index=False` are what 25.0.0 got wrong.
+    `index_layers` in another order and `in_index=False` are what 25.0.0 got wrong. With containerd's store, the layers
+    are compressed.
     """
     entries: list[Entry] = [blob(b'{"created":"2024-01-01T00:00:00Z"}')]
     manifests, items = [], []
     for image in images or (Image(),):
-        entries += oci_blobs(image, compress=bytes)
-        manifest = oci_manifest(image, compress=bytes)
+        entries += oci_blobs(image, compress=compress)
+        manifest = oci_manifest(image, compress=compress)
         if index_layers is not None:
             wrong = Image(layers=tuple(index_layers))
             manifest = manifest.replace(
@@ -171,8 +174,8 @@ def docker_25(*images: Image, index_layers: Sequence[bytes] | None = None, in_in
             {
                 "Config": f"blobs/sha256/{hexdigest(image.config)}",
                 "RepoTags": list(image.names) or None,
-                "Layers": [blob(content)[0] for content in image.layers],
-                "LayerSources": {f"sha256:{hexdigest(c)}": descriptor(LAYER, c) for c in image.layers},
+                "Layers": [blob(compress(content))[0] for content in image.layers],
+                "LayerSources": {f"sha256:{hexdigest(c)}": descriptor(LAYER, compress(c)) for c in image.layers},
             }
         ]
     tail: list[Entry] = [("manifest.json", dumps(items)), LAYOUT, ("repositories", b"{}")]
@@ -295,6 +298,7 @@ EXAMPLES: dict[str, bytes] = {
     "jib": jib(),
     "rules-oci-docker": rules_oci_docker(),
     "docker-25": docker_25(),
+    "docker-25-containerd": docker_25(compress=gz),
     "oci-archive": oci_archive(),
     "oci-archive-plain": oci_archive(compress=bytes),
     "containerd": containerd([Image(), Image(platform="linux/arm64")]),

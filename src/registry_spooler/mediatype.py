@@ -15,14 +15,18 @@ OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP: Final = OCI_LAYER + "+gzip"
 OCI_LAYER_ZSTD: Final = OCI_LAYER + "+zstd"
 OCI_EMPTY: Final = "application/vnd.oci.empty.v1+json"
+RAW_GZIP: Final = "application/gzip"
+"""The one layer of a raw file's image. It does not claim to be a tar: unpacked, it is the file itself."""
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG: Final = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 IMAGE_CONFIGS: Final = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+PLAIN_LAYERS: Final = frozenset({OCI_LAYER, DOCKER_LAYER})
 
 MANIFEST_ACCEPT: Final = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 """For `Accept`: distribution answers 404 for an OCI manifest when its type is not listed."""
@@ -44,4 +48,4 @@ def layer_compression(media_type: str) -> str:
     """How a layer of this type is compressed: `gzip`, `zstd`, or `none`, by the words of `--compression`."""
     if media_type.endswith("+zstd"):
         return "zstd"
-    return "gzip" if media_type.endswith(("+gzip", ".gzip")) else "none"
+    return "gzip" if media_type.endswith(("+gzip", ".gzip")) or media_type == RAW_GZIP else "none"

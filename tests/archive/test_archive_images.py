@@ -188,10 +188,24 @@ async def test_apko_gives_its_index_and_finds_its_manifests_and_layers(tmp_path)
 class TestWhatDocker25GotWrong:
     """What the layout and manifest.json do not agree on is taken from manifest.json."""
 
-    async def test_a_right_one_is_an_oci_image(self, images_of):
+    async def test_a_right_one_is_both(self, images_of):
         (image,) = await images_of(archives.docker_25())
+        assert isinstance(image, DockerImage)
+        assert image.as_oci.root.digest == digest(archives.oci_manifest(Image(), compress=bytes))
+
+    async def test_one_with_compressed_layers_is_an_oci_image(self, images_of):
+        (image,) = await images_of(archives.docker_25(compress=gz))
         assert isinstance(image, OciImage)
-        assert image.root.digest == digest(archives.oci_manifest(Image(), compress=bytes))
+
+    @pytest.mark.parametrize("listed", [b'"manifests":null', b'"manifests":[]', None])
+    async def test_an_index_that_names_nothing_counts_as_none(self, images_of, listed):
+        packed = Image(names=())
+        files = read_tar(archives.docker_25(packed))
+        media_type = b'"mediaType":"application/vnd.oci.image.index.v1+json"'
+        files["index.json"] = b'{"schemaVersion":2,%s,%s}' % (media_type, listed) if listed else b""
+        (image,) = await images_of(make_tar(files.items()))
+        assert isinstance(image, DockerImage)
+        assert (image.config, image.names) == (packed.config, ())
 
     async def test_layers_in_another_order(self, images_of):
         packed = Image()
@@ -209,7 +223,7 @@ class TestWhatDocker25GotWrong:
         files = read_tar(archives.docker_25(Image(), unnamed))
         files["index.json"] = read_tar(archives.docker_25(Image()))["index.json"]
         named, other = await images_of(make_tar(files.items()))
-        assert isinstance(named, OciImage)
+        assert named.as_oci is not None
         assert (other.config, other.names) == (unnamed.config, ())
 
     async def test_a_manifest_json_that_speaks_of_what_is_missing(self, images_of):
@@ -265,8 +279,9 @@ class TestLayerCompression:
             ("a/layer.tar", layer(), Compression.NONE, Compression.NONE),
             ("a/layer.tar", gz(layer()), Compression.ZSTD, Compression.NONE),
             ("a/layer.tar", zst(layer()), Compression.GZIP, Compression.NONE),
-            (f"blobs/sha256/{hexdigest(layer())}", layer(), Compression.GZIP, Compression.NONE),
-            (f"mydir/blobs/sha256/{hexdigest(layer())}", layer(), Compression.GZIP, Compression.NONE),
+            (f"blobs/sha256/{hexdigest(layer())}", layer(), Compression.GZIP, Compression.GZIP),
+            (f"blobs/sha256/{hexdigest(layer())}", layer(), Compression.NONE, Compression.NONE),
+            (f"blobs/sha256/{hexdigest(gz(layer()))}", gz(layer()), Compression.ZSTD, Compression.NONE),
         ],
     )
     def test_plain_layers_are_compressed_all_else_is_left_alone(self, path, content, setting, expected):

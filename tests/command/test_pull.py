@@ -162,6 +162,20 @@ def test_a_raw_file_is_unpacked(client, repository, tmp_path):
     assert (tmp_path / "out.bin").read_bytes() == content
 
 
+def test_a_raw_file_that_an_earlier_version_pushed_is_unpacked(client, poster, repository):
+    content = b"called a tar, and none"
+    config = {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [sha256(content)]}}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": poster.blob(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
+        "layers": [poster.blob(packed(content), "application/vnd.oci.image.layer.v1.tar+gzip")],
+    }
+    poster.manifest(document, tag="latest")
+
+    assert client.run("pull", "--unpack", repository).stdout == content
+
+
 def test_an_artifacts_file_is_its_layer(client, poster, repository):
     document = {
         "schemaVersion": 2,

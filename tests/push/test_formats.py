@@ -7,7 +7,7 @@ import json
 import pytest
 
 import archives
-from archive_parts import COMPRESSORS, Image, layer
+from archive_parts import COMPRESSORS, Image, big_layer, layer, make_tar, read_tar
 from desk import Desk
 from real_archives import SEVERAL, SINGLE, RealArchives
 from registry_spooler.archive import Compression
@@ -89,6 +89,43 @@ async def test_a_docker_archive_compressed_as_set(desk: Desk, reader: Reader, re
         assert image.diff_ids == tuple(Image().diff_ids)
         types[compression] = {found.media_type.rpartition(".")[2] for found in image.layers}
     assert types == {Compression.GZIP: {"tar+gzip"}, Compression.ZSTD: {"tar+zstd"}, Compression.NONE: {"tar"}}
+
+
+class TestDockersClassicStore:
+    """An OCI layout over plain layers, with a manifest.json beside it."""
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_its_layers_are_compressed(self, suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+        large = Image(layers=(big_layer(3_000_000), layer("top")))
+        result = await desk.push(archives.docker_25(large), repository, suffix=suffix)
+        image = reader.image(repository)
+        assert image.diff_ids == tuple(large.diff_ids)
+        assert {found.media_type for found in image.layers} == {archives.LAYER_GZIP}
+        assert result.uploaded_bytes < 2_000_000
+        again = await desk.push(archives.podman_docker(large), f"{repository}:podman")
+        assert again.digest == result.digest
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_no_compression_keeps_it_byte_for_byte(
+        self, suffix: str, desk: Desk, reader: Reader, repository: str
+    ) -> None:
+        options = PushOptions(compression=Compression.NONE)
+        await desk.push(archives.docker_25(), repository, suffix=suffix, options=options)
+        assert reader.image(repository).content == archives.oci_manifest(Image(), compress=bytes)
+
+    @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+    async def test_an_index_that_names_nothing(self, suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+        """What docker 25.0 saves for `IMAGE@DIGEST` or an ID."""
+        files = read_tar(archives.docker_25(Image(names=())))
+        index = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}'
+        await desk.push(make_tar((files | {"index.json": index}).items()), repository, suffix=suffix)
+        assert reader.image(repository).diff_ids == tuple(Image().diff_ids)
+
+    async def test_a_layer_that_only_the_registry_has(self, desk: Desk, reader: Reader, repository: str) -> None:
+        plain = archives.oci_archive(Image(layers=(layer("first"),)), compress=bytes)
+        await desk.push(plain, f"{repository}:base")
+        await desk.push(archives.thin(archives.docker_25(), layer("first")), repository)
+        assert reader.image(repository).content == archives.oci_manifest(Image(), compress=bytes)
 
 
 async def test_a_layer_that_comes_twice_is_sent_once(desk: Desk, reader: Reader, repository: str) -> None:

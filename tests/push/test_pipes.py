@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+import archives
 from archive_parts import Image, dumps, make_tar
 from archive_reading import Pipe
 from desk import Desk
@@ -73,3 +74,10 @@ async def test_an_upload_that_is_lost_may_not_be_lost_the_next_time(
         await push_through_a_pipe(desk, archive("data.tar"), repository)
 
     assert caught.value.temporary
+
+
+async def test_plain_layers_of_docker_stay_as_they_are(desk: Desk, reader: Reader, repository: str) -> None:
+    """Whether they are Docker's shows only at the end, when they have been sent."""
+    await push_through_a_pipe(desk, archives.docker_25(), repository)
+
+    assert reader.image(repository).content == archives.oci_manifest(Image(), compress=bytes)

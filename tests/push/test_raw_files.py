@@ -20,6 +20,7 @@ async def test_its_bytes_come_back(size: int, desk: Desk, reader: Reader, reposi
     (only,) = image.layers
     assert image.digest == str(result.digest)
     assert reader.unpacked(repository, only) == path.read_bytes()
+    assert only.media_type == "application/gzip"  # not a tar
     assert image.manifest["annotations"] == {"org.opencontainers.image.title": "hello.txt"}
     assert result.size_bytes == len(image.content) + image.manifest["config"]["size"] + only.size
 

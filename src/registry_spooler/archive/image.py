@@ -100,6 +100,8 @@ class DockerImage:
     """What docker calls the image ID."""
     layers: tuple[DockerLayer, ...]
     called: Names = Names()
+    as_oci: OciImage | None = None
+    """The same image as the OCI layout beside it has it, over the same plain layers."""
 
     @property
     def names(self) -> tuple[ImageName, ...]:

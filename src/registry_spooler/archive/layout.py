@@ -1,8 +1,12 @@
 """Which images an archive holds: OCI layouts, docker archives, and what is both.
 
-An OCI layout wins over the manifest.json beside it, since its manifests can be pushed byte for byte. But docker 25.0
-wrote layouts whose manifests have their layers in a random order, and left images without a name out of
-the index (https://github.com/moby/moby/pull/47161): what the two do not agree on is taken from manifest.json.
+An OCI layout wins over the manifest.json beside it, since its manifests can be pushed byte for byte. There are three
+exceptions:
+
+1. Docker 25.0 wrote layouts whose manifests have their layers in a random order, and left images without a name out of
+   the index (https://github.com/moby/moby/pull/47161). What the two do not agree on is taken from manifest.json.
+2. An index that names nothing counts as none: it is what docker 25.0 wrote for a single image without a name.
+3. Docker's classic store has plain layers. Such an image is read both ways, and whoever pushes it chooses.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from registry_spooler import mediatype
 from registry_spooler.archive import strangers
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.docker import is_docker_index, read_docker
 from registry_spooler.archive.graph import manifests_of
 from registry_spooler.archive.image import ArchiveImage, DockerImage, Names, OciImage
 from registry_spooler.archive.member import blob_digest
-from registry_spooler.archive.oci import holds_all, read_layout
+from registry_spooler.archive.oci import holds_all, is_empty_index, read_layout
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
@@ -28,6 +33,8 @@ def find_images(contents: Contents) -> tuple[ArchiveImage, ...]:
     """All images of an archive; ArchiveError, in a sentence for the user, when it holds none."""
     has_oci, has_docker = _has_layout(contents), contents.resolve("manifest.json") is not None
     if has_oci and has_docker and is_docker_index(contents.document("manifest.json")):
+        if is_empty_index(contents):
+            return _merge(read_docker(contents))
         return _cross_check(contents, _merge(read_layout(contents)))
     if has_oci:
         return _merge(read_layout(contents))
@@ -70,6 +77,8 @@ def _cross_check(contents: Contents, layout: Sequence[OciImage]) -> tuple[Archiv
                 taken.update(image.names)
         elif _contradicts(contents, layout[place], image):
             images[place] = replace(image, called=layout[place].called | image.called)
+        elif _is_plain(contents, layout[place], image):
+            images[place] = replace(image, called=layout[place].called | image.called, as_oci=layout[place])
     return tuple(images)
 
 
@@ -92,3 +101,11 @@ def _contradicts(contents: Contents, image: OciImage, docker: DockerImage) -> bo
     return any(
         [layer.digest for layer in manifest.layers] != expected for manifest in manifests_of(contents, image.root)
     )
+
+
+def _is_plain(contents: Contents, image: OciImage, docker: DockerImage) -> bool:
+    """Is it one manifest over plain layers that are all here, and that no signature speaks of?"""
+    if image.root.is_index or image.referrers or any(layer.member is None for layer in docker.layers):
+        return False
+    (manifest,) = manifests_of(contents, image.root)
+    return any(layer.media_type in mediatype.PLAIN_LAYERS for layer in manifest.layers)

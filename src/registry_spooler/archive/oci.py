@@ -10,7 +10,7 @@ from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.graph import names_of, referrers_of, sort_out
 from registry_spooler.archive.image import Names, OciImage
 from registry_spooler.errors import ArchiveError
-from registry_spooler.manifest import Descriptor, Manifest, load_object
+from registry_spooler.manifest import Descriptor, Manifest, load_json, load_object
 
 
 def read_layout(contents: Contents) -> tuple[OciImage, ...]:
@@ -35,6 +35,15 @@ def read_layout(contents: Contents) -> tuple[OciImage, ...]:
         OciImage(root=entry, called=names_of(entry), referrers=referrers_of(contents, entry, referrers))
         for entry in entries
     )
+
+
+def is_empty_index(contents: Contents) -> bool:
+    """Return whether index.json names nothing: no list, an empty one, or no content at all."""
+    content = contents.document("index.json") if contents.resolve("index.json") is not None else b""
+    if content.strip() in (b"", b"null"):
+        return True
+    document = load_json(content, where="index.json")
+    return isinstance(document, dict) and not document.get("manifests")
 
 
 def holds_all(contents: Contents) -> bool:

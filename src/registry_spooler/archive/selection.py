@@ -35,8 +35,6 @@ def _is_called(image: ArchiveImage, reference: Reference) -> bool:
 def layer_compression(member: Member, kind: Compression, setting: Compression) -> Compression:
     """How a layer of a docker archive is sent: `setting` for plain ones, NONE (as it is) for all else.
 
-    A member that goes by its digest is also part of an OCI layout, and is never changed. This depends on nothing but
-    the member, so that a stream, where the manifest comes last, gives the same digest as a tar.
     ArchiveError for xz and bzip2, which layers may not be.
     """
     if kind in (Compression.XZ, Compression.BZIP2):
@@ -44,4 +42,4 @@ def layer_compression(member: Member, kind: Compression, setting: Compression) -
             f"the layer is compressed with {kind.value}; registries hold plain, gzip or zstd layers",
             where=shown(member.path),
         )
-    return setting if kind is Compression.NONE and member.blob_digest is None else Compression.NONE
+    return setting if kind is Compression.NONE else Compression.NONE

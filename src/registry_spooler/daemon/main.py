@@ -31,9 +31,9 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
 @option(PREFIX, "-q", "--queue", type=click.IntRange(1, 64), default=4, help="Jobs at once.")
 @option(PREFIX, "--compression", type=click.Choice(_COMPRESSIONS), default="gzip",
         help="For the plain layers of docker archives.")  # fmt: skip
-@option(PREFIX, "--verify", type=click.Choice(["full", "digest"]), default="full",
-        help="full: inflate compressed layers too, to check diff IDs and gzip checksums. "
-             "digest: sizes and digests alone; the registry checks digests as it stores the blobs.")  # fmt: skip
+@option(PREFIX, "--verify", type=click.Choice(["digest", "full"]), default="digest",
+        help="digest: sizes and digests, and diff IDs of layers that are compressed here. "
+             "full: also inflate layers that come compressed, to check their diff IDs and checksums.")  # fmt: skip
 @option(PREFIX, "--settle", type=click.FloatRange(0, 3600), default=5.0, metavar="SECONDS",
         help="How long a file written in place must rest before it counts as incomplete for good.")  # fmt: skip
 @option(PREFIX, "--rescan", type=click.FloatRange(1, 86400), default=60.0, metavar="SECONDS",

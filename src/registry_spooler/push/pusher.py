@@ -13,6 +13,7 @@ from typing import Final
 
 import anyio
 
+from registry_spooler import mediatype
 from registry_spooler.archive import (
     Compression,
     Expectation,
@@ -46,7 +47,7 @@ class PushOptions:
 
     compression: Compression = Compression.GZIP
     """For the plain layers of docker archives."""
-    inflate: bool = True
+    inflate: bool = False
     """Are compressed layers inflated on the way, to check their diff IDs and checksums?"""
     transfers: int = 2
     """Blobs of one archive on their way at once. Two keep two processors busy; more only hold more memory."""
@@ -82,7 +83,7 @@ class Pusher:
         deliveries = Deliveries(self.registry, self.known, progress)
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
-                await sessions.receive(archive, self._first_guess(reference, deliveries))
+                await sessions.receive(archive, self._first_guess(reference, deliveries, archive))
             targets = await Targeting(
                 archive=archive,
                 registry=self.registry,
@@ -117,9 +118,7 @@ class Pusher:
         measured = await self.registry.put_blob(reference.repository, file_blob(source), progress)
         assert measured.diff_id is not None
         expect = Expectation(digest=measured.digest, size=measured.size)
-        layer = await delivery.sent(
-            Need(member=None, expect=expect, media_type=Compression.GZIP.layer_media_type), measured
-        )
+        layer = await delivery.sent(Need(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
         progress.bytes_done = progress.bytes_read = source.size
         config = ImageConfig.parse(raw_config(measured.diff_id), where="config")
         await delivery.send_content(config_need(config), config.content)
@@ -138,10 +137,10 @@ class Pusher:
             await sessions.receive(archive, guess_blobs(delivery))
         return delivery.counts
 
-    def _first_guess(self, reference: Reference | None, deliveries: Deliveries) -> Guess:
+    def _first_guess(self, reference: Reference | None, deliveries: Deliveries, archive: StreamedArchive) -> Guess:
         if reference is None:
             return guess_nothing
-        return guess_all(deliveries.to(reference), self.options.compression)
+        return guess_all(deliveries.to(reference), self.options.compression, rereadable=archive.rereadable)
 
     async def _publish(self, target: Target) -> ImageResult:
         """Put the manifests of an image whose blobs are all there, the tag last."""

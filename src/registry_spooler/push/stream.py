@@ -37,6 +37,8 @@ class Sent:
     measured: Measured
     upload: Upload
     repository: str
+    compression: Compression
+    """What it was compressed to on the way."""
     flaw: ArchiveError | None = None
     """What is wrong with the compressed data, for when a manifest calls it a layer."""
 
@@ -55,26 +57,18 @@ class Sessions:
         self._commit_early = commit_early
         self._sent: dict[Member, Sent] = {}
 
-    def sent(self, need: Need, repository: str) -> Sent | None:
-        """The session that received the need's bytes, checked against what the manifest says of them."""
-        if need.member is None or (found := self._sent.get(need.member)) is None or found.repository != repository:
-            return None
-        expect, measured = need.expect, found.measured
-        if expect.compression not in (None, Compression.NONE) and found.flaw is not None:
-            raise found.flaw
-        for name, wanted, got in (
-            ("digest", expect.digest, measured.digest),
-            ("diff ID", expect.diff_id, measured.diff_id),
-            ("size", expect.size, measured.size),
-        ):
-            if wanted is not None and got is not None and wanted != got:
-                raise ArchiveError(f"its {name} is {got}, and the image says {wanted}", where=need.member.path)
-        return found
-
     async def commit(self, need: Need, delivery: Delivery) -> Descriptor | None:
         """Make a blob of the session that received the need's bytes; None when there is none, or it was lost."""
-        if (found := self.sent(need, delivery.repository)) is None or need.member is None:
+        if need.member is None or (found := self._sent.get(need.member)) is None:
             return None
+        if found.repository != delivery.repository:
+            return None
+        if found.compression is not need.compression:
+            # The guess was wrong: a further pass sends the member in its other form.
+            del self._sent[need.member]
+            await found.upload.cancel()
+            return None
+        _check(found, need)
         del self._sent[need.member]
         try:
             return await delivery.commit(need, found.measured, found.upload)
@@ -120,7 +114,13 @@ class Sessions:
         except BaseException:
             await upload.cancel()
             raise
-        self._sent[member] = Sent(measured=measured, upload=upload, repository=delivery.repository, flaw=flaw)
+        self._sent[member] = Sent(
+            measured=measured,
+            upload=upload,
+            repository=delivery.repository,
+            compression=need.compression,
+            flaw=flaw,
+        )
         if self._commit_early and need.expect.digest is not None:
             await self.commit(need, delivery)
 
@@ -147,27 +147,49 @@ class Sessions:
         self._sent.clear()
 
 
+def _check(found: Sent, need: Need) -> None:
+    """Compare what a session received with what the manifest says of it; ArchiveError when they differ."""
+    expect, measured = need.expect, found.measured
+    if expect.compression not in (None, Compression.NONE) and found.flaw is not None:
+        raise found.flaw
+    for name, wanted, got in (
+        ("digest", expect.digest, measured.digest),
+        ("diff ID", expect.diff_id, measured.diff_id),
+        ("size", expect.size, measured.size),
+    ):
+        if wanted is not None and got is not None and wanted != got:
+            where = need.member.path if need.member is not None else None
+            raise ArchiveError(f"its {name} is {got}, and the image says {wanted}", where=where)
+
+
 Guess = Callable[[Member, bytes], Awaitable[tuple[Delivery, Need] | None]]
 """Whether a member that comes by is to be sent, from its head; for whom, and as what."""
 
 
-def guess_all(delivery: Delivery, setting: Compression) -> Guess:
-    """The first pass of a push to one repository: send whatever can be a blob and is not there yet."""
+def guess_all(delivery: Delivery, setting: Compression, *, rereadable: bool) -> Guess:
+    """The first pass of a push to one repository: send whatever can be a blob and is not there yet.
+
+    A plain layer that goes by its digest is compressed when it is Docker's, and stays as it is when only an OCI
+    manifest names it. Most are Docker's. What cannot be read again goes out as it is, which is never wrong.
+    """
 
     async def guess(member: Member, head: bytes) -> tuple[Delivery, Need] | None:
-        kind = sniff(head)
-        if member.blob_digest is None and not _may_be_layer(member, head, kind):
+        kind, digest = sniff(head), member.blob_digest
+        may_be_layer = _may_be_layer(member, head, kind)
+        if digest is None and not may_be_layer:
             return None
         try:
             compression = layer_compression(member, kind, setting)
         except ArchiveError:
             # Of a kind that no layer may have: an error only once a manifest names it.
             return None
+        if digest is not None and not (may_be_layer and rereadable):
+            compression = Compression.NONE
         need = Need(
             member=member,
-            expect=Expectation(digest=member.blob_digest),
+            expect=Expectation(digest=digest if compression is Compression.NONE else None),
             compression=compression,
-            hint=_named_digest(member),
+            hint=digest or _named_digest(member),
         )
         return None if await delivery.holds(need) else (delivery, need)
 

@@ -107,9 +107,17 @@ class Targeting:
 
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
         delivery = self.deliveries.to(reference)
+        if isinstance(image, DockerImage) and image.as_oci is not None and self._keeps_plain:
+            image = image.as_oci
         if isinstance(image, OciImage):
             return await self._oci(image, reference, delivery)
         return await self._docker(image, reference, delivery)
+
+    @property
+    def _keeps_plain(self) -> bool:
+        """Do plain layers with a manifest stay as they are? In a pipe they have gone by before the manifest tells."""
+        is_pipe = isinstance(self.archive, StreamedArchive) and not self.archive.rereadable
+        return is_pipe or self.compression is Compression.NONE
 
     async def _oci(self, image: OciImage, reference: Reference, delivery: Delivery) -> Target:
         """The image's graph, and those of what refers to it: signatures and SBOMs, pushed by digest."""
