@@ -214,7 +214,8 @@ async def test_an_answer_that_comes_before_the_body_was_read_is_understood(regis
 
 
 async def test_a_silent_registry_is_given_up(registry, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.exchange.Request", partial(Request, silence_seconds=0.2))
+    monkeypatch.setattr("registry_spooler.registry.exchange.Request", partial(Request, head_seconds=0.2))
+    monkeypatch.setattr("registry_spooler.registry.transport.CONNECT_SECONDS", 0.2)
     fault = Fault(delay_seconds=30, times=99)
     async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
         with pytest.raises(RegistryUnreachable, match="did not answer in time"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from socket import AF_INET, AF_INET6, SOCK_STREAM
 
 import pytest
 from aiohttp import web
@@ -16,6 +17,7 @@ from registry_spooler.reference import Reference
 from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy, UploadOptions
 from registry_spooler.registry.address import Origin, RegistryAddress, redact
 from registry_spooler.registry.origins import TargetRules
+from registry_spooler.registry.resolver import JudgedResolver, PrivateTarget
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=3, first_delay_seconds=0.001, longest_delay_seconds=0.01)
@@ -197,6 +199,33 @@ async def test_layer_urls_are_never_fetched(repository):
         ("http://localhost:5000", "http://10.0.0.9/x", True),
         ("http://registry.test", "https://storage.example/x", True),
         ("https://r.example", "https://r.example:8443/x", True),
+        ("https://r.example", "https://127。0。0。1/x", False),
+        ("https://r.example", "https://\uff11\uff12\uff17.0.0.1/x", False),
+        ("https://r.example", "https://\uff4cocalhost/x", False),
+        ("https://r.example", "https://local\u00adhost/x", False),
+        ("https://r.example", "https://local\u200bhost/x", False),
+        ("https://r.example", "https://%6cocalhost/x", False),
+        ("https://r.example", "https://localhost./x", False),
+        ("https://r.example", "https://storage.example\\@localhost/x", False),
+        ("https://r.example", "https://a..b/x", False),
+        ("https://r.example", "https://" + "a" * 64 + ".example/x", False),
+        ("https://r.example", "https://storage.example:0/x", False),
+        ("https://r.example", "https://storage.example:99999/x", False),
+        ("https://r.example", "https://[::1/x", False),
+        ("https://r.example", "https://[v1.x]/x", False),
+        ("https://r.example", "https:///x", False),
+        ("https://r.example", "https://storage.example/a b", False),
+        ("https://r.example", "https://[64:ff9b::7f00:1]/x", False),
+        ("https://r.example", "https://[64:ff9b::10.0.0.1]/x", False),
+        ("https://r.example", "https://[64:ff9b::8.8.8.8]/x", True),
+        ("https://r.example", "https://[64:ff9b:1::8.8.8.8]/x", False),
+        ("https://r.example", "https://[2002:7f00:1::]/x", False),
+        ("https://r.example", "https://[2002:a00:1::1]/x", False),
+        ("https://r.example", "https://[::127.0.0.1]/x", False),
+        ("https://r.example", "https://[2001:0:1:2:3:4:5:6]/x", False),
+        ("https://r.example", "https://224.0.0.1/x", False),
+        ("https://r.example", "https://100.64.0.1/x", False),
+        ("https://r.example", "https://[2606:4700::1]/x", True),
     ],
 )
 def test_where_a_registry_may_send_us(registry, target, allowed):
@@ -207,6 +236,69 @@ def test_where_a_registry_may_send_us(registry, target, allowed):
         else:
             with pytest.raises(RegistryProtocolError):
                 check(f"{registry}/v2/a", target)
+
+
+NAMES = {
+    "registry.test": ["127.0.0.1"],
+    "inside.test": ["127.0.0.1"],
+    "mapped.test": ["::ffff:127.0.0.1"],
+    "metadata.test": ["169.254.169.254"],
+    "nat64.test": ["64:ff9b::7f00:1"],
+    "private.test": ["10.0.0.7"],
+    "both.test": ["10.0.0.7", "127.0.0.1", "8.8.8.8"],
+}
+
+
+@pytest.fixture
+def _names(monkeypatch):
+    """Names with the addresses that some name server might give them."""
+
+    def look_up(host, port, *_, **__):
+        addresses = NAMES.get(host, [host])
+        return [
+            (AF_INET6, SOCK_STREAM, 6, "", (each, port, 0, 0))
+            if ":" in each
+            else (AF_INET, SOCK_STREAM, 6, "", (each, port))
+            for each in addresses
+        ]
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+
+
+@pytest.mark.usefixtures("_names")
+@pytest.mark.parametrize("name", ["inside.test", "mapped.test", "metadata.test", "nat64.test"])
+async def test_a_name_is_no_way_to_a_private_address(name):
+    def away(request):
+        if request.headers["Host"].startswith("registry.test"):
+            return web.Response(status=307, headers={"Location": f"http://{name}:{port}/x"})
+        return None
+
+    async with running_registry(gate=away) as registry:
+        port = registry.url.rpartition(":")[2]
+        async with RegistryClient(f"http://registry.test:{port}", retry=QUICK) as client:
+            with pytest.raises(RegistryProtocolError, match=f"leads to http://{name}:{port}/x, .* private address"):
+                await client.blob_exists("a", Digest.of(b""))
+        assert {headers["host"] for _, _, headers in registry.requests} == {f"registry.test:{port}"}
+        async with RegistryClient(f"http://registry.test:{port}", retry=QUICK, allow_private_targets=True) as client:
+            if name == "inside.test":
+                assert await client.blob_exists("a", Digest.of(b"")) is None
+
+
+@pytest.mark.usefixtures("_names")
+async def test_of_a_names_addresses_those_are_used_that_may_be():
+    public = JudgedResolver(TargetRules(Origin.of("https://r.example")))
+    assert [found["host"] for found in await public.resolve("both.test")] == ["8.8.8.8"]
+    with pytest.raises(PrivateTarget):
+        await public.resolve("private.test")
+
+
+@pytest.mark.usefixtures("_names")
+async def test_a_registry_on_a_private_network_may_lead_to_others_there_by_name():
+    resolver = JudgedResolver(TargetRules(Origin.of("https://private.test")))
+    await resolver.resolve("private.test")
+    assert {found["host"] for found in await resolver.resolve("both.test")} == {"10.0.0.7", "8.8.8.8"}
+    with pytest.raises(PrivateTarget):
+        await resolver.resolve("metadata.test")
 
 
 def test_private_targets_can_be_allowed():
@@ -248,7 +340,13 @@ def test_the_scheme_of_a_registry(text, has_certificate, base):
     assert RegistryAddress.parse(text, has_certificate=has_certificate).base == base
 
 
-@pytest.mark.parametrize("text", ["", "http://", "ftp://h", "https://user:secret@h", "h?x=1", "h:port", "http://h#f"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "http://", "ftp://h", "https://user:secret@h", "h?x=1", "h:port", "http://h#f", "h:0", "h:99999"),
+        *("a..b", "http://a..b/", "x" * 64, "-h", "127。0。0。1", "\uff4cocalhost:5000", "[::1", "[::g]", "h h"),
+    ],
+)
 def test_what_is_no_registry_says_so_without_secrets(text):
     with pytest.raises(InvalidAddress, match="is no address of a registry") as caught:
         RegistryAddress.parse(text)

@@ -7,6 +7,7 @@ decoded and encoded again: a registry's upload URL may be signed.
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import re
 import socket
@@ -19,6 +20,11 @@ from registry_spooler.errors import InvalidAddress
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SHOWN_PARAMETERS: Final = frozenset({"digest", "from", "last", "mount", "n", "scope", "service"})
 """The only parameters whose values are for everybody's eyes; all others may be signatures."""
+_NAME: Final = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
+)
+"""A host in lower case. ASCII alone: what other alphabets stand for is decided elsewhere, and differently."""
+_IPV6: Final = re.compile(r"[0-9a-f:.]{2,45}(?:%[a-z0-9._-]{1,20})?")
 _NUMERIC_HOST: Final = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
 _HUB_HOSTS: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 HUB_API_HOST: Final = "registry-1.docker.io"
@@ -49,12 +55,18 @@ class Origin:
     @classmethod
     def of(cls, url: str) -> Origin:
         """The origin of an absolute http or https URL; ValueError for anything else."""
+        if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+            raise ValueError("a URL has no spaces, backslashes, control characters or letters beyond ASCII")
         parts = urlsplit(url)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise ValueError(f"not an http or https URL: {redact(url)}")
         if parts.username is not None or parts.password is not None:
             raise ValueError(f"a URL with a login in it is not accepted: {redact(url)}")
-        return cls(parts.scheme, parts.hostname.rstrip("."), parts.port or _DEFAULT_PORTS[parts.scheme])
+        if parts.port == 0:
+            raise ValueError(f"0 is no port: {redact(url)}")
+        if "[" in parts.netloc and ":" not in parts.hostname:
+            raise ValueError(f"in brackets there is no IPv6 address: {redact(url)}")
+        return cls(parts.scheme, _host(parts.hostname), parts.port or _DEFAULT_PORTS[parts.scheme])
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +124,25 @@ class RegistryAddress:
         return f"{self.base}{path}" + (f"?{query}" if query else "")
 
 
+def _host(text: str) -> str:
+    """Return the host without a dot at its end; ValueError when it can be neither a name nor an address."""
+    if ":" in text:
+        if not _IPV6.fullmatch(text):
+            raise ValueError("its host is no IPv6 address")
+        ipaddress.IPv6Address(text.partition("%")[0])
+        return text
+    host = text.removesuffix(".")
+    if not _NAME.fullmatch(host):
+        raise ValueError("its host is no name: labels of at most 63 letters, digits, '-' and '_', with dots between")
+    return host
+
+
 def _form_reason(text: str) -> str:
     if "@" in text:
         return "a login is not part of it; give --username and --password-file"
-    return "it is given as host[:port] or as an http or https URL"
+    return (
+        "it is given as host[:port] or as an http or https URL, and the host is a name in ASCII letters or an address"
+    )
 
 
 def _path_prefix(path: str) -> str:
@@ -128,7 +155,35 @@ def is_loopback(host: str) -> bool:
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
 
-def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+
+
+class Reach(enum.Enum):
+    """How far away an address can be."""
+
+    HERE = "this machine or this link"
+    PRIVATE = "a private network"
+    PUBLIC = "anywhere"
+
+
+def reach_of(address: Address) -> Reach:
+    """Return how far away an address can be; of one that carries an IPv4 address (NAT64, 6to4, …), that one's reach."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return reach_of(inner)
+        if address in _LOCAL_NAT64 or (address.is_reserved and not address.is_loopback and not address.is_unspecified):
+            return Reach.PRIVATE
+    if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
+        return Reach.HERE
+    return Reach.PUBLIC if address.is_global else Reach.PRIVATE
+
+
+def literal_address(host: str) -> Address | None:
     """The address that a host spells out, in any form that a resolver takes (`127.1`, `0x7f000001`), or None."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

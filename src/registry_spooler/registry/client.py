@@ -61,8 +61,8 @@ class RegistryClient:
         self._budget = budget or ChunkBudget()
         self._actions = "pull,push" if pushes else "pull"
         self._trust, self._credentials = TrustStore(certificate), credentials
-        self._transport = Transport(self._trust, self._address.origin)
         rules = TargetRules(self._address.origin, allow_private=allow_private_targets)
+        self._transport = Transport(self._trust, rules)
         self._exchange = Exchange(
             address=self._address,
             transport=self._transport,

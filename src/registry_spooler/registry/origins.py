@@ -1,8 +1,9 @@
 """Where requests may go when a registry sends them elsewhere: redirects, uploads, token servers, pages.
 
 Credentials never leave the origin they are for; that is the exchange's doing. Here it is decided whether
-a target may be asked at all. The published leaks that these rules stand against: CVE-2020-15157
-(containerd), GHSA-jxpm-75mh-9fp7, GHSA-vh4v-2xq2-g5cg and GHSA-xf85-363p-868w (oras-go).
+a target may be asked at all: by its spelling, before anything is asked, and by its addresses when they have been
+looked up (`resolver`), so that a name is no way around. The published leaks that these rules stand against:
+CVE-2020-15157 (containerd), GHSA-jxpm-75mh-9fp7, GHSA-vh4v-2xq2-g5cg and GHSA-xf85-363p-868w (oras-go).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urljoin
 
 from registry_spooler.errors import RegistryProtocolError
-from registry_spooler.registry.address import Origin, is_loopback, literal_address, redact
+from registry_spooler.registry.address import Address, Origin, Reach, is_loopback, literal_address, reach_of, redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ class TargetRules:
             target = join(url, reference)
             origin = Origin.of(target)
         except ValueError as exc:
-            raise RegistryProtocolError(str(self.registry), f"{what} is no usable URL: {redact(reference)}") from exc
+            raise RegistryProtocolError(
+                str(self.registry), f"{what} is no usable URL: {redact(reference)[:200]}"
+            ) from exc
         if self.registry.scheme == "https" and origin.scheme != "https":
             raise self._refused(
                 what,
@@ -53,23 +56,27 @@ class TargetRules:
                 "plain http, though the registry is reached by https; a proxy in front "
                 "of it has to pass X-Forwarded-Proto on",
             )
-        if origin.host != self.registry.host and not self._may_reach(origin.host):
+        address = literal_address(origin.host)
+        if not self.may_reach(origin.host, address, registry_is_private=self._is_private):
             raise self._refused(what, target, "a private address")
         return target
 
-    def _may_reach(self, host: str) -> bool:
-        """A registry on this machine may point anywhere; one on a private address to others of its kind."""
-        if self.allow_private or is_loopback(self.registry.host):
+    def may_reach(self, host: str, address: Address | None, *, registry_is_private: bool) -> bool:
+        """Return whether a host may be asked, as far as is known from its name or from one of its addresses.
+
+        A registry on this machine may point anywhere; one on a private network to others there.
+        """
+        if self.allow_private or host == self.registry.host or is_loopback(self.registry.host):
             return True
-        if is_loopback(host):
-            return False
-        address = literal_address(host)
-        if address is None or address.is_global:
-            return True
-        own = literal_address(self.registry.host)
-        return bool(
-            address.is_private and not address.is_link_local and not address.is_unspecified and own and own.is_private
-        )
+        if address is None:
+            return not is_loopback(host)
+        reach = reach_of(address)
+        return reach is Reach.PUBLIC or (reach is Reach.PRIVATE and registry_is_private)
+
+    @property
+    def _is_private(self) -> bool:
+        address = literal_address(self.registry.host)
+        return address is not None and reach_of(address) is Reach.PRIVATE
 
     def _refused(self, what: str, target: str, why: str) -> RegistryProtocolError:
         return RegistryProtocolError(

@@ -20,6 +20,8 @@ from registry_spooler.registry.transport import Answer, Request, StreamedBody
 
 OCTETS: Final = "application/octet-stream"
 ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - RETRIED_STATUSES
+CHUNK_SECONDS: Final = 300.0
+"""For the answer to a chunk that has been sent: it may have to be on a disk, or in an object storage, before."""
 CANCEL_SECONDS: Final = 5.0
 """What an abandoned session is worth: registries clear them away by themselves."""
 
@@ -61,14 +63,14 @@ class UploadSession:
             headers["Content-Length"] = str(body.length)
             if start is not None:
                 headers["Content-Range"] = f"{start}-{start + body.length - 1}"
-        request = Request(method="PATCH", url=self.location, headers=headers, body=body)
+        request = Request(method="PATCH", url=self.location, headers=headers, body=body, head_seconds=CHUNK_SECONDS)
         return self._moved(await self.exchange.once(request, self.access))
 
     async def ask(self) -> Answer:
         """How much is stored? Any status but those that pass is an answer."""
         return self._moved(await self.exchange.call("GET", self.location, access=self.access, expected=ANY_THAT_STAYS))
 
-    async def put(self, digest: Digest, content: bytes, silence_seconds: float) -> Answer:
+    async def put(self, digest: Digest, content: bytes, head_seconds: float) -> Answer:
         """Close the session as a blob; `content` is all of it or, after PATCHes, nothing. Any status is an answer."""
         separator = "&" if "?" in self.location else "?"
         request = Request(
@@ -76,7 +78,7 @@ class UploadSession:
             url=f"{self.location}{separator}digest={quote(str(digest), safe='')}",
             headers={"Content-Type": OCTETS, "Content-Length": str(len(content))},
             body=content,
-            silence_seconds=silence_seconds,
+            head_seconds=head_seconds,
         )
         return await self.exchange.once(request, self.access)
 

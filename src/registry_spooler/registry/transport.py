@@ -1,19 +1,23 @@
 """The one module that knows the HTTP library: requests out, answers in, its errors made ours.
 
 One session with one connection pool per client. Nothing is followed, decoded or remembered here: no
-redirects, no cookies, no decompression. There is no limit to how long a transfer may take, only to how
-long a connection may be silent.
+redirects, no cookies, no decompression.
+
+What may take how long: the head of an answer has a deadline, counted from when the request has been sent (informational
+answers do not extend it), and so has a small body. A transfer has none as long as it moves.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -21,10 +25,13 @@ import anyio
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from registry_spooler import __version__
 from registry_spooler.blob import PIECE_BYTES
 from registry_spooler.errors import RegistryProtocolError, RegistryUnreachable
 from registry_spooler.registry.address import Origin, redact
+from registry_spooler.registry.origins import TargetRules
 from registry_spooler.registry.reasons import connection_reason
+from registry_spooler.registry.resolver import JudgedResolver, PrivateTarget
 from registry_spooler.registry.tls import TrustStore
 
 if TYPE_CHECKING:
@@ -32,8 +39,16 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS: Final = 20.0
 """For the TCP and TLS handshakes: a registry that takes longer is not there."""
+HEAD_SECONDS: Final = 60.0
+"""For the head of an answer, from when the request has been sent."""
+BODY_SECONDS: Final = 60.0
+"""For a body that is read whole, and as much again as it takes at the slowest rate."""
+SLOWEST_BYTES_PER_SECOND: Final = 32 << 10
 SILENCE_SECONDS: Final = 120.0
-"""How long an answer, its next byte, or room for our next byte may be waited for."""
+"""How long a transfer may stand still: in this time some MOVING_BYTES have to be received, or WRITE_BYTES be taken."""
+MOVING_BYTES: Final = 16 << 10
+INLINE_BYTES: Final = 64 << 10
+"""Up to here a body at hand goes out with the head; a larger one is written piece by piece, and watched."""
 CONNECTIONS: Final = 64
 """Far more than there are jobs times layers in flight: a bound against leaks, not a throttle."""
 KEEP_ALIVE_SECONDS: Final = 30.0
@@ -44,7 +59,7 @@ HEADER_BYTES: Final = 64 << 10
 ANSWER_BYTES: Final = 8 << 20
 """The most that is read of an answer's body at once; a manifest has at most 4 MiB."""
 
-USER_AGENT: Final = "registry-spooler"
+USER_AGENT: Final = f"registry-spooler/{__version__}"
 
 _URL: Final = re.compile(r"https?://[^\s'\")]+")
 
@@ -67,6 +82,7 @@ class Request:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | StreamedBody | None = None
+    head_seconds: float = HEAD_SECONDS
     silence_seconds: float = SILENCE_SECONDS
 
     def __repr__(self) -> str:
@@ -107,25 +123,29 @@ class AnswerStream:
         self._whole: Answer | None = None
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body, at most PIECE_BYTES at a time; RegistryUnreachable when it breaks off."""
-        with _translated(self.request):
-            async for piece in self._response.content.iter_chunked(PIECE_BYTES):
-                yield piece
+        """The body, at most PIECE_BYTES at a time; RegistryUnreachable when it breaks off or stands still."""
+        left, moved = self.request.silence_seconds, 0
+        body = self._response.content.iter_chunked(PIECE_BYTES)
+        while True:
+            with _translated(self.request):
+                began = anyio.current_time()
+                with _deadline(self.request, began + left):
+                    piece = await anext(body, b"")
+            if not piece:
+                return
+            moved += len(piece)
+            left -= anyio.current_time() - began
+            if moved >= MOVING_BYTES:
+                left, moved = self.request.silence_seconds, 0
+            yield piece
 
     async def finish(self, limit_bytes: int = ANSWER_BYTES) -> Answer:
         """Read the whole body; what is over the limit is left out, and the connection then closed."""
         if self._whole is not None:
             return replace(self._whole, logged_in_anew=self.logged_in_anew)
-        with _translated(self.request):
-            content = b""
-            if self.request.method != "HEAD" and self.status != 204:
-                parts = bytearray()
-                async for piece in self._response.content.iter_any():
-                    parts += piece
-                    if len(parts) > limit_bytes:
-                        self._response.close()
-                        break
-                content = bytes(parts[:limit_bytes])
+        content = b""
+        if self.request.method != "HEAD" and self.status != 204:
+            content = await self._read(limit_bytes)
         self._whole = Answer(
             request=self.request,
             status=self.status,
@@ -135,19 +155,35 @@ class AnswerStream:
         )
         return self._whole
 
+    async def _read(self, limit_bytes: int) -> bytes:
+        parts = bytearray()
+        with _translated(self.request), _deadline(self.request, anyio.current_time() + BODY_SECONDS) as reading:
+            async for piece in self._response.content.iter_any():
+                parts += piece
+                reading.deadline += len(piece) / SLOWEST_BYTES_PER_SECOND
+                if len(parts) > limit_bytes:
+                    self._response.close()
+                    break
+        return bytes(parts[:limit_bytes])
+
 
 class Transport:
-    """The connection pool. `own` is the registry's origin: what a private CA is for."""
+    """The connection pool of one registry, whose own origin is what a private CA is for."""
 
-    def __init__(self, trust: TrustStore, own: Origin) -> None:
+    def __init__(self, trust: TrustStore, rules: TargetRules) -> None:
         self._trust = trust
-        self._own = own
+        self._rules = rules
+        self._own = rules.registry
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make the pool; nothing is connected yet."""
         connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=10, enable_cleanup_closed=False
+            limit=CONNECTIONS,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            resolver=JudgedResolver(self._rules),
+            ttl_dns_cache=10,
+            enable_cleanup_closed=False,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -170,24 +206,29 @@ class Transport:
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[AnswerStream]:
         """Send a request and hand over its answer as soon as the head of it is there."""
-        if self._session is None:
-            raise RuntimeError("the client is not open; use it in 'async with'")
-        context = await self._context(request)
-        with _translated(request):
-            response = await self._session.request(
-                request.method,
-                URL(request.url, encoded=True),
-                headers=CIMultiDict(request.headers),
-                data=_payload(request),
-                allow_redirects=False,
-                ssl=context,
-                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=request.silence_seconds),
-            )
+        response = await self._head(request)
         try:
             yield AnswerStream(request, response)
         finally:
             # After a whole body this gives the connection back; otherwise it closes it.
             response.close() if not response.content.at_eof() else response.release()
+
+    async def _head(self, request: Request) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("the client is not open; use it in 'async with'")
+        context = await self._context(request)
+        until = anyio.current_time() + CONNECT_SECONDS + request.head_seconds
+        with _translated(request), _deadline(request, until) as waiting:
+            return await self._session.request(
+                request.method,
+                _url(request),
+                headers=CIMultiDict(request.headers),
+                data=_payload(request, waiting),
+                allow_redirects=False,
+                ssl=context,
+                timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
+            )
+        raise AssertionError("a deadline raises")
 
     async def _context(self, request: Request) -> ssl.SSLContext | bool:
         if request.url.startswith("http:"):
@@ -201,14 +242,18 @@ class Transport:
 
 
 class _Payload(aiohttp.Payload):
-    """Writes pieces as they come, with flow control, and nothing is copied into one body."""
+    """Writes pieces as they come, with flow control, and nothing is copied into one body.
+
+    `waiting` is the wait for the answer: its deadline is lifted while the body is on its way, and counted from then.
+    """
 
     _autoclose = True
 
-    def __init__(self, body: StreamedBody, silence_seconds: float) -> None:
+    def __init__(self, body: StreamedBody, request: Request, waiting: anyio.CancelScope) -> None:
         super().__init__(body, content_type=None)
         self._body = body
-        self._silence_seconds = silence_seconds
+        self._request = request
+        self._waiting = waiting
         self._size = body.length
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -219,23 +264,59 @@ class _Payload(aiohttp.Payload):
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
         self._consumed = True
+        self._waiting.deadline = math.inf
         try:
             async for piece in self._body.pieces():
                 view = memoryview(piece)
-                async with asyncio.timeout(self._silence_seconds):
-                    for start in range(0, len(view), WRITE_BYTES):
+                for start in range(0, len(view), WRITE_BYTES):
+                    async with asyncio.timeout(self._request.silence_seconds):
                         await writer.write(view[start : start + WRITE_BYTES])
         except ConnectionError:
             # A server that refuses may answer and close before it has read all. The answer says why, so
             # it is still waited for; when there is none, reading it fails by itself.
             return
+        finally:
+            self._waiting.deadline = anyio.current_time() + self._request.head_seconds
 
 
-def _payload(request: Request) -> bytes | _Payload | None:
-    if isinstance(request.body, StreamedBody):
-        return _Payload(request.body, request.silence_seconds)
+def _payload(request: Request, waiting: anyio.CancelScope) -> bytes | _Payload | None:
+    body = request.body
+    if isinstance(body, bytes) and len(body) > INLINE_BYTES:
+        body = StreamedBody(pieces=partial(_one_piece, body), length=len(body))
+    if isinstance(body, StreamedBody):
+        return _Payload(body, request, waiting)
     # An empty body needs no task to write it; the library says `Content-Length: 0` by itself.
-    return request.body or None
+    return body or None
+
+
+async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def _url(request: Request) -> URL:
+    """The URL for the library; RegistryProtocolError should it read another host than the one that was judged."""
+    origin = Origin.of(request.url)
+    try:
+        url = URL(request.url, encoded=True)
+        same = (url.scheme, (url.raw_host or "").lower().removesuffix("."), url.port) == (
+            origin.scheme,
+            origin.host,
+            origin.port,
+        )
+    except ValueError:
+        same = False
+    if not same:
+        raise RegistryProtocolError(str(origin), f"a URL that cannot be used: {request.shown_url}")
+    return url
+
+
+@contextlib.contextmanager
+def _deadline(request: Request, until: float) -> Iterator[anyio.CancelScope]:
+    """Raise RegistryUnreachable when the block has not ended by then; its deadline may be moved."""
+    with anyio.CancelScope(deadline=until) as scope:
+        yield scope
+    if scope.cancelled_caught:
+        raise RegistryUnreachable(str(Origin.of(request.url)), "it did not answer in time", timed_out=True)
 
 
 class TransportFailure(Exception):
@@ -258,4 +339,11 @@ def _translated(request: Request) -> Iterator[None]:
         ) from None
     except (aiohttp.ClientError, OSError, EOFError) as exc:
         origin = str(Origin.of(request.url))
-        raise RegistryUnreachable(origin, connection_reason(exc, origin)) from TransportFailure.of(exc)
+        if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, PrivateTarget):
+            raise RegistryProtocolError(
+                origin, f"the registry leads to {request.shown_url}, which is refused: its name has a private address"
+            ) from None
+        timed_out = isinstance(exc, TimeoutError)
+        raise RegistryUnreachable(origin, connection_reason(exc, origin), timed_out=timed_out) from TransportFailure.of(
+            exc
+        )
