@@ -192,7 +192,7 @@ class RegistryAnswer(RegistryError):
         self.message = message
         self.hint = hint
         self.retry_after_seconds = retry_after_seconds
-        self.temporary = status >= 500 or status in self._TRANSIENT | self._NOT_OF_THE_REQUEST
+        self.temporary = not 400 <= status < 500 or status in self._TRANSIENT | self._NOT_OF_THE_REQUEST
 
     @property
     def transient(self) -> bool:

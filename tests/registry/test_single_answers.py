@@ -282,13 +282,16 @@ async def test_a_subject_that_the_registry_takes_care_of(client, answers):
         (400, b"see https://h/x?sig=secret there", RegistryAnswer, "see … there"),
         (400, b"Client sent an HTTP request to an HTTPS server.", RegistryUnreachable, "speaks https, not http"),
         (500, _errors("UNKNOWN"), RegistryAnswer, "UNKNOWN"),
+        (204, b"", RegistryAnswer, "answered 204"),
+        (304, b"", RegistryAnswer, "answered 304"),
     ],
 )
 async def test_what_a_registry_complains_of(client, answers, status, body, kind, sentence):
     answers.get(f"{BASE}/a/b/manifests/tag", status=status, body=body)
     with pytest.raises(kind, match=sentence) as caught:
         await client.get_manifest(REFERENCE)
-    assert caught.value.temporary == (status == 401 or status >= 500 or kind is RegistryUnreachable)
+    is_of_the_image = 400 <= status < 500 and status != 401 and kind is not RegistryUnreachable
+    assert caught.value.temporary is not is_of_the_image
     assert caught.value.transient == (status >= 500 or kind is RegistryUnreachable)
 
 
