@@ -21,6 +21,7 @@ from registry_spooler.archive import Compression
 from registry_spooler.digest import Digest
 from registry_spooler.filename import archive_suffix
 from registry_spooler.kube.cluster import Cluster
+from registry_spooler.kube.document import Document, reading
 from registry_spooler.kube.errors import KubeError
 from registry_spooler.kube.fetching import fetch
 from registry_spooler.kube.login import log_in
@@ -163,7 +164,9 @@ class SpoolerClient:
         """Wait until a spool file is done; RemoteError with the reason when it fails."""
         name, since = (published, None) if isinstance(published, str) else (published.name, published.since)
         options = ("--since", since) if since is not None else ()
-        return Receipt.from_json(await self._ask("wait", *options, "--", name))
+        answer = await self._ask("wait", *options, "--", name)
+        with reading("wait", "a receipt"):
+            return Receipt.from_json(answer.fields())
 
     async def pull(
         self,
@@ -186,32 +189,35 @@ class SpoolerClient:
 
     async def list(self) -> tuple[str, ...]:
         """All repositories."""
-        return tuple(await self._ask("list", "--json"))
+        return (await self._ask("list", "--json")).strings()
 
     async def images(self) -> tuple[Reference, ...]:
         """All images, as repositories with their tags."""
-        return tuple(Reference.parse(text) for text in await self._ask("list", "--tags", "--json"))
+        answer = await self._ask("list", "--tags", "--json")
+        with reading("list", "a list of images"):
+            return tuple(Reference.parse(text) for text in answer.strings())
 
     async def tags(self, repository: str) -> tuple[str, ...]:
         """A repository's tags."""
-        return tuple(await self._ask("tags", "--json", "--", repository))
+        return (await self._ask("tags", "--json", "--", repository)).strings()
 
     async def inspect(self, reference: Reference) -> dict[str, Any]:
         """Digest, size, platforms and layers of an image, as `registry-client inspect --json` gives them."""
-        return dict(await self._ask("inspect", "--json", "--", str(reference)))
+        return (await self._ask("inspect", "--json", "--", str(reference))).fields()
 
     async def delete(self, reference: Reference) -> Digest | None:
         """Remove one tag, and nothing else; the digest that it had, or None when it was gone already."""
-        digest = (await self._ask("delete", "--json", "--", str(reference)))["digest"]
-        return Digest.parse(digest) if digest else None
+        digest = (await self._ask("delete", "--json", "--", str(reference)))["digest"].text_or_none()
+        with reading("delete.digest", "a digest"):
+            return Digest.parse(digest) if digest else None
 
     async def status(self) -> dict[str, Any]:
         """What the spooler is doing: its `/status`."""
-        return dict(await self._ask("status"))
+        return (await self._ask("status")).fields()
 
     async def failed(self) -> tuple[dict[str, Any], ...]:
         """The records of the spool files that failed, oldest first; `name` is the file's."""
-        return tuple(await self._ask("failed", "--json"))
+        return (await self._ask("failed", "--json")).objects()
 
     async def retry(self, name: str) -> None:
         """Put a failed file back into the spool directory."""
@@ -227,5 +233,6 @@ class SpoolerClient:
         """The version in the pod."""
         return await self._session.ask(lambda remote: remote.version())
 
-    async def _ask(self, *arguments: str) -> Any:
-        return await self._session.ask(lambda remote: remote.call_json(*arguments))
+    async def _ask(self, *arguments: str) -> Document:
+        answer = await self._session.ask(lambda remote: remote.call_json(*arguments))
+        return Document(answer, arguments[0])

@@ -84,7 +84,7 @@ async def test_it_stays_small_however_much_there_is(port: HealthPort, board: Scr
     board.running_jobs = [running(f"app-{n}.tar", f"app-{n}") for n in range(500)]
     board.deferred_files = [deferred(f"app-{n}.tar", f"app-{n}", long) for n in range(200)]
     board.odd = tuple(OddEntryShown(f"odd-{n}", "socket") for n in range(10_000))
-    board.failures.extend(failure("app.tar", long) for _ in range(50))
+    board.failures.extend(failure(f"app-{n}.tar", long) for n in range(50))
     board.receipts.extend({**receipt("app:1"), "images": [receipt("app:1")] * 5_000} for _ in range(50))
 
     _, _, text = await port.get("/status")
@@ -110,3 +110,9 @@ async def test_nothing_in_it_moves_a_terminal(port: HealthPort, board: ScriptedB
         orjson.loads(body)
 
     assert name.replace("\udcff", "\\xff") == (await port.json("/status"))[1]["failures"][0]["file"]
+
+
+async def test_a_file_that_failed_again_is_listed_once(port: HealthPort, board: ScriptedBoard) -> None:
+    board.failures.extend([failure("a.tar", "first"), failure("b.tar", "only"), failure("a.tar", "second")])
+    failures = (await port.json("/status"))[1]["failures"]
+    assert [("a.tar", "second"), ("b.tar", "only")] == [(record["file"], record["error"]) for record in failures]

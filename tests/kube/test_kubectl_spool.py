@@ -370,7 +370,7 @@ async def test_a_bar_on_a_terminal(
     stdout, _ = await process.communicate()
     assert Reader(registry).image(repository, "1").digest == stdout.decode().strip()
     assert "%" in shown
-    assert re.search(r"[\d.]+ kB sent", shown)
+    assert re.search(r"[\d.]+ [KM]iB sent", shown)
 
 
 def read_terminal(descriptor: int) -> str:

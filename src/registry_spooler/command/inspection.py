@@ -9,10 +9,11 @@ import click
 
 from registry_spooler.command.connection import Connection, connected
 from registry_spooler.command.listing import json_option
-from registry_spooler.command.printing import say, say_bytes, say_json, size_text
+from registry_spooler.command.printing import say, say_bytes, say_json
 from registry_spooler.pull.platform import platform_of
 from registry_spooler.pull.tree import ImageTree, read_tree
 from registry_spooler.reference import Reference
+from registry_spooler.text import size_text
 
 if TYPE_CHECKING:
     from registry_spooler.manifest import Descriptor, Manifest, Platform

@@ -12,23 +12,7 @@ from typing import Any
 import orjson
 
 from registry_spooler.pull.errors import OutputClosed, OutputFailed
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def printable(text: str) -> str:
-    r"""The text with its control, format and line-end characters as `\x1b`, `\u202e` and so on."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
-def size_text(size_bytes: float) -> str:
-    """A size for people: `12.3 MiB`."""
-    unit = 0
-    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
-        size_bytes /= 1024
-        unit += 1
-    return f"{size_bytes:.0f} {_UNITS[0]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+from registry_spooler.text import printable, terminal_safe_json
 
 
 def say(line: str) -> None:
@@ -39,7 +23,7 @@ def say(line: str) -> None:
 def say_json(document: Any) -> None:
     """A JSON document on standard output: one line for a program, indented for a person."""
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
-    _write(orjson.dumps(document, option=option | orjson.OPT_APPEND_NEWLINE))
+    _write(terminal_safe_json(orjson.dumps(document, option=option | orjson.OPT_APPEND_NEWLINE)))
 
 
 def say_bytes(content: bytes) -> None:

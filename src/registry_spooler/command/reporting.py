@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from registry_spooler.command.printing import printable
 from registry_spooler.tasks import task_group
+from registry_spooler.text import printable
 from registry_spooler.threads import in_thread
 
 if TYPE_CHECKING:

@@ -45,7 +45,10 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
         help="For running jobs to finish after SIGTERM.")  # fmt: skip
 @option(PREFIX, "--health-port", type=click.IntRange(0, 65535), default=8086,
         help="For probes, metrics and status; 0 takes any free one.")  # fmt: skip
-@option(PREFIX, "--health-address", default="", help="To listen on for them; empty means every address.")
+@option(PREFIX, "--health-address", default="", help="Address to listen on for them (default: all).")
+@option(PREFIX, "--health-host", "health_hosts", multiple=True, metavar="NAME",
+        help="Name under which page and status are answered, such as an ingress's; can be given several times. "
+             "Addresses, the machine's own name and the cluster's names always do.")  # fmt: skip
 @option(PREFIX, "-l", "--log", type=click.Path(path_type=Path, dir_okay=False),
         help="File for the log; standard error when not given.")  # fmt: skip
 @option(PREFIX, "-v", "--verbose", count=True,
@@ -78,7 +81,9 @@ def _settings(values: dict[str, Any]) -> DaemonSettings:
             shutdown_grace_seconds=values["shutdown_grace"],
         ),
         push=PushOptions(compression=Compression(values["compression"]), inflate=values["verify"] == "full"),
-        health=HealthSettings(address=values["health_address"], port=values["health_port"]),
+        health=HealthSettings(
+            address=values["health_address"], port=values["health_port"], hosts=values["health_hosts"]
+        ),
         log=LogSettings(
             path=values["log"],
             verbose=values["verbose"],

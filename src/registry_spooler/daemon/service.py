@@ -60,7 +60,9 @@ async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: 
         known = KnownBlobs(settings.spool.directory / STATE)
         work = Work(client, Pusher(client, known, settings.push))
         health = settings.health
-        async with serve(spool.board, about, ping=client.ping, address=health.address, port=health.port) as serving:
+        async with serve(
+            spool.board, about, ping=client.ping, address=health.address, port=health.port, hosts=health.hosts
+        ) as serving:
             _log.info(
                 "registry-spooler %s: %s to %s, health on port %d",
                 version,

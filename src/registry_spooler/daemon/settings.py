@@ -16,6 +16,8 @@ class HealthSettings:
     address: str = ""
     """Empty: on every address, IPv4 and IPv6, since the kubelet's probes come from outside the pod."""
     port: int = 8086
+    hosts: tuple[str, ...] = ()
+    """Names, beside the machine's own, under which page and status are answered: an ingress's, say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,9 @@ from registry_spooler.health.page import Page
 from registry_spooler.health.safe_json import safe_json
 from registry_spooler.health.status import Status
 
+FOR_OWN_NAMES: Final = frozenset({"/", "/status"})
+"""What tells of files: not answered to a foreign `Host`. Probes and scrapers may come by any name."""
+
 _JSON: Final = "application/json"
 _NOTHING_ALLOWED: Final = "default-src 'none'; frame-ancestors 'none'"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import anyio
 
 from registry_spooler.health.answers import Answers
 from registry_spooler.health.checks import Checks
+from registry_spooler.health.hosts import Hosts
 from registry_spooler.health.lookouts import Lookouts
 from registry_spooler.health.metrics import Metrics
 from registry_spooler.health.page import Page
@@ -32,18 +33,22 @@ class Health:
 
 
 @asynccontextmanager
-async def serve(board: Board, about: About, *, ping: Ping, address: str, port: int) -> AsyncIterator[Health]:
+async def serve(
+    board: Board, about: About, *, ping: Ping, address: str, port: int, hosts: Iterable[str] = ()
+) -> AsyncIterator[Health]:
     """Serve until the context is left. OSError when the port cannot be listened on.
 
     `board` is the spool's; `ping` asks the registry and raises SpoolerError when it is not there; an empty `address`
-    means all of the machine's; port 0 lets the system choose.
+    means all of the machine's; port 0 lets the system choose; `hosts` are further names that `/` and `/status` are
+    answered under.
     """
     pulse, volume = Pulse(), Volume(Path(about.directory))
     checks = Checks(board, pulse, volume)
     metrics = Metrics(about.version, board, checks, volume, pulse)
     page = await in_thread(Page.read)
     lookouts = Lookouts(board, checks, pulse, ping, volume.look, metrics.process.look)
-    server = HealthServer(Answers(page, checks, metrics, Status(about, board, checks, volume), lookouts))
+    answers = Answers(page, checks, metrics, Status(about, board, checks, volume), lookouts)
+    server = HealthServer(answers, Hosts((*hosts, address)))
 
     def job_ended(end: JobEnd) -> None:
         metrics.job_ended(end)

@@ -19,7 +19,8 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_server import Server
 
-from registry_spooler.health.answers import Answer, Answers, refusal
+from registry_spooler.health.answers import FOR_OWN_NAMES, Answer, Answers, refusal
+from registry_spooler.health.hosts import Hosts
 
 CONNECTIONS_MAX: Final = 64
 """The newest connection is always served, so that nobody who opens many can keep the kubelet's probes out."""
@@ -45,11 +46,14 @@ _log = logging.getLogger("registry_spooler.health")
 
 
 class HealthServer(Server):
-    """Serves `answers`. Loop thread only."""
+    """Serves `answers`, some of them only under the names that are ours. Loop thread only."""
 
-    def __init__(self, answers: Answers, *, connection_seconds: float = CONNECTION_SECONDS) -> None:
+    def __init__(
+        self, answers: Answers, hosts: Hosts | None = None, *, connection_seconds: float = CONNECTION_SECONDS
+    ) -> None:
         super().__init__(self._handle)
         self._answers = answers
+        self._hosts = hosts or Hosts()
         self._connection_seconds = connection_seconds
         self._open: dict[RequestHandler, tuple[asyncio.Transport, asyncio.TimerHandle]] = {}
 
@@ -101,6 +105,8 @@ class HealthServer(Server):
         find = self._answers.find(request.path)
         if find is None:
             return refusal(404, "there is nothing here; see /, /status, /metrics, /live and /ready")
+        if request.path in FOR_OWN_NAMES and not self._hosts.allow(request.headers.getall("Host", ())):
+            return refusal(421, "not answered under this host name; ask by address, or set --health-host")
         return await find(request.headers.get("Accept", ""))
 
 

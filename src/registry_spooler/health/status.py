@@ -6,8 +6,7 @@ The page is drawn from it, and `registry-client status` prints it. Lists are cut
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,7 +63,7 @@ class Status:
             "waiting": self._waiting(now),
             "deferred": self._deferred(now),
             "receipts": _newest(self._board.receipts),
-            "failures": _newest(self._board.failures),
+            "failures": _newest(_latest_of_each_file(self._board.failures)),
             "odd": [{"name": entry.name, "kind": entry.kind} for entry in self._board.odd[:LISTED_FILES]],
             "totals": self._totals(),
         }
@@ -173,7 +172,16 @@ def _job(name: str, action: Action, reference: Reference | None) -> dict[str, An
     }
 
 
-def _newest(records: deque[dict[str, Any]]) -> list[Any]:
+def _latest_of_each_file(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A file that failed again after a retry has two records; the later one counts."""
+    latest: dict[object, dict[str, Any]] = {}
+    for record in records:
+        latest.pop(record.get("file"), None)
+        latest[record.get("file")] = record
+    return list(latest.values())
+
+
+def _newest(records: Sequence[dict[str, Any]]) -> list[Any]:
     """The newest first."""
     return [_bounded(record) for record, _ in zip(reversed(records), range(LISTED_RECORDS), strict=False)]
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from registry_spooler.kubectl.output import duration_text, size_text, warn
+from registry_spooler.kubectl.output import warn
 from registry_spooler.progress import Progress
 from registry_spooler.tasks import task_group
+from registry_spooler.text import count_text, duration_text, printable, size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -64,7 +65,7 @@ class Bars:
 
     async def _draw(self, title: str, state: Callable[[], tuple[int, int, str]]) -> None:
         assert self._rich is not None
-        task = self._rich.add_task(title, total=None, said="")
+        task = self._rich.add_task(printable(title), total=None, said="")
         try:
             while True:
                 done, total, said = state()
@@ -85,18 +86,28 @@ def bars(*, quiet: bool = False) -> Generator[Bars]:
         yield Bars(None, quiet=quiet)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
     from rich.table import Column
+    from rich.text import Text
+
+    class _Speed(ProgressColumn):
+        """Bytes a second, in the units of everything else."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{size_text(speed)}/s" if speed else "")
 
     columns = (
         TextColumn(
-            "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=TITLE_COLUMNS)
+            "{task.description}",
+            markup=False,  # brackets in a name are a name's
+            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=TITLE_COLUMNS),
         ),
         BarColumn(bar_width=20),
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[said]}"),
-        TransferSpeedColumn(),
+        _Speed(),
         TimeRemainingColumn(),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as drawn:
@@ -111,5 +122,6 @@ def _push_state(progress: Progress) -> tuple[int, int, str]:
 
 def _push_text(progress: Progress) -> str:
     there = progress.blobs_existing + progress.blobs_mounted
-    skipped = f", {there} blobs there already ({size_text(progress.bytes_skipped)})" if there else ""
+    size = size_text(progress.bytes_skipped)
+    skipped = f", {count_text(there, 'blob')} there already ({size})" if there else ""
     return f"{size_text(progress.bytes_sent)} sent{skipped}"

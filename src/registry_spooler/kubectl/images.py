@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
+from registry_spooler.kube.document import Document
 from registry_spooler.kubectl.bars import bars
-from registry_spooler.kubectl.output import say, say_json, size_text
+from registry_spooler.kubectl.output import say, say_json
 from registry_spooler.kubectl.pushing import json_option, quiet_option
 from registry_spooler.kubectl.target import Target, run, target_options
 from registry_spooler.reference import Reference
+from registry_spooler.text import size_text
 
 
 @click.command("list")
@@ -59,12 +62,8 @@ def inspect(target: Target, reference: str, as_json: bool) -> None:
     if as_json:
         say_json(document)
         return
-    say(f"{document['reference']}  {document['digest']}  {size_text(document['size_bytes'])}")
-    for image in document["platforms"]:
-        what = "attestation" if image.get("attests") else image["platform"] or "artifact"
-        say(f"{what}  {image['digest']}  {size_text(image['size_bytes'])}")
-        for layer in image["layers"]:
-            say(f"  {layer['digest']}  {size_text(layer['size_bytes'])}  {layer['media_type']}")
+    for line in _image_lines(Document(document, "inspect")):
+        say(line)
 
 
 @click.command()
@@ -127,6 +126,19 @@ def delete(target: Target, references: tuple[str, ...], as_json: bool) -> None:
     for document in removed:
         if document["digest"]:
             say(document["digest"])
+
+
+def _image_lines(document: Document) -> Iterator[str]:
+    yield f"{document['reference'].text()}  {_digest_and_size(document)}"
+    for image in document["platforms"].entries():
+        title = image["platform"].text_or_none() or "artifact"
+        yield f"{'attestation' if image['attests'].value else title}  {_digest_and_size(image)}"
+        for layer in image["layers"].entries():
+            yield f"  {_digest_and_size(layer)}  {layer['media_type'].text_or_none()}"
+
+
+def _digest_and_size(document: Document) -> str:
+    return f"{document['digest'].text()}  {size_text(document['size_bytes'].number())}"
 
 
 def _print_lines(lines: list[str], as_json: bool) -> None:

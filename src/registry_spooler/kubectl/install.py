@@ -126,5 +126,6 @@ def _kubectl(arguments: list[str], *, capture: bool = False, stdin: bytes | None
     except subprocess.CalledProcessError as exc:
         raise InstallError(f"`kubectl {arguments[0]}` has failed; what it says stands above") from exc
     if not capture and done.stdout:
-        warn(done.stdout.decode(errors="replace").strip())
+        for line in done.stdout.decode(errors="replace").splitlines():
+            warn(line)
     return done.stdout

@@ -1,4 +1,7 @@
-"""What is printed: answers on standard output, everything else on standard error."""
+"""What is printed: answers on standard output, everything else on standard error.
+
+Much of it was said by a registry or a pod: whatever that is, no control character of theirs reaches a terminal.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,19 @@ from typing import Any
 import click
 import orjson
 
+from registry_spooler.text import printable, terminal_safe_json
+
 PROGRAM = "kubectl spool"
 
 
-def say(text: str) -> None:
-    """A line of the answer."""
-    click.echo(text)
+def say(*columns: str) -> None:
+    """A line of the answer; tabs between its columns."""
+    click.echo("\t".join(map(printable, columns)))
 
 
 def say_json(document: Any) -> None:
     """The answer, for a program."""
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    click.echo(terminal_safe_json(orjson.dumps(document, option=orjson.OPT_INDENT_2)).decode())
 
 
 def say_bytes(content: bytes) -> None:
@@ -29,22 +34,4 @@ def say_bytes(content: bytes) -> None:
 
 def warn(text: str) -> None:
     """A line for people, beside the answer."""
-    click.echo(f"{PROGRAM}: {text}", err=True)
-
-
-def size_text(size: float) -> str:
-    """A number of bytes for people: `12.3 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def duration_text(seconds: float) -> str:
-    """A time span for people: `3.2 s`, `4 min 10 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    click.echo(f"{PROGRAM}: {printable(text)}", err=True)

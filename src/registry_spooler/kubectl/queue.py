@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from registry_spooler.kube.document import Document
 from registry_spooler.kubectl.output import say, say_json, warn
 from registry_spooler.kubectl.pushing import json_option
 from registry_spooler.kubectl.target import Target, run, target_options
@@ -51,9 +52,13 @@ def failed(target: Target, as_json: bool) -> None:
         say_json(records)
         return
     for record in records:
-        say(f"{record['name']}\t{record.get('time') or ''}\t{record.get('error') or ''}")
+        entry = Document(record, "failed")
+        say(entry["name"].text(), entry["time"].text_or_none(), entry["error"].text_or_none())
     if records:
-        warn("mend the cause, then `kubectl spool retry NAME`")
+        warn(
+            "fix the cause, then `kubectl spool retry NAME`, or with `--as NEWNAME` when the name was wrong; "
+            "`kubectl spool discard NAME` gives a file up"
+        )
 
 
 @click.command()

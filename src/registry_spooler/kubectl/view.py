@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from registry_spooler.kubectl.output import duration_text, size_text
+from registry_spooler.kube.document import Document
+from registry_spooler.text import duration_text, printable, size_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,11 +16,11 @@ SHOWN: Final = 10
 """Files of each kind; the counts are always whole."""
 
 Row = tuple[str, str, str]
-"""State, file, and what there is to say of it."""
+"""State, file, and what there is to say of it; harmless to a terminal."""
 
 
 def status_lines(document: dict[str, Any]) -> Iterator[str]:
-    """One line of numbers, one for each trouble, one a file."""
+    """One line of numbers, one for each trouble, one a file; UnreadableAnswer when it is no status."""
     yield headline(document)
     yield from (f"trouble: {text}" for text in troubles(document))
     yield from (f"{state:<8}  {name}  {said}".rstrip() for state, name, said in rows(document))
@@ -42,34 +44,56 @@ def status_view(document: dict[str, Any]) -> RenderableType:
 
 def headline(document: dict[str, Any]) -> str:
     """The numbers."""
-    queue, registry = document["queue"], document["registry"]
-    state = "up" if registry["up"] else "down"
-    counts = f"{queue['running']} running, {queue['waiting']} waiting, {queue['deferred']} put off"
-    return f"registry {registry['address']} {state}; {counts}, {document['spool']['failed_files']} failed"
+    status = Document(document, "status")
+    queue, registry = status["queue"], status["registry"]
+    state = "up" if registry["up"].value else "down"
+    counts = ", ".join(f"{queue[name].count()} {name}" for name in ("running", "waiting", "deferred"))
+    address = printable(registry["address"].text())
+    return f"registry {address} {state}; {counts}, {status['spool']['failed_files'].count()} failed"
 
 
 def troubles(document: dict[str, Any]) -> list[str]:
     """The checks that fail."""
-    checks = document["checks"].items()
-    return [f"{name}: {check.get('detail') or 'failing'}" for name, check in checks if check["state"] != "ok"]
+    checks = Document(document, "status")["checks"]
+    return [
+        printable(f"{name}: {checks[name]['detail'].text_or_none() or 'failing'}")
+        for name in checks.fields()
+        if checks[name]["state"].text() != "ok"
+    ]
 
 
 def rows(document: dict[str, Any]) -> Iterator[Row]:
     """A row for each file: what runs first, what is done last."""
-    for job in document["running"][:SHOWN]:
-        yield "running", job["file"], _running(job)
-    for file in document["waiting"][:SHOWN]:
-        behind = f", behind {file['behind']}" if file.get("behind") else ""
-        yield "waiting", file["file"], f"for {duration_text(file['seconds'])}{behind}"
-    for file in document["deferred"][:SHOWN]:
-        yield "deferred", file["file"], f"again in {duration_text(file['next_try_in_seconds'])}: {file['error']}"
-    for record in document["failures"][:SHOWN]:
-        yield "failed", record["file"], str(record["error"])
-    for record in document["receipts"][:SHOWN]:
-        yield "done", record["file"], str(record.get("digest") or "")
+    status = Document(document, "status")
+    for state, name, said in _rows(status):
+        yield state, printable(name), printable(said)
 
 
-def _running(job: dict[str, Any]) -> str:
-    total = job["bytes_total"]
-    done = f"{100 * job['bytes_done'] // total} % of {size_text(total)}" if total else size_text(job["bytes_done"])
-    return f"{job['action']}, {done}, {size_text(job['bytes_sent'])} sent, {duration_text(job['seconds'])}"
+def _rows(status: Document) -> Iterator[Row]:
+    for job in _first(status["running"]):
+        yield "running", job["file"].text(), _running(job)
+    for file in _first(status["waiting"]):
+        behind = f", behind {file['behind'].text()}" if file["behind"].value else ""
+        yield "waiting", file["file"].text(), f"for {duration_text(file['seconds'].number())}{behind}"
+    for file in _first(status["deferred"]):
+        yield "deferred", file["file"].text(), f"{_next_try(file)}: {file['error'].text_or_none()}"
+    for record in _first(status["failures"]):
+        yield "failed", record["file"].text(), record["error"].text_or_none()
+    for record in _first(status["receipts"]):
+        yield "done", record["file"].text(), record["digest"].text_or_none()
+
+
+def _first(files: Document) -> Iterator[Document]:
+    return islice(files.entries(), SHOWN)
+
+
+def _next_try(file: Document) -> str:
+    seconds = file["next_try_in_seconds"].number()
+    return f"next try in {duration_text(seconds)}" if seconds >= 1 else "next try now"
+
+
+def _running(job: Document) -> str:
+    total, bytes_done = job["bytes_total"].count(), job["bytes_done"].count()
+    done = f"{min(100, 100 * bytes_done // total)} % of {size_text(total)}" if total else size_text(bytes_done)
+    sent = size_text(job["bytes_sent"].number())
+    return f"{job['action'].text()}, {done}, {sent} sent, {duration_text(job['seconds'].number())}"
