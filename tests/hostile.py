@@ -13,6 +13,9 @@ from isal import isal_zlib
 
 import archives
 from archive_parts import Entry, dumps, hexdigest, make_tar
+from archive_reading import tape_of
+from registry_spooler.archive import Member
+from registry_spooler.archive.tar import TarReader
 
 MIB = 1 << 20
 LAYERS_OF_FOUR_MIB = 30_000
@@ -113,6 +116,75 @@ def with_index(document: bytes, name: str = "index.json") -> bytes:
     return make_tar([archives.LAYOUT, (name, document)])
 
 
+def members_of(archive: bytes) -> list[Member]:
+    """The members of a tar, as they are read."""
+    reader = TarReader(tape_of(archive))
+    return list(iter(reader.next, None))
+
+
 def joined(parts: Iterable[bytes]) -> bytes:
     """Members, and the end marker."""
     return b"".join([*parts, bytes(1024)])
+
+
+# ---- tars
+
+
+def endless_names(members: int = 9_000) -> bytes:
+    """Members with names and link names of 4 KiB, each with one character that makes Python take four bytes for all."""
+    parts = []
+    for at in range(members):
+        name = f"{at:06}{'n' * 4080}\U0001f980".encode()
+        parts += [member("L", name, kind=b"L"), member("K", name, kind=b"K"), header("n", kind=b"2")]
+    return joined(parts)
+
+
+def deep_folders(members: int = 9_000, depth: int = 2_030) -> bytes:
+    """Members so many folders deep."""
+    folders = b"d/" * depth
+    parts = (member("L", folders + b"%06d" % at, kind=b"L") + header("n") for at in range(members))
+    return joined(parts)
+
+
+def names_that_are_no_text(members: int = 9_000) -> bytes:
+    """Names that are no UTF-8, which take four times their length to be told."""
+    return joined(member("L", b"\xff" * 4000 + b"%06d" % at, kind=b"L") + header("n") for at in range(members))
+
+
+def long_names_without_end(headers: int = 100) -> bytes:
+    """Extension headers of 1 MiB behind each other, and never a member."""
+    return member("L", b"n" * MIB, kind=b"L") * headers
+
+
+def records_without_end(headers: int = 100) -> bytes:
+    """PAX headers full of the shortest records."""
+    return member("x", (b"6 a=b\n" * (MIB // 6)), kind=b"x") * headers
+
+
+def a_sparse_map_without_end(blocks: int = 200_000) -> bytes:
+    """An old GNU sparse header whose map goes on and on."""
+    head = bytearray(header("s", kind=b"S"))
+    head[482], head[148:156] = 1, b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + (bytes(504) + b"\1" + bytes(7)) * blocks
+
+
+def labels_without_end(size: int) -> bytes:
+    """A volume label that claims so much data."""
+    return header("label", size, kind=b"V")
+
+
+def many_indexes(count: int = 40, size: int = 2 * MIB) -> bytes:
+    """Documents called index.json, all of which look worth keeping."""
+    document = b"[" + b" " * (size - 2) + b"]"
+    return joined(member(f"{at}/index.json", document) for at in range(count))
+
+
+def links_in_a_circle(links: int = 50_000) -> bytes:
+    """A chain of symbolic links, through which a config would be found, and a circle of hard links for the index."""
+    infos = []
+    for at in range(links):
+        info = tarfile.TarInfo(f"l{at}")
+        info.type, info.linkname = tarfile.SYMTYPE, f"l{(at + 1) % links}"
+        infos.append(info.tobuf(tarfile.GNU_FORMAT))
+    return joined([*infos, member("manifest.json", dumps([{"Config": "l0", "Layers": []}]))])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import anyio
@@ -14,7 +13,7 @@ import zstandard
 from isal import isal_zlib
 
 from archive_parts import COMPRESSORS, big_layer, digest, dumps, make_tar
-from archive_reading import drain, opened, read_archive
+from archive_reading import opened, read_archive
 from registry_spooler.archive import Compression, Expectation, FileSource, open_archive
 
 GIB = 1 << 30
@@ -95,11 +94,14 @@ async def test_a_bomb_can_be_given_up(tmp_path):
     bomb = zstandard.ZstdCompressor(level=1).compress(bytes(2 * GIB))
     async with opened(make_tar([("layer.tar", bomb)]), tmp_path) as archive:
         (member,) = archive._contents
-        began = time.monotonic()
-        with anyio.move_on_after(0.1) as scope:
-            await drain(archive.blob(member, expect=Expectation(diff_id=digest(b""))))
+        with anyio.CancelScope() as scope:
+            async with archive.blob(member, expect=Expectation(diff_id=digest(b"")))() as reader:
+                await reader.read()
+                scope.cancel()
+                await reader.read()
         assert scope.cancelled_caught
-        assert time.monotonic() - began < 1.5
+        inflated = reader._codec._inner.size
+        assert 0 < inflated <= 128 << 20
 
 
 @pytest.mark.parametrize("claim", [9 * GIB, 1 << 60])
@@ -119,7 +121,6 @@ async def test_a_hundred_thousand_small_members(tmp_path, suffix):
     path = tmp_path / "many"
     content = members + folders + documents()
     path.write_bytes(content if suffix == ".tar" else gzip_member(content))
-    began = time.monotonic()
     async with FileSource.open(path) as source, open_archive(source) as archive:
         if suffix == ".tgz":
             async for _ in archive.members():
@@ -127,7 +128,6 @@ async def test_a_hundred_thousand_small_members(tmp_path, suffix):
                     await archive.keep()
         (image,) = await archive.images()
     assert str(image) == "big:1"
-    assert time.monotonic() - began < 20
 
 
 async def test_zeros_without_end_behind_the_end(tmp_path):
@@ -135,8 +135,6 @@ async def test_zeros_without_end_behind_the_end(tmp_path):
     with path.open("wb") as file:
         file.write(documents())
         file.truncate(100 * GIB)
-    began = time.monotonic()
     async with FileSource.open(path) as source, open_archive(source) as archive:
         (image,) = await archive.images()
     assert str(image) == "big:1"
-    assert time.monotonic() - began < 5

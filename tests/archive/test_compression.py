@@ -46,7 +46,7 @@ def test_members_follow_each_other_with_zeros_between(contents, kind, zeros, siz
 
 
 def test_thousands_of_tiny_members_are_read_in_no_time():
-    assert inflate(gz(b"x") * 50_000, Compression.GZIP) == b"x" * 50_000
+    assert inflate(gz(b"x" * 512) * 50_000, Compression.GZIP) == b"x" * 512 * 50_000
 
 
 def test_skippable_frames_are_skipped():

@@ -51,7 +51,7 @@ def _check_records(data: bytes) -> None:
         records = list(read_records(data))
     except ValueError:
         return
-    rendered = b"".join(_record(key.encode(), value) for key, value in records)
+    rendered = b"".join(_record(key, value) for key, value in records)
     assert list(read_records(rendered)) == records
 
 
@@ -64,7 +64,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _members(tape: Tape) -> tuple[list[Member], str]:
-    reader = TarReader(tape, tail_max_bytes=1 << 20)
+    reader = TarReader(tape)
     found: list[Member] = []
     try:
         while (member := reader.next()) is not None:

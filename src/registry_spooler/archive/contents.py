@@ -44,7 +44,8 @@ class Contents:
         self._parsed_count = 0
         self._count = 0
         self._volumes: dict[str, int] = {}
-        self._root: str | None = None
+        self._shared: str | None = None
+        """The folder that all files so far have in common; None before the first."""
         self.complete = False
 
     def __iter__(self) -> Iterator[Member]:
@@ -74,7 +75,9 @@ class Contents:
             )
         self._forget(path)
         self._members[path] = member
-        self._root = None
+        if _counts(member):
+            folder = posixpath.dirname(path) if not escapes(path) else ""
+            self._shared = folder if self._shared is None else _common(self._shared, folder)
 
     def keep(self, member: Member, content: bytes) -> None:
         """Remember a document's bytes."""
@@ -83,7 +86,8 @@ class Contents:
 
     def may_keep(self, member: Member) -> bool:
         """Is a member within the limits of what is kept?"""
-        fits = self._kept_bytes + member.size <= KEPT_TOTAL_MAX_BYTES or posixpath.basename(member.path) in INDEXES
+        on_top = KEPT_INDEX_MAX_BYTES if posixpath.basename(member.path) in INDEXES else 0
+        fits = self._kept_bytes + member.size <= KEPT_TOTAL_MAX_BYTES + on_top
         return member.kind is Kind.FILE and member.size <= _limit(member.path) and fits
 
     def _forget(self, path: str) -> None:
@@ -96,16 +100,10 @@ class Contents:
     @property
     def root(self) -> str:
         """The folder of the image, with a `/` at its end: mostly none, else the one that all files share."""
-        if self._root is None:
-            self._root = self._find_root()
-        return self._root
-
-    def _find_root(self) -> str:
-        if any(name in self._members for name in _FACE):
+        shared = self._shared
+        if not shared or any(name in self._members for name in _FACE):
             return ""
-        folders = {posixpath.dirname(member.path) for member in self if _counts(member)}
-        shared = posixpath.commonpath(folders) if folders and not any(map(escapes, folders)) else ""
-        return f"{shared}/" if shared and any(f"{shared}/{name}" in self._members for name in _FACE) else ""
+        return f"{shared}/" if any(f"{shared}/{name}" in self._members for name in _FACE) else ""
 
     def resolve(self, path: str) -> Member | None:
         """The member that a path of the image means, links followed; None when it is not there."""
@@ -224,6 +222,13 @@ def _counts(member: Member) -> bool:
     """Is it one of the archive's files? A Mac adds some of its own beside them."""
     name = posixpath.basename(member.path)
     return not name.startswith("._") and name != ".DS_Store"
+
+
+def _common(shared: str, folder: str) -> str:
+    """The folder that two folders have in common; empty when there is none."""
+    if folder == shared or folder.startswith(f"{shared}/"):
+        return shared
+    return posixpath.commonpath((shared, folder)) if shared and folder else ""
 
 
 def _target(link: Member) -> str:

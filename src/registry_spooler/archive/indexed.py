@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.image import ArchiveImage
 from registry_spooler.archive.layout import find_images
-from registry_spooler.archive.limits import ZERO_TAIL_MAX_BYTES
 from registry_spooler.archive.measure import NOTHING_EXPECTED, Expectation
 from registry_spooler.archive.member import Member, require_file, shown
 from registry_spooler.archive.reader import MemberOpener, range_blob
@@ -18,11 +18,11 @@ from registry_spooler.archive.tar import TarReader
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
 from registry_spooler.manifest import Descriptor, Manifest
-from registry_spooler.threads import in_thread
+from registry_spooler.threads import in_worker
 
 _HEAD_BYTES: Final = 512
-_MEMBERS_PER_STEP: Final = 4096
-"""How many headers are read before a cancellation gets its chance: some 50 ms."""
+_STEP_SECONDS: Final = 0.05
+"""How long headers are read before a cancellation, and other work, get their chance."""
 
 
 class IndexedArchive:
@@ -30,16 +30,17 @@ class IndexedArchive:
 
     def __init__(self, source: FileSource) -> None:
         self._source = source
-        self._reader = TarReader(FileTape(source), tail_max_bytes=ZERO_TAIL_MAX_BYTES)
+        self._reader = TarReader(FileTape(source))
         self._contents = Contents(fetch=self._fetch)
 
     async def index(self) -> None:
         """Read all headers; called once, by who makes this."""
-        while not await in_thread(self._index_some):
+        while not await in_worker(self._index_some):
             pass
 
     def _index_some(self) -> bool:
-        for _ in range(_MEMBERS_PER_STEP):
+        until = time.monotonic() + _STEP_SECONDS
+        while time.monotonic() < until:
             member = self._reader.next()
             if member is None:
                 self._contents.complete = self._reader.ended
@@ -52,15 +53,15 @@ class IndexedArchive:
 
     async def images(self) -> tuple[ArchiveImage, ...]:
         """What the archive holds; ArchiveError with a sentence for the user when it holds no image."""
-        return await in_thread(find_images, self._contents)
+        return await in_worker(find_images, self._contents)
 
     async def content(self, digest: Digest) -> bytes | None:
         """A manifest's or a config's bytes (at most 4 MiB), checked; None when the archive lacks it."""
-        return await in_thread(self._contents.content, digest)
+        return await in_worker(self._contents.content, digest)
 
     async def manifest(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest that a descriptor points to, read once; None when the archive lacks it."""
-        return await in_thread(self._contents.manifest, descriptor)
+        return await in_worker(self._contents.manifest, descriptor)
 
     def find(self, digest: Digest) -> Member | None:
         """The member that holds a blob, by its path; None when the archive lacks it."""
@@ -72,7 +73,7 @@ class IndexedArchive:
 
     async def head(self, member: Member, size: int = _HEAD_BYTES) -> bytes:
         """The first bytes of a member, to `sniff`."""
-        return await in_thread(self._source.read_at, member.offset, min(size, member.size))
+        return await in_worker(self._source.read_at, member.offset, min(size, member.size))
 
     def blob(
         self,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from isal import igzip_lib
 
 from registry_spooler.archive.compression import MAGIC_BYTES, Compression, sniff
-from registry_spooler.archive.limits import WINDOW_MAX_BYTES
+from registry_spooler.archive.limits import IDLE_MAX_BYTES, MEMBER_MEAN_MIN_BYTES, MEMBERS_COUNTED, WINDOW_MAX_BYTES
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
 if sys.version_info >= (3, 14):
@@ -85,6 +85,9 @@ class Inflater:
         self._decompressor: _Decompressor | None = _decompressor(compression)
         self._data = memoryview(b"")
         self._at = 0
+        self._members = 1
+        self._produced = 0
+        self._idle = 0
         self.consumed = 0
         """How many compressed bytes have been used."""
 
@@ -105,6 +108,7 @@ class Inflater:
             if self._decompressor is None and not self._begin_member():
                 return b""
             output = self._step(max_bytes)
+            self._check_use(output)
             if output or self.needs_input:
                 return output
 
@@ -121,12 +125,14 @@ class Inflater:
         # A slice at a time: with many tiny members, to look at all of the rest for each would be slow.
         rest = bytes(self._data[self._at : self._at + _LOOK_BYTES])
         while rest and not rest[0]:
+            self._check_use(b"")
             self._use(len(rest) - len(rest.lstrip(b"\0")))
             rest = bytes(self._data[self._at : self._at + _LOOK_BYTES])
         if len(rest) < MAGIC_BYTES:
             return False
         if sniff(rest) is not self._compression:
             raise self._garbage()
+        self._members += 1
         self._decompressor = _decompressor(self._compression)
         return True
 
@@ -148,6 +154,22 @@ class Inflater:
     def _use(self, count: int) -> None:
         self._at += count
         self.consumed += count
+
+    def _check_use(self, output: bytes) -> None:
+        """See that the work comes to something: there is no end to data that hold nothing."""
+        self._produced += len(output)
+        if output:
+            self._idle = self.consumed
+        kind = self._compression.value
+        if self.consumed - self._idle > IDLE_MAX_BYTES:
+            raise TrailingGarbage(f"{IDLE_MAX_BYTES >> 20} MiB of its {kind} data hold nothing", where=self._where())
+        if self._members >= MEMBERS_COUNTED:
+            if self._produced < MEMBERS_COUNTED * MEMBER_MEAN_MIN_BYTES:
+                raise ArchiveError(
+                    f"{MEMBERS_COUNTED:,} parts of its {kind} data, one behind the other, hold next to nothing",
+                    where=self._where(),
+                )
+            self._members = self._produced = 0
 
     def _where(self) -> str:
         return f"{self._name}, byte {self.consumed}" if self._name else f"byte {self.consumed}"

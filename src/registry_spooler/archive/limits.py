@@ -13,6 +13,15 @@ MEMBERS_MAX: Final = 100_000
 PATH_MAX_BYTES: Final = 4096
 """PATH_MAX of Linux: a longer name cannot be the name of a file."""
 
+NAMES_MAX_BYTES: Final = 16 << 20
+"""What the names of all members, and the names that links lead to, may take in memory."""
+
+EXTENSIONS_MAX_BYTES: Final = 32 << 20
+"""All PAX headers, long names, sparse maps and labels of one archive."""
+
+RECORDS_MAX: Final = 1_000_000
+"""PAX records of one archive; a member has two or three."""
+
 HEADER_EXTENSION_MAX_BYTES: Final = 1 << 20
 """One PAX header or GNU long name; the standard library's writer needs a few hundred bytes."""
 
@@ -23,7 +32,7 @@ KEPT_INDEX_MAX_BYTES: Final = 8 << 20
 """`manifest.json` and `index.json` may speak of many images."""
 
 KEPT_TOTAL_MAX_BYTES: Final = 16 << 20
-"""All that is kept of one archive."""
+"""All that is kept of one archive, but that `manifest.json` and `index.json` may come on top of it."""
 
 PARSED_DESCRIPTORS_MAX: Final = 50_000
 """What is kept of the manifests that have been read: some 300 bytes each."""
@@ -41,4 +50,17 @@ WINDOW_MAX_BYTES: Final = 64 << 20
 """What a zstd window or an xz dictionary may take: all that `xz -9` and `zstd -19` need."""
 
 ZERO_TAIL_MAX_BYTES: Final = 64 << 20
-"""How far behind the end of a plain tar another one, concatenated to it, is looked for."""
+"""How far behind the end of a tar another one, concatenated to it, is looked for."""
+
+TAIL_MAX_BYTES: Final = 256 << 20
+"""How much may follow the end of a compressed tar, which is read to check the checksums; tar pads to 10 KiB."""
+
+IDLE_MAX_BYTES: Final = 64 << 20
+"""How much compressed data may hold nothing: frames to be skipped, zeros between members."""
+
+MEMBERS_COUNTED: Final = 10_000
+MEMBER_MEAN_MIN_BYTES: Final = 128
+"""What so many members of a gzip file (frames of a zstd file) in a row must hold on average.
+
+eStargz makes one for each file, with its tar header of 512 bytes.
+"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def read_records(content: bytes) -> Iterator[tuple[str, bytes]]:
+def read_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The `length key=value` records, in order; ValueError when the content is something else."""
     position = 0
     while position < len(content):
@@ -22,7 +22,7 @@ def read_records(content: bytes) -> Iterator[tuple[str, bytes]]:
         key, equals, value = record[:-1].partition(b"=")
         if end > len(content) or not record.endswith(b"\n") or not equals:
             raise ValueError("a record is not `length key=value`")
-        yield key.decode("utf-8", "backslashreplace"), value
+        yield key, value
         position = end
 
 

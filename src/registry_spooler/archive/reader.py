@@ -17,7 +17,7 @@ from registry_spooler.archive.member import shown
 from registry_spooler.archive.source import FileSource
 from registry_spooler.blob import PIECE_BYTES, Measured
 from registry_spooler.errors import ArchiveError
-from registry_spooler.threads import in_thread
+from registry_spooler.threads import in_worker
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -108,7 +108,7 @@ class MemberReader:
         while not self._ready and not self._ended:
             if not self._codec.busy:
                 await self._origin.wait()
-            await in_thread(self._step)
+            await in_worker(self._step)
         return self._ready.popleft() if self._ready else b""
 
     async def rewind(self, offset: int) -> None:

@@ -7,19 +7,21 @@ its first byte, so that compressing it gives the same as when it is read from a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.header import BLOCK_BYTES
 from registry_spooler.archive.inflation import Inflater, TrailingGarbage
+from registry_spooler.archive.limits import TAIL_MAX_BYTES
 from registry_spooler.archive.member import Member
 from registry_spooler.archive.recognition import check_inside, recognise
 from registry_spooler.archive.source import Feed
 from registry_spooler.archive.tape import StreamTape
 from registry_spooler.archive.tar import TarReader
 from registry_spooler.blob import PIECE_BYTES
-from registry_spooler.errors import SpoolerError
+from registry_spooler.errors import ArchiveError, SpoolerError
 
 _INPUT_BYTES: Final = 256 << 10
 _BATCH_PARTS: Final = 1024
@@ -37,15 +39,17 @@ class Part:
 
 
 class InflatedTape:
-    """A tape, decompressed."""
+    """A tape, decompressed. `check` is called before each piece of output, and may raise."""
 
-    def __init__(self, tape: StreamTape, compression: Compression) -> None:
+    def __init__(self, tape: StreamTape, compression: Compression, check: Callable[[], None]) -> None:
         self._tape = tape
+        self._check = check
         self._inflater = Inflater(compression)
 
     def read(self, count: int) -> bytes:
         """The next bytes, 1 to `count`; none at the end, after its checksums have been checked."""
         while True:
+            self._check()
             data = b""
             if self._inflater.needs_input:
                 data = self._tape.read(_INPUT_BYTES)
@@ -64,11 +68,13 @@ class Reel:
     """
 
     def __init__(self, feed: Feed) -> None:
+        self._feed = feed
         self._raw = StreamTape(feed.read)
         self._tape = self._raw
         self._reader: TarReader | None = None
         self._left = 0
         self._behind_last = False
+        self._tail_bytes = 0
         self._failure: SpoolerError | None = None
         self.ended = False
         self.finished = False
@@ -77,7 +83,7 @@ class Reel:
         """Look what it is, and get to the tar."""
         compression = recognise(self._raw.peek(BLOCK_BYTES))
         if compression is not Compression.NONE:
-            self._tape = StreamTape(InflatedTape(self._raw, compression).read)
+            self._tape = StreamTape(InflatedTape(self._raw, compression, self._feed.check).read)
             check_inside(self._tape.peek(BLOCK_BYTES), compression)
         return TarReader(self._tape)
 
@@ -125,7 +131,11 @@ class Reel:
 
     def _drain(self) -> None:
         """Read what is behind the end: padding, garbage, and the checksums of the compressed stream."""
+        if self._tail_bytes > TAIL_MAX_BYTES:
+            raise ArchiveError(f"more than {TAIL_MAX_BYTES >> 20} MiB follow the end of the tar archive")
         try:
-            self.finished = self._tape.skip(_DRAIN_BYTES) < _DRAIN_BYTES
+            skipped = self._tape.skip(_DRAIN_BYTES)
+            self._tail_bytes += skipped
+            self.finished = skipped < _DRAIN_BYTES
         except TrailingGarbage:
             self.finished = True  # as behind a plain tar

@@ -91,10 +91,14 @@ class FileFeed:
         self._stopped = False
         self.position = 0
 
-    def read(self, count: int) -> bytes:
-        """The next bytes, at most `count`; none at the end."""
+    def check(self) -> None:
+        """Raise Stopped after `stop`: for work that goes on for long without a read."""
         if self._stopped:
             raise Stopped
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, at most `count`; none at the end."""
+        self.check()
         content = self._source.read_at(self.position, count)
         self.position += len(content)
         return content
@@ -118,12 +122,16 @@ class PipeFeed:
             os.set_blocking(self._wake_write, False)  # `stop` is called on the event loop
         self.position = 0
 
+    def check(self) -> None:
+        """Raise Stopped after `stop`: for work that goes on for long without a read."""
+        if self._stopped.is_set():
+            raise Stopped
+
     def read(self, count: int) -> bytes:
         """The next bytes, at most `count`; none at the end."""
         while True:
             self._wait()
-            if self._stopped.is_set():
-                raise Stopped
+            self.check()
             try:
                 content = os.read(self._source.fd, count)
             except BlockingIOError:

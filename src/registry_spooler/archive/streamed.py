@@ -27,7 +27,7 @@ from registry_spooler.archive.source import Feed, FileFeed
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, SpoolerError
 from registry_spooler.manifest import Descriptor, Manifest
-from registry_spooler.threads import in_thread
+from registry_spooler.threads import in_worker
 
 _HEAD_BYTES: Final = 512
 _BATCHES_AHEAD: Final = 0
@@ -145,15 +145,15 @@ class StreamedArchive:
         """What the archive holds, from what was kept; to be asked after the last member."""
         if not self._at_end:
             raise RuntimeError("the images are known after the last member")
-        return await in_thread(find_images, self._contents)
+        return await in_worker(find_images, self._contents)
 
     async def content(self, digest: Digest) -> bytes | None:
         """A kept manifest's or config's bytes; None when the archive lacks it or it was not kept."""
-        return await in_thread(self._contents.content, digest)
+        return await in_worker(self._contents.content, digest)
 
     async def manifest(self, descriptor: Descriptor) -> Manifest | None:
         """The manifest that a descriptor points to, read once; None when the archive lacks it or it was not kept."""
-        return await in_thread(self._contents.manifest, descriptor)
+        return await in_worker(self._contents.manifest, descriptor)
 
     def find(self, digest: Digest) -> Member | None:
         """The member that holds a blob, by its path; None when it has not come by."""
@@ -240,7 +240,7 @@ async def stream(feed: Feed) -> AsyncIterator[StreamedArchive]:
 async def _read_ahead(reel: Reel, batches: ObjectSendStream[Batch]) -> None:
     try:
         while not reel.finished:
-            await batches.send(await in_thread(reel.next_batch))
+            await batches.send(await in_worker(reel.next_batch))
         await batches.send(None)
     except SpoolerError as exc:
         await batches.send(exc)

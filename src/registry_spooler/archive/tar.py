@@ -10,6 +10,7 @@ https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +25,15 @@ from registry_spooler.archive.header import (
     read_header,
     sparse_map_continues,
 )
-from registry_spooler.archive.limits import HEADER_EXTENSION_MAX_BYTES, MEMBERS_MAX, PATH_MAX_BYTES
+from registry_spooler.archive.limits import (
+    EXTENSIONS_MAX_BYTES,
+    HEADER_EXTENSION_MAX_BYTES,
+    MEMBERS_MAX,
+    NAMES_MAX_BYTES,
+    PATH_MAX_BYTES,
+    RECORDS_MAX,
+    ZERO_TAIL_MAX_BYTES,
+)
 from registry_spooler.archive.member import Kind, Member, normalise, shown
 from registry_spooler.archive.tape import Tape
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
@@ -60,9 +69,6 @@ class TarReader:
     """Reads one tape, once. `ended`: has an end marker been seen?"""
 
     tape: Tape
-    tail_max_bytes: int | None = None
-    """How far behind an end marker another archive is looked for; None: to the end of the tape."""
-
     ended: bool = False
     archives: int = 1
     """How many tars are concatenated, as far as read."""
@@ -71,6 +77,9 @@ class TarReader:
     _member_end: int = 0
     _last: str = ""
     _count: int = 0
+    _names_bytes: int = 0
+    _extensions_bytes: int = 0
+    _records: int = 0
     _globals: _Overrides = field(default_factory=_Overrides)
 
     def next(self) -> Member | None:
@@ -120,7 +129,7 @@ class TarReader:
     def _next_archive(self) -> bytes:
         """Look behind an end marker: the first header of another tar, or nothing."""
         begin, tape = self.tape.position, self.tape
-        while self.tail_max_bytes is None or tape.position - begin < self.tail_max_bytes:
+        while tape.position - begin < ZERO_TAIL_MAX_BYTES:
             zeros = tape.peek(_TAIL_BYTES)
             if not zeros:
                 return b""
@@ -155,11 +164,17 @@ class TarReader:
             kind = Kind.DIRECTORY  # as V7 tar wrote them
         if header.type[0] in _HEADER_ONLY:
             size = 0
-        path = normalise(_decode(name))
+        path, target = normalise(_decode(name)), _decode(link)
+        self._names_bytes += sys.getsizeof(path) + (sys.getsizeof(target) if target else 0)
+        if self._names_bytes > NAMES_MAX_BYTES:
+            raise ArchiveError(
+                f"the names of its members take more than {NAMES_MAX_BYTES >> 20} MiB, as in no image archive",
+                where=self._where(BLOCK_BYTES),
+            )
         self._last = shown(path)
         self._data_end = self.tape.position + size
         self._member_end = self.tape.position + padded(size)
-        return Member(path, kind, size, self.tape.position, _decode(link))
+        return Member(path, kind, size, self.tape.position, target)
 
     def _extend(self, header: Header, local: _Overrides) -> None:
         """Read an extension header: GNU's long names, or PAX records for the next member (x) or for all (g)."""
@@ -168,6 +183,7 @@ class TarReader:
                 f"an extended header claims {header.size:,} bytes; more than {HEADER_EXTENSION_MAX_BYTES:,} is refused",
                 where=self._where(BLOCK_BYTES),
             )
+        self._extended_by(header.size)
         content = self.tape.read(header.size)
         if len(content) < header.size:
             raise ArchiveTruncated("the archive ends within an extended header", where=self._where())
@@ -183,25 +199,38 @@ class TarReader:
         real_name = None
         try:
             for key, value in pax.read_records(content):
-                if key == "path":
+                self._records += 1
+                if self._records > RECORDS_MAX:
+                    raise ArchiveError(f"it has more than {RECORDS_MAX:,} PAX records", where=self._where())
+                if key == b"path":
                     overrides.name = value or None
-                elif key == "linkpath":
+                elif key == b"linkpath":
                     overrides.link = value or None
-                elif key == "size":
+                elif key == b"size":
                     overrides.size = pax.read_number(value) if value else None
-                elif key.startswith("GNU.sparse."):
+                elif key.startswith(b"GNU.sparse."):
                     overrides.sparse = True
-                    real_name = value if key == "GNU.sparse.name" else real_name
+                    real_name = value if key == b"GNU.sparse.name" else real_name
         except ValueError as exc:
             raise ArchiveError(f"an extended header is corrupt: {exc}", where=self._where()) from exc
         overrides.name = real_name or overrides.name
 
     def _pass(self, size: int) -> None:
         """Go over the data of a header that is no member: a volume's label, an old list of names."""
+        self._extended_by(size)
         if self.tape.skip(padded(size)) < size:
             raise ArchiveTruncated("the archive ends within a header's data", where=self._where())
 
+    def _extended_by(self, size: int) -> None:
+        """Count what is read of headers besides those of members."""
+        self._extensions_bytes += size
+        if self._extensions_bytes > EXTENSIONS_MAX_BYTES:
+            raise ArchiveError(
+                f"its extended headers have more than {EXTENSIONS_MAX_BYTES >> 20} MiB", where=self._where(BLOCK_BYTES)
+            )
+
     def _block(self) -> bytes:
+        self._extended_by(BLOCK_BYTES)
         block = self.tape.read(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
             raise ArchiveTruncated("the archive ends within a header", where=self._where())
@@ -213,5 +242,8 @@ class TarReader:
 
 
 def _decode(name: bytes) -> str:
-    # Names that are not UTF-8 stay tellable apart, and printable.
-    return name.decode("utf-8", "backslashreplace")
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        # Names that are not UTF-8 stay tellable apart, and printable. An error handler would take milliseconds.
+        return name.decode("latin-1").encode("unicode_escape").decode()

@@ -21,7 +21,7 @@ from registry_spooler.push.image import partial_index, read_diff_ids
 from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry
 from registry_spooler.reference import Reference
-from registry_spooler.threads import in_thread
+from registry_spooler.threads import in_worker
 
 DEPTH_MAX: Final = 8
 """Indexes inside indexes. Builders nest two deep; the rest is somebody's joke."""
@@ -212,7 +212,7 @@ class _Walk:
         platform, diff_ids = await self._read_config(manifest)
         branch = _Branch(descriptor=descriptor, manifest=manifest, platform=platform)
         needs = []
-        for blob, need in await in_thread(self._needs, manifest, diff_ids):
+        for blob, need in await in_worker(self._needs, manifest, diff_ids):
             if need.member is not None or await self._delivery.holds(need):
                 needs.append(need)
             elif not blob.is_foreign:
@@ -243,7 +243,7 @@ class _Walk:
             content = await self._archive.content(config.digest)
             if content is None:
                 return None, {}
-            self._configs[config.digest] = await in_thread(_platform_and_diff_ids, content, config.digest)
+            self._configs[config.digest] = await in_worker(_platform_and_diff_ids, content, config.digest)
         platform, diff_ids = self._configs[config.digest]
         if len(diff_ids) == len(manifest.layers):
             return platform, dict(zip((layer.digest for layer in manifest.layers), diff_ids, strict=True))
