@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.model import Content, Model
@@ -20,6 +20,15 @@ UNSEEN_SECONDS = 0.08
 """Who writes unseen, and takes longer from opening to closing, may lose to the removal of the file."""
 
 
+@dataclass(slots=True)
+class SlowWriter:
+    """Somebody who has a file open, has written half of it, and takes a break."""
+
+    payload: Payload
+    fd: int
+    since: float
+
+
 @dataclass(frozen=True, slots=True)
 class Users:
     """All who use the spool."""
@@ -28,6 +37,7 @@ class Users:
     model: Model
     factory: Factory
     chance: random.Random
+    slow: list[SlowWriter] = field(default_factory=list)
 
     def act(self) -> str:
         """Do something."""
@@ -83,6 +93,45 @@ class Users:
         assert content is not None
         time.sleep(self.chance.uniform(0, SETTLE_SECONDS))
         return self._extend(content, whole)
+
+    def write_slowly(self) -> str:
+        """Open a file and write half of it; or go on with the other half and close it."""
+        if self.slow:
+            return self._write_rest(self.slow.pop(0))
+        payload = self.factory.slow()
+        fd = os.open(self._path(payload.name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._own(self._path(payload.name))
+        try:
+            self._write_pieces(fd, payload.content[: len(payload.content) // 2])
+        except OSError:
+            self._path(payload.name).unlink()
+            os.close(fd)
+            raise
+        self.slow.append(SlowWriter(payload, fd, time.monotonic()))
+        return f"{payload.name} half"
+
+    def finish(self) -> None:
+        """All close what they have open."""
+        while self.slow:
+            self._write_rest(self.slow.pop(0))
+
+    def _write_rest(self, writer: SlowWriter) -> str:
+        """In a blind round a break longer than the spooler waits may cost the file; else nothing may be lost."""
+        payload = writer.payload
+        try:
+            self._write_pieces(writer.fd, payload.content[len(payload.content) // 2 :])
+            is_lost = not os.fstat(writer.fd).st_nlink
+        except OSError:
+            self._path(payload.name).unlink()
+            return f"{payload.name} is given up"
+        finally:
+            os.close(writer.fd)
+        seconds = time.monotonic() - writer.since
+        if is_lost and not (self.world.blind and seconds > SETTLE_SECONDS):
+            self.world.broken.append(f"{payload.name} was taken away while it was being written")
+        if not is_lost:
+            self.model.arrive(payload, renamed=False)
+        return f"{payload.name} after {seconds:.3f} s"
 
     def remove(self) -> str:
         """Take a file back."""

@@ -87,6 +87,11 @@ class Factory:
         shown = ((_digest(content),),)
         return Payload(name=name or self._name(repository, tag, ""), content=content, shows={(repository, tag): shown})
 
+    def slow(self) -> Payload:
+        """A file of an image that no other file is about."""
+        self._count += 1
+        return self.raw((self._chance.choice(REPOSITORIES), f"slow-{self._count}"))
+
     def bad(self) -> Payload:
         """An archive that is cut off, or has a blob that is not what its name says, or is none at all."""
         good = self.image()

@@ -103,6 +103,7 @@ class _Round:
                 time.sleep(self._chance.choice(PAUSES_SECONDS))
         finally:
             breaker.mend()
+            users.finish()
         for number in range(self._spoolers):
             if self._restarts:
                 (world.kill if self._chance.random() < 0.5 else world.terminate)(number)
