@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.model import Content, Model
-from chaos.payloads import Factory, Payload
+from chaos.payloads import Factory, Payload, half
 from chaos.world import SETTLE_SECONDS, STRANGER, World
 
 TICK_SECONDS = 0.012
@@ -87,9 +87,8 @@ class Users:
     def grow(self) -> str:
         """Half an archive, and the rest of it a little later, if the file is still there."""
         whole = self.factory.image()
-        half = Payload(name=whole.name, content=whole.content[: len(whole.content) // 2], is_good=False)
-        self._write(half, in_place=True)
-        content = self.model.last(half.name)
+        self._write(Payload(name=whole.name, content=half(whole.content), is_good=False), in_place=True)
+        content = self.model.last(whole.name)
         assert content is not None
         time.sleep(self.chance.uniform(0, SETTLE_SECONDS))
         return self._extend(content, whole)

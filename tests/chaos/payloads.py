@@ -97,7 +97,7 @@ class Factory:
         good = self.image()
         match self._chance.randrange(3):
             case 0:
-                content = good.content[: len(good.content) // 2]
+                content = half(good.content)
             case 1:
                 content = archives.oci_archive(self._image(""), compress=bytes).replace(b"noise-", b"n0ise-")
             case _:
@@ -161,6 +161,11 @@ class Factory:
         self._count += 1
         size = self._chance.choice((1, 2_000, 2_000, 70_000, 900_000))
         return b"%d:" % self._count + self._chance.randbytes(size)
+
+
+def half(archive: bytes) -> bytes:
+    """The first half of an archive; the zeros behind its end do not count."""
+    return archive[: len(archive.rstrip(b"\0")) // 2]
 
 
 def _digest(content: bytes) -> str:

@@ -108,9 +108,9 @@ class World:
 
     def keep(self) -> None:
         """Copy what is on the spool's disk, which ends with the round, and the logs."""
+        _end_all(self)
         shutil.copytree(self.disk, self.folder / "kept", symlinks=True, ignore=_special)
-        logs = [*self.logs, *(f"--- spooler {number}\n{each.log}" for number, each in enumerate(self.spoolers))]
-        (self.folder / "spoolers.log").write_text("\n".join(logs))
+        (self.folder / "spoolers.log").write_text("\n".join(self.logs))
         (self.folder / "requests.log").write_text("\n".join(map(str, self.proxy.seen)))
 
     def remount(self, *, read_only: bool) -> bool:
