@@ -186,6 +186,8 @@ class Contents:
         self._made[digest] = content
 
     def _read(self, member: Member) -> bytes | None:
+        if not member.size:
+            return b""
         if member.path not in self._kept and self._fetch is not None:
             if not self.may_keep(member):
                 raise ArchiveError(f"its documents add up to more than {KEPT_TOTAL_MAX_BYTES >> 20} MiB")

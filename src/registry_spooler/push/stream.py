@@ -26,6 +26,8 @@ from registry_spooler.push.registry import Registry, Upload
 from registry_spooler.push.watched import WatchedReader
 
 _TAR_MAGIC_AT: Final = 257
+SESSIONS_MAX: Final = 256
+"""Uploads of one push that are open while nobody knows yet what they are for. An image has at most 127 layers."""
 _CANCEL_SECONDS: Final = 5.0
 """For giving up all open sessions; the registry purges what is left in the end."""
 
@@ -81,7 +83,7 @@ class Sessions:
     async def receive(self, archive: StreamedArchive, guess: Guess, *, keeps_documents: bool = True) -> None:
         """One pass: keep the JSON, send what `guess` wants of the rest, and remember how all of it was compressed.
 
-        A later pass keeps nothing: what is still wanted is to be sent, even if it looks like JSON.
+        A later pass keeps nothing: what is still wanted is to be sent, even if it looks like JSON, and is made a blob.
         """
         advanced = self._advanced(archive)
         async for member in archive.members():
@@ -93,10 +95,18 @@ class Sessions:
             if keeps_documents and archive.is_document and await archive.keep() is not None:
                 continue
             if member not in self._sent and (wanted := await guess(member, head)) is not None:
-                await self._send(archive, member, *wanted)
+                commits = not keeps_documents or self._commits(wanted[1])
+                if commits or len(self._sent) < SESSIONS_MAX:
+                    await self._send(archive, member, *wanted, commits=commits)
         advanced()
 
-    async def _send(self, archive: StreamedArchive, member: Member, delivery: Delivery, need: Need) -> None:
+    def _commits(self, need: Need) -> bool:
+        """Does the member become a blob at once? Only when it goes by its digest; what else there is must wait."""
+        return need.expect.digest is not None and (self._commit_early or len(self._sent) >= SESSIONS_MAX)
+
+    async def _send(
+        self, archive: StreamedArchive, member: Member, delivery: Delivery, need: Need, *, commits: bool
+    ) -> None:
         upload = await self._registry.begin_upload(delivery.repository)
         try:
             async with archive.blob(
@@ -121,7 +131,7 @@ class Sessions:
             compression=need.compression,
             flaw=flaw,
         )
-        if self._commit_early and need.expect.digest is not None:
+        if commits:
             await self.commit(need, delivery)
 
     def _note_lost(self, member: Member) -> None:
@@ -174,6 +184,8 @@ def guess_all(delivery: Delivery, setting: Compression, *, rereadable: bool) -> 
     """
 
     async def guess(member: Member, head: bytes) -> tuple[Delivery, Need] | None:
+        if not member.size:
+            return None  # there is nothing to send, whatever it turns out to be
         kind, digest = sniff(head), member.blob_digest
         may_be_layer = _may_be_layer(member, head, kind)
         if digest is None and not may_be_layer:
