@@ -89,7 +89,9 @@ class PlayedRegistry:
         self.requests.append((request.method, request.raw_path, headers))
         if self.gate is not None and (answer := self.gate(request)) is not None:
             return answer
-        return await handler(request)
+        answer = await handler(request)
+        answer.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
+        return answer
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self.watch], client_max_size=1 << 30)

@@ -169,6 +169,7 @@ class RegistryAnswer(RegistryError):
     registry's `errors` list (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes).
     """
 
+    _who = "the registry"
     _TRANSIENT = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
     _NOT_OF_THE_REQUEST = frozenset({407, 421, 423, 426})
     """They speak of a proxy, of the connection or of a lock, not of what was asked."""
@@ -201,7 +202,7 @@ class RegistryAnswer(RegistryError):
 
     def __str__(self) -> str:
         said = ": ".join(part for part in (self.code, self.message) if part)
-        sentence = f"the registry answered {self.status} to {self.method} {self.url}"
+        sentence = f"{self._who} answered {self.status} to {self.method} {self.url}"
         if said:
             sentence += f" ({said})"
         return f"{sentence}; {self.hint}" if self.hint else sentence
@@ -221,6 +222,22 @@ class AccessDenied(RegistryAnswer):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.temporary = self.status == 401
+
+
+class RefusedElsewhere(RegistryAnswer):
+    """A server to which the registry sent us (its storage, mostly) refuses; it got no login of ours, and needs none.
+
+    Temporary: neither the file nor the login is at fault.
+    """
+
+    _who = "another server"
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.temporary = True
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; the registry sent us to that server, and has to see to it"
 
 
 class DeletesDisabled(RegistryAnswer):

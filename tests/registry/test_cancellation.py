@@ -8,8 +8,10 @@ import gc
 import anyio
 import pytest
 
+from lyingserver import lying, page
 from memory_blobs import Blob, MemoryReader, noise
 from playedregistry import Habits, running_registry
+from registry_spooler.digest import Digest
 from registry_spooler.errors import UploadLost
 from registry_spooler.progress import Progress
 from registry_spooler.registry import ChunkBudget, RegistryClient, RetryPolicy, UploadForm, UploadOptions
@@ -108,3 +110,46 @@ async def test_a_registry_that_loses_every_session_is_given_up(repository):
                     await client.put_blob(repository, blob.opener, Progress())
                 assert caught.value.temporary
                 assert blob.opened == 3
+
+
+@pytest.mark.parametrize("mounts", [False, True])
+async def test_a_session_that_opens_while_nobody_wants_it_any_more_is_given_back(mounts):
+    asked, answered = anyio.Event(), anyio.Event()
+    requests = []
+
+    async def answer(head, reader, writer):
+        requests.append(head.split(" HTTP")[0])
+        if head.startswith("POST"):
+            asked.set()
+            await asyncio.sleep(0.2)
+            writer.write(page(202, "Location: /here\r\n"))
+            answered.set()
+        else:
+            writer.write(page(204))
+
+    async def open_one(client):
+        if mounts:
+            await client.mount_blob("a", Digest.of(b""), "b")
+        else:
+            await client.begin_upload("a")
+
+    async with lying(answer) as url, RegistryClient(url) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(open_one, client)
+        await asked.wait()
+        tasks.cancel_scope.cancel()
+    assert answered.is_set()
+    assert requests[-1] == "DELETE /here"
+
+
+async def test_a_session_that_does_not_open_is_not_waited_for_long():
+    asked = anyio.Event()
+
+    async def answer(head, reader, writer):
+        asked.set()
+        await asyncio.sleep(60)
+
+    with anyio.fail_after(20):
+        async with lying(answer) as url, RegistryClient(url) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(client.begin_upload, "a")
+            await asked.wait()
+            tasks.cancel_scope.cancel()

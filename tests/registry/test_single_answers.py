@@ -15,6 +15,7 @@ from registry_spooler.digest import EMPTY_JSON, Digest
 from registry_spooler.errors import (
     AccessDenied,
     DeletesDisabled,
+    DeletionNotConfirmed,
     NotFound,
     RegistryAnswer,
     RegistryProtocolError,
@@ -39,6 +40,9 @@ DOCUMENT = orjson.dumps(
 MANIFEST = Manifest.parse(DOCUMENT)
 REFERENCE = Reference("a/b", "tag")
 ONCE = RetryPolicy(tries=1)
+VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+TAG = f"{BASE}/a/b/manifests/tag"
+THERE = {"Docker-Content-Digest": str(MANIFEST.digest), "Content-Length": str(len(DOCUMENT))}
 
 
 class GivenResponse(ClientResponse):
@@ -51,8 +55,8 @@ class GivenResponse(ClientResponse):
 class Answers(aioresponses):
     """Answers given in place of a registry's."""
 
-    def add(self, url, method="GET", **answer):
-        super().add(url, method, response_class=GivenResponse, **answer)
+    def add(self, url, method="GET", headers=None, **answer):
+        super().add(url, method, response_class=GivenResponse, headers={**VERSION, **(headers or {})}, **answer)
 
 
 @pytest.fixture
@@ -132,14 +136,46 @@ def test_links(headers, expected):
 
 
 async def test_a_tag_is_deleted_where_tags_can_be(client, answers):
-    answers.delete(f"{BASE}/a/b/manifests/tag", status=202)
+    answers.head(TAG, headers=THERE)
+    answers.delete(TAG, status=202)
+    answers.head(TAG, status=404)
     assert await client.delete_tag(REFERENCE) is True
-    answers.delete(f"{BASE}/a/b/manifests/tag", status=404, body=_errors("MANIFEST_UNKNOWN"))
-    answers.head(f"{BASE}/a/b/manifests/tag", status=404)
+    answers.head(TAG, status=404)
+    assert await client.delete_tag(REFERENCE) is False
+    answers.head(TAG, headers=THERE)
+    answers.delete(TAG, status=404, body=_errors("MANIFEST_UNKNOWN"))
+    answers.head(TAG, status=404)
     assert await client.delete_tag(REFERENCE) is False
 
 
+async def test_a_deletion_that_did_not_happen_is_told_and_tried_again(client, answers, monkeypatch):
+    monkeypatch.setattr("registry_spooler.registry.deletion.SIGHT_SECONDS", (0.0, 0.0))
+    answers.head(TAG, headers=THERE, repeat=True)
+    answers.delete(TAG, status=202)
+    with pytest.raises(DeletionNotConfirmed, match=f"still answers for it with {MANIFEST.digest}") as caught:
+        await client.delete_tag(REFERENCE)
+    assert caught.value.temporary
+    by_digest = f"{BASE}/a/b/manifests/{MANIFEST.digest}"
+    answers.delete(by_digest, status=202)
+    answers.head(by_digest, headers=THERE, repeat=True)
+    with pytest.raises(DeletionNotConfirmed):
+        await client.delete_digest(Reference("a/b", None, MANIFEST.digest))
+
+
+async def test_a_registry_that_sees_its_deletion_late_and_a_tag_that_is_pushed_anew_meanwhile(
+    client, answers, monkeypatch
+):
+    monkeypatch.setattr("registry_spooler.registry.deletion.SIGHT_SECONDS", (0.0, 0.0))
+    for last in ({"status": 404}, {"headers": {**THERE, "Docker-Content-Digest": str(DIGEST)}}):
+        for _ in range(2):
+            answers.head(TAG, headers=THERE)
+        answers.delete(TAG, status=202)
+        answers.head(TAG, **last)
+        assert await client.delete_tag(REFERENCE) is True
+
+
 async def test_deletes_switched_off(client, answers):
+    answers.head(TAG, headers=THERE)
     answers.delete(f"{BASE}/a/b/manifests/tag", status=405, body=_errors("UNSUPPORTED"))
     with pytest.raises(DeletesDisabled, match=r"storage\.delete\.enabled"):
         await client.delete_tag(REFERENCE)
@@ -147,10 +183,13 @@ async def test_deletes_switched_off(client, answers):
 
 @pytest.mark.parametrize(("status", "code"), [(409, "TAG_IMMUTABLE"), (403, "DENIED"), (400, "NAME_UNKNOWN")])
 async def test_a_deletion_that_is_refused_changes_nothing(client, answers, status, code):
-    answers.delete(f"{BASE}/a/b/manifests/tag", status=status, body=_errors(code))
-    with pytest.raises(RegistryAnswer, match=code):
+    answers.get(f"{BASE}/")
+    answers.head(TAG, headers=THERE)
+    answers.delete(TAG, status=status, body=_errors(code), repeat=True)
+    with pytest.raises(RegistryAnswer, match=code) as caught:
         await client.delete_tag(REFERENCE)
-    assert {method for method, _ in answers.requests} == {"DELETE"}
+    assert not caught.value.temporary
+    assert {method for method, _ in answers.requests} <= {"HEAD", "DELETE", "GET"}
 
 
 def _placeholder_registry(
@@ -163,14 +202,17 @@ def _placeholder_registry(
         done.append(("PUT", url.raw_path.rpartition("/")[2]))
         if request.get("data") == DOCUMENT:
             done.append(("original", "back"))
-        return CallbackResult(status=201, response_class=GivenResponse)
+        said = {"Docker-Content-Digest": str(Digest.of(request["data"]))}
+        return CallbackResult(status=201, headers=said, response_class=GivenResponse)
 
     def delete(url, **request):
         done.append(("DELETE", url.raw_path.rpartition("/")[2]))
-        return CallbackResult(status=delete_statuses.pop(0), response_class=GivenResponse)
+        return CallbackResult(status=delete_statuses.pop(0), headers=VERSION, response_class=GivenResponse)
 
     answers.delete(f"{BASE}/a/b/manifests/tag", status=tag_status, body=_errors("UNSUPPORTED"))
-    answers.head(f"{BASE}/a/b/manifests/tag", headers={"Docker-Content-Digest": str(DIGEST), "Content-Length": "9"})
+    for _ in range(1 if tag_status == 400 else 2):
+        answers.head(TAG, headers=THERE)
+    answers.head(TAG, status=404)
     answers.get(f"{BASE}/a/b/manifests/tag", body=DOCUMENT, headers={"Content-Type": mediatype.OCI_MANIFEST})
     location = {"Location": "/v2/a/b/blobs/uploads/u"}
     answers.post(f"{BASE}/a/b/blobs/uploads/", status=202, headers=location, repeat=True)
@@ -225,26 +267,30 @@ async def test_a_manifest_of_another_digest_is_refused(client, answers):
     [
         (201, {}, True),
         (200, {"Docker-Content-Digest": str(MANIFEST.digest)}, True),
+        (202, {}, True),
         (200, {}, False),
+        (201, {}, False),
         (201, {"Docker-Content-Digest": str(DIGEST)}, False),
     ],
 )
 async def test_what_counts_as_a_stored_manifest(client, answers, status, headers, accepted):
     answers.put(f"{BASE}/a/b/manifests/tag", status=status, headers=headers)
+    answers.head(TAG, headers=THERE) if accepted else answers.head(TAG, status=404)
     if accepted:
         assert await client.put_manifest(REFERENCE, MANIFEST) == MANIFEST.digest
     else:
-        with pytest.raises(RegistryProtocolError):
+        with pytest.raises(RegistryProtocolError) as caught:
             await client.put_manifest(REFERENCE, MANIFEST)
+        assert caught.value.temporary
 
 
 @pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "DIGEST_INVALID"])
 async def test_a_registry_that_sees_its_blobs_late(code, client, answers, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.manifests._SIGHT_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("registry_spooler.registry.manifests.SIGHT_SECONDS", (0.0, 0.0))
     url = f"{BASE}/a/b/manifests/tag"
     for _ in range(2):
         answers.put(url, status=400, body=_errors(code))
-    answers.put(url, status=201)
+    answers.put(url, status=201, headers=THERE)
     answers.head(f"{BASE}/a/b/blobs/{DIGEST}", headers={"Content-Length": "2"}, repeat=True)
     assert await client.put_manifest(REFERENCE, MANIFEST) == MANIFEST.digest
 
@@ -259,7 +305,11 @@ async def test_a_blob_that_was_cleared_away_is_worth_another_push(client, answer
 
 async def test_a_subject_that_the_registry_takes_care_of(client, answers):
     document = {**orjson.loads(DOCUMENT), "subject": {"mediaType": mediatype.OCI_MANIFEST, **POINTER}}
-    answers.put(f"{BASE}/a/b/manifests/tag", status=201, headers={"OCI-Subject": str(DIGEST)})
+    answers.put(
+        f"{BASE}/a/b/manifests/tag",
+        status=201,
+        headers={"OCI-Subject": str(DIGEST), "Docker-Content-Digest": str(Digest.of(orjson.dumps(document)))},
+    )
     await client.put_manifest(REFERENCE, Manifest.parse(orjson.dumps(document)))
     assert len(answers.requests) == 1
 
@@ -287,7 +337,8 @@ async def test_a_subject_that_the_registry_takes_care_of(client, answers):
     ],
 )
 async def test_what_a_registry_complains_of(client, answers, status, body, kind, sentence):
-    answers.get(f"{BASE}/a/b/manifests/tag", status=status, body=body)
+    answers.get(f"{BASE}/", body=b"{}")
+    answers.get(f"{BASE}/a/b/manifests/tag", status=status, body=body, repeat=True)
     with pytest.raises(kind, match=sentence) as caught:
         await client.get_manifest(REFERENCE)
     is_of_the_image = 400 <= status < 500 and status != 401 and kind is not RegistryUnreachable

@@ -105,7 +105,7 @@ class ChunkSender:
         elif verdict is Next.RESTART:
             raise UploadLost(self._repository, f"the registry answered {answer.status} to a chunk") from error
         else:
-            raise error
+            raise await self._session.exchange.refusal(answer)
 
     async def _resume(self, end: int, error: RegistryError) -> None:
         """After a chunk of which nobody knows how much has arrived."""
@@ -127,7 +127,7 @@ class ChunkSender:
         self._progress.retries["upload"] += 1
         answer = await self._session.ask()
         if answer.status in {401, 403}:
-            raise self._session.exchange.error_of(answer)
+            raise await self._session.exchange.refusal(answer)
         stored = stored_bytes(answer.headers.get("Range"), self.offset, end) if answer.status in ACCEPTED else None
         if stored is None:
             raise UploadLost(self._repository, "the registry does not know how much of it has arrived") from error

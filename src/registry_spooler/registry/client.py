@@ -23,14 +23,14 @@ from registry_spooler.registry import listing, manifests, referrers
 from registry_spooler.registry.address import RegistryAddress
 from registry_spooler.registry.budget import ChunkBudget
 from registry_spooler.registry.credentials import CredentialSource
-from registry_spooler.registry.deletion import TagDeletion, delete_manifest
+from registry_spooler.registry.deletion import TagDeletion, confirm_deletion, delete_manifest
 from registry_spooler.registry.download import BlobDownload
 from registry_spooler.registry.exchange import Access, Exchange
 from registry_spooler.registry.login import RegistryLogin
 from registry_spooler.registry.origins import TargetRules
 from registry_spooler.registry.profile import Habits, UploadOptions, profile_of
 from registry_spooler.registry.retry import RetryPolicy
-from registry_spooler.registry.session import ANY_THAT_STAYS, UploadSession, blob_size
+from registry_spooler.registry.session import ANY_THAT_STAYS, UploadSession, blob_size, open_session
 from registry_spooler.registry.tls import TrustStore
 from registry_spooler.registry.transport import Transport
 from registry_spooler.registry.upload import Upload, UploadPlace
@@ -115,7 +115,7 @@ class RegistryClient:
     async def ping(self) -> None:
         """Does a registry answer, and take our login? Any RegistryError says why not."""
         # Asked once: who wants to know whether it is there wants to know it now, and asks again himself.
-        await self._exchange.call("GET", self._address.base, access=(), expected={200}, repeatable=False)
+        await self._exchange.ping()
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not have it."""
@@ -132,7 +132,7 @@ class RegistryClient:
             query=f"mount={digest}&from={self._path(source_repository)}",
         )
         try:
-            answer = await self._exchange.call("POST", url, access=access, expected=ANY_THAT_STAYS)
+            answer = await open_session(self._exchange, url, access, expected=ANY_THAT_STAYS)
         except AccessDenied:
             # The token server gives nothing out for both repositories.
             return False
@@ -250,13 +250,15 @@ class RegistryClient:
 
     async def delete_digest(self, reference: Reference) -> bool:
         """Delete a manifest by its digest, with every tag that points to it; False when it was not there."""
-        if reference.digest is None:
+        if (digest := reference.digest) is None:
             raise ValueError("a deletion by digest needs one")
-        reference = self._reference(Reference(reference.repository, None, reference.digest))
+        reference = self._reference(Reference(reference.repository, None, digest))
+        access = self._delete_access(reference)
         try:
-            await delete_manifest(self._exchange, reference, self._delete_access(reference))
+            await delete_manifest(self._exchange, reference, access)
         except NotFound:
             return False
+        await confirm_deletion(self._exchange, reference, access, digest)
         return True
 
     async def tags_of(self, repository: str, digest: Digest) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from registry_spooler.errors import AccessDenied, DeletesDisabled, NotFound, RegistryAnswer
+from registry_spooler.errors import AccessDenied, DeletesDisabled, NotFound, RefusedElsewhere, RegistryAnswer
 from registry_spooler.registry.retry import retry_after_seconds
 from registry_spooler.registry.transport import Answer
 
@@ -48,19 +48,21 @@ class Complaint:
         )
 
 
-def error_of(answer: Answer, *, hint: str = "") -> RegistryAnswer:
-    """The error that an unwanted answer stands for."""
+def error_of(answer: Answer, *, hint: str = "", elsewhere: bool = False) -> RegistryAnswer:
+    """The error that an unwanted answer stands for; `elsewhere`: from where the registry has sent us."""
     complaint = Complaint.read(answer)
     kind: type[RegistryAnswer] = _KINDS.get(answer.status, RegistryAnswer)
     if answer.status == 405 and answer.request.method == "DELETE":
         kind = DeletesDisabled
+    if elsewhere:
+        kind = RefusedElsewhere
     return kind(
         answer.request.method,
         answer.request.shown_url,
         answer.status,
         code=complaint.code,
         message=complaint.message,
-        hint=hint or _hint(answer, complaint),
+        hint="" if elsewhere else hint or _hint(answer, complaint),
         retry_after_seconds=retry_after_seconds(answer.headers),
     )
 
@@ -68,8 +70,6 @@ def error_of(answer: Answer, *, hint: str = "") -> RegistryAnswer:
 def _hint(answer: Answer, complaint: Complaint) -> str:
     status, upload = answer.status, "/blobs/uploads/" in answer.url
     if status == 400 and "HTTP request to an HTTPS server" in complaint.message:
-        return "the registry speaks https; give its address as https://…"
-    if status in (301, 302, 307, 308) and answer.headers.get("Location", "").startswith("https:"):
         return "the registry speaks https; give its address as https://…"
     if status == 404 and complaint.code == "BLOB_UPLOAD_INVALID":
         return "if it runs in several replicas, they need the same http.secret"

@@ -4,7 +4,8 @@ Registries that delete by tag are asked to. Distribution 2.8 deletes by digest a
 of that digest goes. There the tag is moved to a placeholder manifest that nothing else points to, and
 the placeholder is deleted. Before the tag is touched, a first placeholder is pushed and deleted by its
 digest: a registry that does not delete shows it then, while nothing is lost. When the last step fails
-all the same, the tag gets its manifest back; and a cancellation waits for what has begun.
+all the same, the tag gets its manifest back; and a cancellation waits for what has begun. In the end the registry is
+asked again: some say that they deleted, and did not.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import orjson
 
 from registry_spooler import mediatype
 from registry_spooler.digest import EMPTY_JSON, Digest
-from registry_spooler.errors import NotFound, RegistryAnswer, RegistryError
+from registry_spooler.errors import DeletionNotConfirmed, NotFound, RegistryAnswer, RegistryError
 from registry_spooler.manifest import Manifest
 from registry_spooler.reference import Reference
 from registry_spooler.registry.exchange import Access, Exchange
-from registry_spooler.registry.manifests import get_manifest, head_manifest, put_manifest
+from registry_spooler.registry.manifests import SIGHT_SECONDS, get_manifest, head_manifest, put_manifest
 
 _TAG_NOT_DELETED_ALONE: Final = frozenset({"DIGEST_INVALID", "UNSUPPORTED", "NAME_INVALID", "TAG_INVALID", ""})
 
@@ -37,7 +38,17 @@ class TagDeletion:
         self._put_bytes = put_bytes
 
     async def run(self) -> bool:
-        """True when the tag is gone, False when it was not there; DeletesDisabled when it may not go."""
+        """True when the tag is gone, False when it was not there.
+
+        DeletesDisabled when it may not go, DeletionNotConfirmed when the registry says that it went and it has not.
+        """
+        there = await head_manifest(self._exchange, self._reference, self._access)
+        if there is None or not await self._delete_tag():
+            return False
+        await confirm_deletion(self._exchange, self._reference, self._access, there.digest)
+        return True
+
+    async def _delete_tag(self) -> bool:
         try:
             await delete_manifest(self._exchange, self._reference, self._access)
             return True
@@ -96,6 +107,19 @@ async def delete_manifest(exchange: Exchange, reference: Reference, access: Acce
     """Delete by tag or by digest, as the reference has it; NotFound when it is not there."""
     url = exchange.address.url(reference.repository, "manifests", reference.target)
     await exchange.call("DELETE", url, access=access, expected={200, 202, 204})
+
+
+async def confirm_deletion(exchange: Exchange, reference: Reference, access: Access, deleted: Digest) -> None:
+    """Return when the registry answers no longer with what was deleted; DeletionNotConfirmed when it goes on to.
+
+    What somebody else has put there since is another digest, and none of this deletion's business.
+    """
+    for seconds in (0.0, *SIGHT_SECONDS):
+        await anyio.sleep(seconds)
+        found = await head_manifest(exchange, reference, access)
+        if found is None or found.digest != deleted:
+            return
+    raise DeletionNotConfirmed(str(reference), deleted)
 
 
 def _pointer(media_type: str, content: bytes) -> dict[str, Any]:

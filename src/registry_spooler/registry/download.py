@@ -80,7 +80,7 @@ class BlobDownload:
                 )
             return 0
         if answer.status != 200:
-            raise self._exchange.error_of(await answer.finish())
+            raise await self._exchange.refusal(await answer.finish())
         return self._received
 
     def _check_complete(self) -> None:

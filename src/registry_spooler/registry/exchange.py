@@ -3,12 +3,16 @@
 The flow of a request: wait while its host asks to be left in peace → send it with the credentials of its
 own origin → on 401 log in and send it once more → follow redirects, without credentials when they leave the
 origin → repeat what can be repeated when the trouble may pass.
+
+A refusal counts only when it is a registry's own (`proof`): where an answer does not show that, `/v2/` is asked, and
+then the same request once more.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -17,10 +21,17 @@ from typing import Final, Protocol
 
 import anyio
 
-from registry_spooler.errors import RegistryAnswer, RegistryError, RegistryProtocolError, RegistryUnreachable
+from registry_spooler.errors import (
+    AccessDenied,
+    RegistryAnswer,
+    RegistryError,
+    RegistryProtocolError,
+    RegistryUnreachable,
+)
 from registry_spooler.registry.address import Origin, RegistryAddress
 from registry_spooler.registry.complaint import error_of
 from registry_spooler.registry.origins import TargetRules
+from registry_spooler.registry.proof import is_page, shows_registry
 from registry_spooler.registry.retry import HostPauses, RetryPolicy, retry_after_seconds
 from registry_spooler.registry.transport import ANSWER_BYTES, Answer, AnswerStream, Request, StreamedBody, Transport
 
@@ -51,6 +62,9 @@ class Login(Protocol):
     async def answer_challenge(self, answer: Answer, access: Access, used: str | None, logins: int) -> bool:
         """Learn from a 401; True when the same request is worth sending again, `logins` times so far."""
 
+    def is_taken(self, answer: Answer) -> bool:
+        """Does a 401 say that the login is good, and does not extend to what was asked for?"""
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -73,22 +87,79 @@ class Exchange:
         expected: Collection[int],
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        repeatable: bool = True,
+        certain: Collection[int] = (),
         limit_bytes: int = ANSWER_BYTES,
     ) -> Answer:
-        """Ask, and ask again while that may help; any status but the expected ones is an error."""
+        """Ask, and ask again while that may help; any status but the expected ones is an error.
+
+        `certain` are those of the expected ones (404, say) that have to be a registry's own words.
+        """
         request = Request(method=method, url=url, headers=headers or {}, body=body)
-        failures = 0
+        failures, proved = 0, False
         while True:
             try:
                 answer = await self.once(request, access, limit_bytes=limit_bytes)
-                if answer.status in expected:
+                doubtful = not proved and is_doubtful(answer)
+                if answer.status in expected and not (doubtful and answer.status in certain):
                     return answer
-                raise self.error_of(answer)
+                error = self.error_of(answer)
+                if not doubtful or error.temporary:
+                    raise error
+                await self.prove()
+                proved = True
             except RegistryError as error:
                 failures += 1
-                if not repeatable or not await self.rest(error, failures):
+                if not await self.rest(error, failures):
                     raise
+
+    async def refusal(self, answer: Answer) -> RegistryError:
+        """The error that an unwanted answer stands for, when the request is not to be sent again to make sure of it."""
+        error = self.error_of(answer)
+        if not error.temporary and is_doubtful(answer):
+            try:
+                await self.prove()
+            except RegistryError as trouble:
+                return trouble
+        return error
+
+    async def ping(self) -> None:
+        """Return when a registry answers and takes our login; any RegistryError says why not. Asked once."""
+        answer = await self.once(Request(method="GET", url=self.address.base), ())
+        if answer.status != 200:
+            raise self._turned_away(answer)
+        if is_page(answer.headers):
+            raise self._no_registry("it answers with a web page")
+        if not shows_registry(answer):
+            await self._ask_for_nothing()
+
+    async def prove(self) -> None:
+        """Return when it is a registry that answers, and it takes our login; otherwise the error is temporary."""
+        try:
+            await self.ping()
+        except RegistryError as error:
+            if error.temporary:
+                raise
+
+    def _turned_away(self, answer: Answer) -> RegistryError:
+        """Why `/v2/` is not answered; not temporary when a registry says so that answers for its repositories alone."""
+        error = self.error_of(answer)
+        if isinstance(error, AccessDenied):
+            error.temporary = True
+        elif not error.temporary and not shows_registry(answer):
+            return self._no_registry(f"it answers {answer.status} where a registry says that it is one")
+        return error
+
+    async def _ask_for_nothing(self) -> None:
+        """Ask for a blob that there cannot be: what says yes to that says yes to everything."""
+        url = self.address.url("registry-spooler", "blobs", f"sha256:{secrets.token_hex(32)}")
+        answer = await self.once(Request(method="HEAD", url=url), (), log_in_again=False)
+        if answer.status < 400:
+            raise self._no_registry(f"it answers {answer.status} to whatever it is asked")
+        if answer.status >= 500:
+            raise self.error_of(answer)
+
+    def _no_registry(self, reason: str) -> RegistryProtocolError:
+        return RegistryProtocolError(str(self.address), reason)
 
     async def rest(self, error: RegistryError, failures: int) -> bool:
         """Sleep before another try; False, at once, when there should be none."""
@@ -138,12 +209,23 @@ class Exchange:
         raise RegistryProtocolError(str(self.address.origin), f"more than {MAX_REDIRECTS} redirects")
 
     def error_of(self, answer: Answer) -> RegistryError:
-        """The error that an unwanted answer stands for."""
+        """The error that an unwanted answer stands for, as far as the answer itself tells."""
         if answer.status == 400 and b"HTTP request to an HTTPS server" in answer.content:
             return RegistryUnreachable(
                 str(self.address.origin), "it speaks https, not http (give the address as https://…)"
             )
-        return error_of(answer, hint=self.login.hint if answer.status == 401 else "")
+        if answer.status < 400 or answer.status >= 600:
+            return self._no_registry(_unexpected(answer))
+        if not self.is_own(answer):
+            return error_of(answer, elsewhere=True)
+        error = error_of(answer, hint=self.login.hint if answer.status == 401 else "")
+        if answer.status == 401 and self.login.is_taken(answer):
+            error.temporary, error.hint = False, "the registry takes this login, but not for this repository"
+        return error
+
+    def is_own(self, answer: Answer) -> bool:
+        """Return whether it came from the registry, and not from where the registry has sent us."""
+        return Origin.of(answer.url) == self.address.origin
 
     async def _await_turn(self, request: Request, origin: Origin) -> None:
         remaining = self.pauses.remaining_seconds(origin.authority)
@@ -169,6 +251,20 @@ class Exchange:
         if request.method not in {"GET", "HEAD"} and answer.status not in {307, 308}:
             return None
         return dataclasses.replace(request, url=self.rules.redirect(request.url, location))
+
+
+def is_doubtful(answer: Answer) -> bool:
+    """Return whether a refusal may be a neighbour's, or may be meant for our login whatever it asks for."""
+    return 400 <= answer.status < 500 and (answer.status == 403 or not shows_registry(answer))
+
+
+def _unexpected(answer: Answer) -> str:
+    said = f"it answered {answer.status} to {answer.request.method} {answer.request.shown_url}"
+    if is_page(answer.headers):
+        return f"{said}, with a web page"
+    if 300 <= answer.status < 400 and answer.headers.get("Location", "").startswith("https:"):
+        return f"{said}; it may want to be asked by https (give the address as https://…)"
+    return said
 
 
 def _authorized(request: Request, header: str | None) -> Request:

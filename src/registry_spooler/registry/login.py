@@ -71,6 +71,17 @@ class RegistryLogin:
         self._remember(access, manner)
         return True
 
+    def is_taken(self, answer: Answer) -> bool:
+        """Return whether a 401 says that the login is good, and does not extend to what was asked for.
+
+        An anonymous token that does not extend to it says nothing: what is wanted is a login.
+        https://www.rfc-editor.org/rfc/rfc6750#section-3.1
+        """
+        challenges = parse_challenges(answer.headers.getall("WWW-Authenticate", []))
+        insufficient = any(each.parameters.get("error") == "insufficient_scope" for each in challenges)
+        token = answer.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return insufficient and self._tokens.is_of_login(token)
+
     def _understand(
         self, answer: Answer, challenges: tuple[Challenge, ...], access: Access, used: str | None, logins: int
     ) -> Manner | None:

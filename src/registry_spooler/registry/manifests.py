@@ -12,17 +12,25 @@ import anyio
 
 from registry_spooler import mediatype
 from registry_spooler.digest import Digest
-from registry_spooler.errors import ArchiveError, NotFound, RegistryAnswer, RegistryProtocolError
+from registry_spooler.errors import (
+    ArchiveError,
+    DigestNotSupported,
+    NotFound,
+    RefusedElsewhere,
+    RegistryAnswer,
+    RegistryProtocolError,
+)
 from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest
 from registry_spooler.reference import Reference
 from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.proof import is_page
 from registry_spooler.registry.session import blob_size
-from registry_spooler.registry.transport import Answer
+from registry_spooler.registry.transport import Answer, whole_number
 
 _UNKNOWN_PARTS: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _HALF_WRITTEN: Final = "DIGEST_INVALID"
 """What distribution says to a manifest by tag when it reads the link of a blob that another upload writes anew."""
-_SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
+SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
 """How long a registry is given to see what it has; GHCR was reported to need it."""
 _ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
 
@@ -33,7 +41,7 @@ async def get_manifest(exchange: Exchange, reference: Reference, access: Access)
     answer = await exchange.call("GET", url, access=access, expected={200}, headers=_ACCEPT)
     manifest = _read(exchange, answer, reference)
     wanted = reference.digest or _said_digest(answer)
-    if wanted is not None and not _has_digest(manifest, wanted):
+    if wanted is not None and not _is_digest_of(wanted, manifest):
         raise RegistryProtocolError(
             str(exchange.address), f"the manifest of {reference} has the digest {manifest.digest}, not {wanted}"
         )
@@ -43,12 +51,18 @@ async def get_manifest(exchange: Exchange, reference: Reference, access: Access)
 async def head_manifest(exchange: Exchange, reference: Reference, access: Access) -> Descriptor | None:
     """What a reference points to; None when there is no such manifest. Some registries only know GET."""
     url = exchange.address.url(reference.repository, "manifests", reference.target)
-    answer = await exchange.call("HEAD", url, access=access, expected={200, 404, 405}, headers=_ACCEPT)
-    if answer.status == 404:
+    try:
+        answer = await exchange.call(
+            "HEAD", url, access=access, expected={200, 404, 405}, certain={404}, headers=_ACCEPT
+        )
+    except RefusedElsewhere:
+        answer = None  # a URL that is signed for GET alone
+    if answer is not None and answer.status == 404:
         return None
-    digest, length = _said_digest(answer), answer.headers.get("Content-Length", "")
-    if answer.status == 200 and digest is not None and length.isascii() and length.isdigit():
-        return Descriptor(media_type=_media_type(answer), digest=digest, size=int(length))
+    if answer is not None and answer.status == 200 and not is_page(answer.headers):
+        digest, size = _said_digest(answer), whole_number(answer.headers.get("Content-Length"))
+        if digest is not None and size is not None:
+            return Descriptor(media_type=_media_type(answer), digest=digest, size=size)
     try:
         return (await get_manifest(exchange, reference, access)).descriptor()
     except NotFound:
@@ -60,10 +74,12 @@ async def put_manifest(exchange: Exchange, reference: Reference, manifest: Manif
 
     Some registries need a moment to see what they have just been given, and say that it is not there.
     """
-    for seconds in _SIGHT_SECONDS:
+    for seconds in SIGHT_SECONDS:
         try:
             return await _put_once(exchange, reference, manifest, access)
         except RegistryAnswer as error:
+            if error.status == 400 and reference.digest is not None and reference.digest.algorithm != "sha256":
+                raise DigestNotSupported(str(exchange.address), reference.digest) from error
             may_pass = error.code in _UNKNOWN_PARTS or (error.code == _HALF_WRITTEN and reference.digest is None)
             if not may_pass:
                 raise
@@ -97,17 +113,23 @@ async def _put_once(exchange: Exchange, reference: Reference, manifest: Manifest
         body=manifest.content,
     )
     said = _said_digest(answer)
-    if said is not None and said.algorithm == manifest.digest.algorithm and said != manifest.digest:
+    if said is None:
+        # A web server that says 200 or 201 to everything has not stored an image; a registry that says no more has.
+        found = await head_manifest(exchange, reference, access)
+        if found is None or not _is_digest_of(found.digest, manifest):
+            raise RegistryProtocolError(
+                str(exchange.address), f"it answered {answer.status} to a manifest, and does not hold it"
+            )
+    elif not _is_digest_of(said, manifest):
         raise RegistryProtocolError(
             str(exchange.address), f"it stored {reference} as {said}, and {manifest.digest} was sent"
         )
-    if answer.status != 201 and said is None:
-        # A web server that says 200 to everything has not stored an image.
-        raise RegistryProtocolError(str(exchange.address), f"it answered {answer.status} to a manifest, not 201")
     return answer
 
 
 def _read(exchange: Exchange, answer: Answer, reference: Reference) -> Manifest:
+    if is_page(answer.headers):
+        raise RegistryProtocolError(str(exchange.address), f"it answered with a web page for the manifest {reference}")
     if len(answer.content) > MANIFEST_MAX_BYTES:
         raise RegistryProtocolError(str(exchange.address), f"the manifest of {reference} is larger than 4 MiB")
     try:
@@ -116,8 +138,8 @@ def _read(exchange: Exchange, answer: Answer, reference: Reference) -> Manifest:
         raise RegistryProtocolError(str(exchange.address), f"a manifest cannot be read: {exc}") from exc
 
 
-def _has_digest(manifest: Manifest, wanted: Digest) -> bool:
-    return wanted == manifest.digest if wanted.algorithm == "sha256" else wanted == _sha512(manifest.content)
+def _is_digest_of(digest: Digest, manifest: Manifest) -> bool:
+    return digest == (manifest.digest if digest.algorithm == "sha256" else _sha512(manifest.content))
 
 
 def _sha512(content: bytes) -> Digest:

@@ -13,7 +13,7 @@ import orjson
 
 from registry_spooler import mediatype
 from registry_spooler.digest import Digest
-from registry_spooler.errors import NotFound, RegistryProtocolError
+from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.reference import Reference
 from registry_spooler.registry.exchange import Access, Exchange
@@ -48,7 +48,12 @@ async def list_referrers(exchange: Exchange, repository: str, digest: Digest, ac
         "GET", url, access=access, expected={200, 404, 405}, headers={"Accept": mediatype.OCI_INDEX}
     )
     if answer.status == 200:
-        return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where=f"referrers of {digest}").manifests
+        try:
+            return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where="its list").manifests
+        except ArchiveError as exc:
+            raise RegistryProtocolError(
+                str(exchange.address), f"what refers to {digest} cannot be read: {exc}"
+            ) from exc
     index = await _fallback_index(exchange, Reference(repository, referrers_tag(digest)), access)
     return index.manifests if index is not None else ()
 

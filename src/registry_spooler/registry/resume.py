@@ -18,7 +18,7 @@ from registry_spooler.registry.retry import RETRIED_STATUSES
 ACCEPTED: Final = frozenset({200, 201, 202, 204})
 """202 by the book; 201 is ECR's."""
 _NO_CHUNKS: Final = frozenset({400, 405, 411, 416, 501})
-_RANGE: Final = re.compile(r"(?:bytes=)?(\d+)-(-?\d+)")
+_RANGE: Final = re.compile(r"(?:bytes=)?([0-9]{1,18})-(-?[0-9]{1,18})")
 
 
 class Next(enum.Enum):

@@ -73,10 +73,10 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     if not text:
         return None
     if text.isascii() and text.isdigit():
-        return min(float(text), RETRY_AFTER_MAX_SECONDS)
+        return min(float(text[:10]), RETRY_AFTER_MAX_SECONDS)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -60,6 +60,10 @@ class TokenServers:
                 return token.value
             return await self._renew(key, token)
 
+    def is_of_login(self, value: str) -> bool:
+        """Return whether a token was given out to a login, and not to anybody."""
+        return any(token.value == value and login is not None for (_, _, login), token in self._tokens.items())
+
     def _known(self, key: Key, other_than: str | None) -> Token | None:
         realm, scopes, login = key
         now = self._clock()
@@ -135,10 +139,15 @@ class TokenServers:
 
 
 def _refused(answer: Answer, login: Credential | None) -> RegistryError:
-    """The token server's refusal, without any secret that it may repeat."""
+    """The token server's refusal, without any secret that it may repeat. It is of the login, and never of an image."""
+    if answer.status < 400 or answer.status >= 600:
+        return RegistryProtocolError(str(Origin.of(answer.url)), f"the token server answered {answer.status}")
     error = error_of(answer)
     for secret in login.secrets if login is not None else ():
         error.message = error.message.replace(secret, "…")
     if isinstance(error, AccessDenied):
         error.hint = "the token server refuses the login; check the user name and password"
+    elif not error.temporary:
+        return RegistryProtocolError(str(Origin.of(answer.url)), f"the token server does not give tokens out ({error})")
+    error.temporary = True
     return error

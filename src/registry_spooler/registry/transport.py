@@ -61,6 +61,7 @@ ANSWER_BYTES: Final = 8 << 20
 
 USER_AGENT: Final = f"registry-spooler/{__version__}"
 
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _URL: Final = re.compile(r"https?://[^\s'\")]+")
 
 BodyPieces = Callable[[], AsyncIterator["Buffer"]]
@@ -277,6 +278,11 @@ class _Payload(aiohttp.Payload):
             return
         finally:
             self._waiting.deadline = anyio.current_time() + self._request.head_seconds
+
+
+def whole_number(text: str | None) -> int | None:
+    """What a header says in decimal digits; None when there is none, or none that counts bytes."""
+    return int(text) if text is not None and _DIGITS.fullmatch(text) else None
 
 
 def _payload(request: Request, waiting: anyio.CancelScope) -> bytes | _Payload | None:

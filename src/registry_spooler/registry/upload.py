@@ -16,12 +16,13 @@ import anyio
 
 from registry_spooler.blob import PIECE_BYTES, BlobReader, Measured
 from registry_spooler.digest import Digest
-from registry_spooler.errors import RegistryError, RegistryProtocolError, UploadLost
+from registry_spooler.errors import DigestNotSupported, RegistryError, RegistryProtocolError, UploadLost
 from registry_spooler.progress import Progress
 from registry_spooler.registry.budget import ChunkBudget
 from registry_spooler.registry.chunks import ChunkSender, RangesRefused
 from registry_spooler.registry.exchange import Access, Exchange
 from registry_spooler.registry.profile import Habits, UploadOptions
+from registry_spooler.registry.proof import shows_registry
 from registry_spooler.registry.resume import ACCEPTED, Next, after_chunk
 from registry_spooler.registry.session import UploadSession, blob_size
 from registry_spooler.registry.transport import Answer, BodyPieces, StreamedBody
@@ -190,7 +191,7 @@ class Upload:
         if verdict is Next.RESTART or (verdict is Next.LOG_IN and answer.logged_in_anew):
             raise UploadLost(self.repository, f"the registry answered {answer.status} to a stream")
         if verdict is not Next.GO_ON:
-            raise exchange.error_of(answer)
+            raise await exchange.refusal(answer)
 
     async def _try_commit(self, digest: Digest) -> bool:
         session = await self._open_session()
@@ -202,9 +203,11 @@ class Upload:
         if self._small and answer.status in _NO_WHOLE_PUT:
             await self._send_small_otherwise(self._small)
             return False
+        if answer.status == 400 and digest.algorithm != "sha256" and shows_registry(answer):
+            raise DigestNotSupported(str(self._place.exchange.address), digest) from error
         if answer.status in _SESSION_GONE:
             raise UploadLost(self.repository, f"the registry does not commit it ({error})") from error
-        raise error
+        raise await self._place.exchange.refusal(answer)
 
     async def _send_small_otherwise(self, content: bytes) -> None:
         """A registry that takes no blob in its PUT takes it in a PATCH before."""
@@ -214,10 +217,12 @@ class Upload:
         await self._send_stream(await self._open_session(), lambda: _one_piece(content), len(content))
 
     def _check_digest(self, answer: Answer, digest: Digest) -> None:
-        said = answer.headers.get("Docker-Content-Digest")
+        said, address = answer.headers.get("Docker-Content-Digest"), str(self._place.exchange.address)
+        if said and said.partition(":")[0] != digest.algorithm:
+            raise DigestNotSupported(address, digest)
         if said and said != str(digest):
             raise RegistryProtocolError(
-                str(self._place.exchange.address), f"it stored a blob as {said[:140]} that was sent as {digest}"
+                address, f"it stored a blob as something else than {digest}, as which it was sent"
             )
 
     async def _size_of(self, digest: Digest) -> int | None:
