@@ -11,7 +11,7 @@ import pytest
 import archives
 from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
 from desk import Desk
-from registry_spooler.errors import ArchiveError, RegistryAnswer
+from registry_spooler.errors import ArchiveError, DigestNotSupported
 from registry_spooler.push import PushOptions
 from verify import Reader
 
@@ -99,7 +99,7 @@ async def test_a_child_goes_by_the_digest_that_its_index_names(desk: Desk, reade
     entries = [*archives.oci_blobs(Image()), (f"blobs/sha512/{name}", manifest), archives.blob(index)]
     tar = archives.layout(entries, archives.oci_index([archives.descriptor(archives.INDEX, index)]))
 
-    with pytest.raises(RegistryAnswer, match=f"sha512:{name}") as caught:
+    with pytest.raises(DigestNotSupported, match=f"sha512:{name}") as caught:
         await desk.push(tar, repository)
 
     assert not caught.value.temporary

@@ -142,12 +142,14 @@ def is_final(end: JobEnd) -> bool:
 
 
 @asynccontextmanager
-async def spooling(directory: Path, handler: Any, **settings: Any) -> AsyncIterator[Running]:
+async def spooling(
+    directory: Path, handler: Any, *, probe: Callable[[], Awaitable[None]] | None = None, **settings: Any
+) -> AsyncIterator[Running]:
     """Run a spool until the block ends; it is stopped in good order then."""
     options: dict[str, Any] = {"backoff": FAST, "settle_seconds": 0.2, "shutdown_grace_seconds": 5.0} | settings
     running = Running(Spool(SpoolSettings(directory=directory, **options)))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(running.spool.run, handler)
+        tasks.start_soon(running.spool.run, handler, probe)
         yield running
         running.spool.stop()
 

@@ -8,12 +8,21 @@ import anyio
 import pytest
 from scripted import Handler, drop, image, spooling
 
-from registry_spooler.errors import RegistryAnswer, RegistryUnreachable, SettingUnusable, SpoolerError
+from registry_spooler.errors import (
+    AccessDenied,
+    RegistryAnswer,
+    RegistryProtocolError,
+    RegistryUnreachable,
+    SettingUnusable,
+    SpoolerError,
+)
 from registry_spooler.progress import Progress
 from registry_spooler.result import ImageResult
 from registry_spooler.spool import Backoff, Job, OpenedFile, Reason
 
 UNREACHABLE = RegistryUnreachable("localhost:5000", "connection refused")
+PAGE = RegistryProtocolError("localhost:5000", "it answers with a web page")
+REFUSED = AccessDenied("GET", "http://localhost:5000/v2/", 401)
 
 
 @pytest.mark.parametrize(("failures", "bound"), [(1, 1), (2, 2), (3, 4), (6, 30), (1000, 30), (10**9, 30)])
@@ -60,6 +69,50 @@ async def test_a_registry_that_is_down_is_asked_by_one_job_at_a_time(spool_direc
         registry.is_down = False
         await running.until_done(*names)
         assert running.board.held_for is None
+
+
+@pytest.mark.parametrize("error", [PAGE, REFUSED, UNREACHABLE])
+async def test_while_a_probe_fails_the_files_wait_together_and_then_go_in_the_order_of_arrival(
+    spool_directory: Path, error: SpoolerError
+) -> None:
+    registry = Registry(error)
+    probes = []
+
+    async def probe() -> None:
+        probes.append(len(registry.attempts))
+        if registry.is_down:
+            raise error
+
+    names = [f"app{number % 5}:{number}.tar" for number in range(40)]
+    for name in names:
+        drop(spool_directory, name)
+    async with spooling(spool_directory, registry, jobs_at_once=1, probe=probe) as running:
+        await running.until(lambda: len(probes) >= 5)
+        assert [name for name, _ in registry.attempts] == names[:1]
+        assert running.board.failed_count == 0
+        registry.is_down = False
+        await running.until_done(*names)
+        assert running.board.held_for is None
+    assert [name for name, _ in registry.attempts] == [names[0], *names]
+
+
+async def test_a_probe_that_nobody_foresaw_to_fail_is_logged_once_and_ends_nothing(
+    spool_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry()
+    probes = []
+
+    async def probe() -> None:
+        probes.append(len(registry.attempts))
+        if registry.is_down:
+            raise UnicodeError("label empty or too long")
+
+    drop(spool_directory, "app.tar")
+    async with spooling(spool_directory, registry, probe=probe) as running:
+        await running.until(lambda: len(probes) >= 3)
+        registry.is_down = False
+        await running.until_done("app.tar")
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 async def test_a_setting_that_cannot_be_read_is_everybodys_trouble_until_one_gets_through(

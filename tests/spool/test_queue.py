@@ -171,6 +171,75 @@ def test_shared_trouble_holds_everybody_and_sends_one_ahead() -> None:
     assert queue.shared_failures == 0
 
 
+def held_queue(*names: str, until: float = 10) -> Queue:
+    """Two files ran and met the same trouble, which a probe can ask about."""
+    queue = queue_of(*names, limit=2)
+    for name in start(queue):
+        queue.hold(running(queue, name), Reason.PROTOCOL, until=until, patience=30, probes=True)
+        defer(queue, name, now=0, due=1000, reason=Reason.PROTOCOL)
+    return queue
+
+
+def probe(queue: Queue, now: float, *, is_over: bool, until: float = 0) -> None:
+    assert queue.wants_probe(now)
+    queue.probe_started()
+    assert not queue.wants_probe(now)
+    assert start(queue, now) == []
+    queue.probed(now, is_over=is_over, until=until, next_try=until)
+
+
+def test_while_a_probe_fails_no_file_is_tried_and_then_the_oldest_goes_first_and_the_others_in_order() -> None:
+    queue = held_queue("a", "b", "c", "d")
+    assert not queue.wants_probe(9)
+    assert queue.next_due(9) == 10
+    probe(queue, 10, is_over=False, until=20)
+    assert (start(queue, 11), queue.next_due(11), queue.shared_failures) == ([], 20, 2)
+    probe(queue, 20, is_over=True)
+    assert start(queue, 20) == ["a"]
+    queue.finish(running(queue, "a"), 21)
+    queue.release(21)
+    assert start(queue, 21) == ["b", "c"]
+    assert queue.shared_failures == 0
+
+
+def test_a_probe_that_is_on_its_way_lets_the_loop_sleep() -> None:
+    queue = held_queue("a", "b", "c")
+    queue.probe_started()
+    due = queue.next_due(50)
+    assert due is None or due > 50
+
+
+def test_a_file_with_which_alone_the_trouble_is_does_not_go_ahead_again_and_again() -> None:
+    queue = held_queue("a", "b", "c")
+    ahead = []
+    for now in range(10, 110, 20):
+        probe(queue, now, is_over=True)
+        (name,) = start(queue, now)
+        ahead.append(name)
+        queue.hold(running(queue, name), Reason.LOGIN, until=now + 10, patience=30, probes=True)
+        defer(queue, name, now=now, due=now + 10, reason=Reason.LOGIN)
+    assert ahead == ["a", "b", "c", "a", "b"]
+
+
+def test_a_registry_that_takes_pushes_and_no_probes_is_tried_now_and_then() -> None:
+    queue = held_queue("a", "b", "c")
+    for now in (10, 100, 300):
+        probe(queue, now, is_over=False, until=now + 1)
+        assert start(queue, now + 1) == []
+    probe(queue, 311, is_over=False)
+    assert start(queue, 311) == ["c"]
+
+
+def test_the_same_trouble_is_one_trouble_however_it_shows() -> None:
+    queue = held_queue("a", "b", "c")
+    probe(queue, 10, is_over=True)
+    assert start(queue, 10) == ["a"]
+    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=20, patience=30, probes=True)
+    defer(queue, "a", now=10, due=1000, reason=Reason.UNREACHABLE)
+    queue.release(15)
+    assert start(queue, 15) == ["a", "b"]
+
+
 def test_a_file_that_somebody_touches_goes_even_while_all_are_held() -> None:
     queue = queue_of("a", "b", limit=1)
     assert start(queue) == ["a"]

@@ -74,7 +74,7 @@ async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: 
                 # Beside the spool, which must not wait for a slow disk to look through what can be forgotten.
                 tasks.start_soon(known.trim)
                 tasks.start_soon(_warn_of_settings, client)
-                await spool.run(work)
+                await spool.run(work, client.ping)
     _log.info("stopped")
 
 

@@ -91,6 +91,11 @@ def crashed(entry: Entry, sentence: str, error: BaseException) -> None:
         _log.error("%s: internal error", title(entry), exc_info=error, extra={"fields": fields(entry, "crashed")})
 
 
+def probe_crashed(error: BaseException) -> None:
+    """An error that nobody foresaw kept us from asking the registry."""
+    _log.error("asking the registry met an internal error", exc_info=error, extra={"fields": {"event": "crashed"}})
+
+
 def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
     """A job has to wait; said aloud when it is news or has not been for long, else to those who ask for more (`-v`)."""
     error = display(ending.error)

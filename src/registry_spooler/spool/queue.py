@@ -4,7 +4,8 @@ Files of one repository (a lane) run one after the other, in the order of their 
 side, up to a limit. A file that is deferred keeps those behind it in its lane waiting, unless it `lets_pass`. A bundle
 starts before its lanes are known, and `claim`s them when it has been read.
 Trouble that all jobs share (the registry does not answer, the disk is full) holds the whole queue: at each end of the
-waiting one job goes ahead, and the first one that gets through releases the rest.
+waiting one job goes ahead, and the first one that gets through releases the rest. Where the trouble can be asked about
+without a job, a probe goes first, so that no file is tried in vain and the oldest is the first to get through.
 
 Every method takes the time (monotonic clock, seconds) and changes state without waiting for anything; the caller
 starts what `start_next` returns and reports back exactly once: `finish`, `defer`, `put_back` or `leave_elsewhere`.
@@ -17,13 +18,18 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
+from registry_spooler.spool.ending import WITHOUT_ANSWER
 from registry_spooler.spool.entry import Arrival, Entry, Phase
 from registry_spooler.spool.heap import Heap
 from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.job import Reason
 from registry_spooler.spool.lane import ORDER, Lanes
+
+UNPROBED_SECONDS: Final = 300.0
+"""After so long a file is tried though the probe fails: a registry may take pushes and not answer the probe."""
 
 
 @dataclass(slots=True)
@@ -36,6 +42,22 @@ class _Hold:
     """How long a job that was sent ahead may take before another one is sent, seconds."""
     scout: Entry | None = None
     """The job that was sent ahead."""
+    tried: set[str] = field(default_factory=set)
+    """The files that have met the trouble since it began, or since a probe first said that it is over."""
+    probes: bool = False
+    """Is a probe to succeed before a job is sent ahead?"""
+    is_probing: bool = False
+    is_passed: bool = False
+    """Has the probe for the next job ahead succeeded?"""
+    was_answered: bool = False
+    """Did the last probe succeed?"""
+    sent_at: float = 0.0
+    """When a job was last sent ahead."""
+
+
+def _is_same(one: Reason, other: Reason) -> bool:
+    """Are both the same trouble? What keeps the registry from answering is, however it shows."""
+    return one is other or (one in WITHOUT_ANSWER and other in WITHOUT_ANSWER)
 
 
 class Queue:
@@ -131,7 +153,7 @@ class Queue:
         if self._phases[Phase.RUNNING] >= self._limit:
             return None
         times = [self._timers.first[0]] if self._timers else []
-        if self._hold is not None and self._ready:
+        if self._hold is not None and self._ready and not self._hold.is_probing:
             times.append(self._hold.until)
         return max(now, min(times)) if times else None
 
@@ -169,26 +191,64 @@ class Queue:
             with self._moving(entry, now):
                 entry.claim(repositories)
 
-    def hold(self, entry: Entry, reason: Reason, *, until: float, patience: float) -> float:
+    def hold(self, entry: Entry, reason: Reason, *, until: float, patience: float, probes: bool = False) -> float:
         """A job met trouble that all others would meet: none starts before `until`, and then one ahead of the others.
 
-        Jobs that ran side by side meet it together: that counts once. Returns until when the queue is held.
+        Jobs that ran side by side meet it together: that counts once. With `probes`, `wants_probe` says when to ask
+        before a job goes ahead. Returns until when the queue is held.
         """
         held = self._hold
-        if held is None or held.reason is not reason or held.scout is entry:
+        if held is None or not _is_same(held.reason, reason) or held.scout is entry:
             self.shared_failures += 1
-            self._hold = held = _Hold(reason, until, patience)
+            self._hold = _Hold(reason, until, patience, probes=probes, sent_at=until)
+            if held is not None and _is_same(held.reason, reason):
+                self._hold.tried, self._hold.was_answered = held.tried, held.was_answered
+                self._hold.sent_at = held.sent_at
+            held = self._hold
+        held.reason = reason
+        held.tried.add(entry.key)
         return held.until
 
     def release(self, now: float) -> None:
         """A job got through: whatever waited for the same trouble to end goes now."""
         if self._hold is None:
             return
-        reason, self._hold, self.shared_failures = self._hold.reason, None, 0
-        for entry in self._entries.values():
-            if entry.phase is Phase.DEFERRED and entry.reason is reason:
-                entry.due = entry.next_try = 0.0
-        self._refresh_lanes(self._lanes, now)
+        held, self._hold, self.shared_failures = self._hold, None, 0
+        self._make_due(held, now, set())
+
+    def wants_probe(self, now: float) -> bool:
+        """Is it time to ask whether the trouble is over? `probe_started` follows, and then `probed`."""
+        held = self._hold
+        if held is None or not held.probes or held.is_probing or held.is_passed:
+            return False
+        return now >= held.until and bool(self._ready) and self._phases[Phase.RUNNING] < self._limit
+
+    def probe_started(self) -> None:
+        """The question is on its way."""
+        if self._hold is not None:
+            self._hold.is_probing = True
+
+    def probed(self, now: float, *, is_over: bool, until: float, next_try: float) -> None:
+        """What a probe has found out; when the trouble is not over, the queue is held until then.
+
+        `next_try` is the same moment in seconds since the epoch. A probe is not everything: now and then a job goes
+        ahead though it failed.
+        """
+        held = self._hold
+        if held is None or not held.is_probing:
+            return
+        held.is_probing = False
+        held.is_passed = is_over or now - held.sent_at >= UNPROBED_SECONDS
+        if is_over and not held.was_answered:
+            held.tried.clear()
+        held.was_answered = is_over
+        if held.is_passed:
+            self._make_due(held, now, held.tried)
+            return
+        self.shared_failures += 1
+        held.until = until
+        for entry in self._deferred_for(held):
+            entry.next_try = max(entry.next_try, next_try)
 
     @property
     def held_for(self) -> Reason | None:
@@ -218,7 +278,7 @@ class Queue:
             entry = self._entries.get(key)
             if entry is not None and self._may_start(entry, now):
                 return entry
-        if now < hold.until:
+        if now < hold.until or (hold.probes and not hold.is_passed):
             return None
         firsts = (self._lanes.next(name, now)[0] for name in {name for _, name in self._ready})
         ready = [entry for entry in firsts if entry is not None and self._may_start(entry, now)]
@@ -226,9 +286,24 @@ class Queue:
             self._ready.clear()
             return None
         # Not the oldest again and again: the trouble may be with that file alone.
-        scout = min(ready, key=lambda entry: (entry.failures, entry.order))
+        scout = min(ready, key=lambda entry: (entry.key in hold.tried, entry.order))
+        if scout.key in hold.tried:
+            hold.tried.clear()
         hold.until, hold.scout = now + hold.patience, scout
+        hold.is_passed, hold.sent_at = False, now
         return scout
+
+    def _deferred_for(self, hold: _Hold) -> Iterator[Entry]:
+        for entry in self._entries.values():
+            if entry.phase is Phase.DEFERRED and entry.reason is not None and _is_same(entry.reason, hold.reason):
+                yield entry
+
+    def _make_due(self, hold: _Hold, now: float, exceptions: set[str]) -> None:
+        """Have the files go that wait for the same trouble to end, whatever their own back-off says."""
+        for entry in self._deferred_for(hold):
+            if entry.key not in exceptions:
+                entry.due = entry.next_try = 0.0
+        self._refresh_lanes(self._lanes, now)
 
     def _may_start(self, entry: Entry, now: float) -> bool:
         return self._lanes.is_first(entry, now) and not self._lanes.is_barred(entry)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final
 
 import anyio
 
+from registry_spooler.errors import SpoolerError
 from registry_spooler.result import ImageResult
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
@@ -39,6 +41,12 @@ from registry_spooler.spool.settings import SpoolSettings
 ELSEWHERE_SECONDS = (0.3, 1.0)
 """When to look again at a repository that another spooler works on: soon enough to take over a dead one's work."""
 
+PROBE_SECONDS: Final = 10.0
+"""For the registry to answer a probe."""
+
+Probe = Callable[[], Awaitable[object]]
+"""Returns when the registry answers as one does and takes our login; raises a SpoolerError when it does not."""
+
 
 class Spool:
     """One spool directory, worked through by one process. Opens nothing before `run`."""
@@ -49,6 +57,8 @@ class Spool:
         self._queue = Queue(settings.jobs_at_once)
         self._news = anyio.Event()
         self._stopping = False
+        self._probe: Probe | None = None
+        self._probe_crash: type[Exception] | None = None
         self.board = Board(self._queue)
         self._keeper = Keeper(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
         self._house = self._keeper.housekeeper
@@ -58,8 +68,12 @@ class Spool:
         self._stopping = True
         self._wake()
 
-    async def run(self, handler: Handler) -> None:
-        """Work until `stop`. Trouble with files, directory or registry is waited for, not raised. To be called once."""
+    async def run(self, handler: Handler, probe: Probe | None = None) -> None:
+        """Work until `stop`. Trouble with files, directory or registry is waited for, not raised. To be called once.
+
+        `probe` asks whether the registry answers, so that no file has to be tried to find that out.
+        """
+        self._probe = probe
         runner = Runner(
             handler=handler, settings=self._settings, board=self.board, clock=self._clock, claim=self._claim
         )
@@ -79,11 +93,32 @@ class Spool:
                 if (room := self._house.room) is not None:
                     for entry in self._queue.start_next(self._clock()):
                         jobs.start_soon(self._do, entry, room, runner)
+                    if self._probe is not None and self._queue.wants_probe(self._clock()):
+                        self._queue.probe_started()
+                        jobs.start_soon(self._ask, self._probe)
                 await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
             with anyio.move_on_after(self._settings.shutdown_grace_seconds):
                 while self._queue.count(Phase.RUNNING):
                     await self._wait_for_news(until=None)
             jobs.cancel_scope.cancel()
+
+    async def _ask(self, probe: Probe) -> None:
+        """Ask whether the trouble that holds the queue is over; whatever goes wrong with that says that it is not."""
+        is_over = False
+        try:
+            with anyio.move_on_after(PROBE_SECONDS):
+                await probe()
+                is_over = True
+        except SpoolerError:
+            pass
+        except Exception as exc:  # noqa: BLE001 - no error that nobody foresaw may end the spool
+            if self._probe_crash is not type(exc):
+                journal.probe_crashed(exc)
+            self._probe_crash = type(exc)
+        now = self._clock()
+        delay = self._settings.backoff.delay_seconds(self._queue.shared_failures + 1)
+        self._queue.probed(now, is_over=is_over, until=now + delay, next_try=time.time() + delay)
+        self._wake()
 
     async def _wait_for_news(self, *, until: float | None) -> None:
         with anyio.move_on_after(None if until is None else max(0.0, until - self._clock())):
@@ -174,7 +209,9 @@ class Spool:
             until = now + self._delay(ending, self._queue.shared_failures)
             patience = self._settings.backoff.cap_seconds
             # Not before the queue moves again, so that another file is sent ahead next time.
-            due = max(due, self._queue.hold(entry, ending.reason, until=until, patience=patience) + 0.001)
+            probes = self._probe is not None and ending.reason in WITHOUT_ANSWER
+            held_until = self._queue.hold(entry, ending.reason, until=until, patience=patience, probes=probes)
+            due = max(due, held_until + 0.001)
         elif ending.reason in ANSWERED and self._queue.held_for in WITHOUT_ANSWER:
             self._queue.release(now)
         entry.next_try = time.time() + due - now
