@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import click
 
@@ -17,15 +19,17 @@ from chaos.rounds import Result, play
 @click.option(
     "--spoolers", type=click.IntRange(1, 3), help="On one directory. Each round has its own number if not given."
 )
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Rounds at the same time.")
 @click.option("--verbose", "-v", is_flag=True, help="Print what every round did.")
-def main(rounds: int, seed: int | None, spoolers: int | None, verbose: bool) -> None:
+def main(rounds: int, seed: int | None, spoolers: int | None, jobs: int, verbose: bool) -> None:
     """Play rounds of random operations and faults, and check that nothing was lost."""
     first = seed if seed is not None else random.randrange(1 << 31)
     began, results = time.monotonic(), list[Result]()
     try:
-        for number in range(rounds):
-            results.append(result := play(first + number, spoolers=spoolers))
-            _report(result, verbose)
+        with ProcessPoolExecutor(jobs) as processes:
+            for result in processes.map(partial(play, spoolers=spoolers), range(first, first + rounds)):
+                results.append(result)
+                _report(result, verbose)
     finally:
         failed = [result.seed for result in results if result.complaints]
         seeds = f" (seeds {' '.join(map(str, failed))})" if failed else ""
