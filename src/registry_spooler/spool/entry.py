@@ -78,6 +78,8 @@ class Entry:
     """How many had arrived when it did: the file system's clock is coarse."""
     seen: float = 0.0
     """When its identity was read (monotonic clock)."""
+    gave_way: bool = False
+    """Did it take long in the place that is for quick jobs?"""
     attempts: int = 0
     failures: int = 0
     """Deferred so many times in a row."""

@@ -113,10 +113,9 @@ def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
 
 
 def put_back(entry: Entry) -> None:
-    """A bundle has been read and has to wait."""
-    _log.info(
-        "%s waits for earlier files of its repositories", title(entry), extra={"fields": fields(entry, "waiting")}
-    )
+    """A bundle has been read and has to wait, or a job takes long in the place that is for quick ones."""
+    why = "gives way to quicker files" if entry.gave_way else "waits for earlier files of its repositories"
+    _log.info("%s %s", title(entry), why, extra={"fields": fields(entry, "waiting")})
 
 
 def _delayed(entry: Entry, ending: Deferred) -> str:

@@ -27,6 +27,7 @@ from registry_spooler.spool.heap import Heap
 from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.job import Reason
 from registry_spooler.spool.lane import ORDER, Lanes
+from registry_spooler.spool.slots import Slots
 
 UNPROBED_SECONDS: Final = 300.0
 """After so long a file is tried though the probe fails: a registry may take pushes and not answer the probe."""
@@ -64,7 +65,7 @@ class Queue:
     """The files that wait, run, or wait for another try."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._slots = Slots(limit)
         self._entries: dict[str, Entry] = {}
         self._arrivals = itertools.count(1)
         self._lanes = Lanes()
@@ -140,19 +141,33 @@ class Queue:
         while self._timers and self._timers.first[0] <= now:
             self._refresh(self._timers.pop()[1], now)
         started: list[Entry] = []
-        while self._phases[Phase.RUNNING] < self._limit:
+        while not self._slots.are_full:
             entry = self._take_ready(now) if self._hold is None else self._take_while_held(self._hold, now)
             if entry is None:
                 break
-            self._start(entry)
+            self._start(entry, now)
             started.append(entry)
+        if self._slots.has_one_more(now) and (quick := self._take_quick(now)) is not None:
+            self._start(quick, now)
+            started.append(quick)
         return started
+
+    def give_way(self, now: float) -> Entry | None:
+        """The job that is to be cancelled and then `put_back`: it takes long in the place for quick ones."""
+        overdue = self._slots.overdue(now)
+        if overdue is None or (waiting := self._take_quick(now)) is None:
+            return None
+        self._refresh_lanes(waiting.lanes, now)
+        overdue.gave_way = True
+        return overdue
 
     def next_due(self, now: float) -> float | None:
         """When `start_next` may have something again if nothing happens before; None: only an event brings it."""
-        if self._phases[Phase.RUNNING] >= self._limit:
-            return None
         times = [self._timers.first[0]] if self._timers else []
+        if self._slots.are_full:
+            change = self._slots.next_change(now) if self._hold is None else None
+            times += [change] if change is not None and (times or self._ready) else []
+            return max(now, min(times)) if times else None
         if self._hold is not None and self._ready and not self._hold.is_probing:
             times.append(self._hold.until)
         return max(now, min(times)) if times else None
@@ -170,6 +185,7 @@ class Queue:
     def finish(self, entry: Entry, now: float) -> None:
         """The job is done, has failed or has found no file: the queue forgets it."""
         self._lanes.stop(entry)
+        self._slots.leave(entry)
         self._end_scouting(entry, now)
         self._remove(entry, now)
 
@@ -221,7 +237,7 @@ class Queue:
         held = self._hold
         if held is None or not held.probes or held.is_probing or held.is_passed:
             return False
-        return now >= held.until and bool(self._ready) and self._phases[Phase.RUNNING] < self._limit
+        return now >= held.until and bool(self._ready) and not self._slots.are_full
 
     def probe_started(self) -> None:
         """The question is on its way."""
@@ -273,6 +289,19 @@ class Queue:
                 return entry
         return None
 
+    def _take_quick(self, now: float) -> Entry | None:
+        """The oldest that may start, of those that have not taken long before; none while the queue is held."""
+        passed: list[Entry] = []
+        found: Entry | None = None
+        while self._hold is None and found is None and (entry := self._take_ready(now)) is not None:
+            if entry.gave_way:
+                passed.append(entry)
+            else:
+                found = entry
+        for entry in passed:
+            self._refresh_lanes(entry.lanes, now)
+        return found
+
     def _take_while_held(self, hold: _Hold, now: float) -> Entry | None:
         for key in sorted(self._urgent):
             entry = self._entries.get(key)
@@ -313,8 +342,9 @@ class Queue:
         if self._hold is not None and self._hold.scout is entry:
             self._hold.until, self._hold.scout = now, None
 
-    def _start(self, entry: Entry) -> None:
+    def _start(self, entry: Entry, now: float) -> None:
         self._set_phase(entry, Phase.RUNNING)
+        self._slots.take(entry, now)
         self._lanes.start(entry)
         self._urgent.discard(entry.key)
         entry.urgent = False
@@ -322,6 +352,7 @@ class Queue:
 
     def _stop(self, entry: Entry, phase: Phase, due: float, now: float) -> None:
         self._lanes.stop(entry)
+        self._slots.leave(entry)
         entry.due = due
         self._set_phase(entry, phase)
         self._end_scouting(entry, now)
@@ -337,6 +368,7 @@ class Queue:
             with self._moving(entry, now):
                 if not entry.identity.same_content(identity):
                     entry.attempts = 0
+                    entry.gave_way = False
                     entry.disclaim()
                 entry.identity, entry.arrivals = identity, next(self._arrivals)
         entry.seen = now

@@ -59,6 +59,7 @@ class Spool:
         self._stopping = False
         self._probe: Probe | None = None
         self._probe_crash: type[Exception] | None = None
+        self._scopes: dict[Entry, anyio.CancelScope] = {}
         self.board = Board(self._queue)
         self._keeper = Keeper(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
         self._house = self._keeper.housekeeper
@@ -96,6 +97,8 @@ class Spool:
                     if self._probe is not None and self._queue.wants_probe(self._clock()):
                         self._queue.probe_started()
                         jobs.start_soon(self._ask, self._probe)
+                    if (overdue := self._queue.give_way(self._clock())) is not None and overdue in self._scopes:
+                        self._scopes[overdue].cancel()
                 await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
             with anyio.move_on_after(self._settings.shutdown_grace_seconds):
                 while self._queue.count(Phase.RUNNING):
@@ -137,7 +140,7 @@ class Spool:
         """One attempt, from the queue and back to it."""
         began = self._clock()
         try:
-            ending = await runner.attempt(entry, room)
+            ending = await self._attempt(entry, room, runner)
         except anyio.get_cancelled_exc_class():
             self._end(entry, Outcome.ABANDONED, began)
             self._queue.finish(entry, self._clock())
@@ -151,6 +154,16 @@ class Spool:
         await self._keeper.take_look(listing, arrivals)
         await self._look_after(ending)
         self._wake()
+
+    async def _attempt(self, entry: Entry, room: Room, runner: Runner) -> Ending:
+        """One attempt, unless it has to give way to others."""
+        ending: Ending = Early()
+        with anyio.CancelScope() as self._scopes[entry]:
+            try:
+                ending = await runner.attempt(entry, room)
+            finally:
+                del self._scopes[entry]
+        return ending
 
     async def _look_again(self, entry: Entry, ending: Ending) -> tuple[Listing, dict[str, Arrival]]:
         """What is there under the file's name, if something happened to it while its job ran."""
