@@ -113,6 +113,20 @@ class SourceChanged(SpoolerError):
         return f"{quoted(self.name)} changed while it was being read"
 
 
+class SpoolerDied(SpoolerError):
+    """A file that the spooler does not survive: it has died over it again and again, the last time over it alone."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(deaths)
+        self.deaths = deaths
+
+    def __str__(self) -> str:
+        return (
+            f"the spooler was killed {self.deaths} times while it worked on this file, the last time while it did "
+            "nothing else; the file is not tried again, so that others are pushed"
+        )
+
+
 class SourceUnreadable(SpoolerError):
     """The operating system does not give us the file's bytes; it may again later."""
 

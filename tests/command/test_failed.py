@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from command_client import Client
-from registry_spooler.spool.failures import error_path, failure_document
+from registry_spooler.spool.failures import error_name, failure_document
 
 SENTENCE = "it is no tar archive"
 
@@ -20,7 +20,7 @@ def _fail(spool: Path, name: str, content: bytes = b"bytes") -> None:
     failed.mkdir(parents=True, exist_ok=True)
     (failed / name).write_bytes(content)
     record = failure_document(name, "push", None, error=SENTENCE, detail="", attempts=1, time=0.0)
-    error_path(failed, name).write_bytes(orjson.dumps(record))
+    (failed / error_name(name)).write_bytes(orjson.dumps(record))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_no_name_reaches_a_terminal_with_control_characters(client: Client, tmp_
 
 def test_a_file_that_is_called_like_a_record_is_not_taken_for_one(client: Client, tmp_path: Path) -> None:
     _fail(tmp_path, "App")
-    error_path(tmp_path / ".failed", "App").write_bytes(b"somebody's bytes")
+    (tmp_path / ".failed" / error_name("App")).write_bytes(b"somebody's bytes")
     client.run("retry", "-d", str(tmp_path), "App")
     assert b"somebody's bytes" == (tmp_path / ".failed" / "App.error.json").read_bytes()

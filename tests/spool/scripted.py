@@ -21,6 +21,8 @@ from registry_spooler.result import ImageResult
 from registry_spooler.spool import Backoff, Board, Job, JobEnd, OpenedFile, Outcome, Spool, SpoolSettings
 from registry_spooler.threads import in_thread
 
+ALWAYS = {".births", ".reserve"}
+"""What stays in `.work/`."""
 FAST = Backoff(base_seconds=0.01, cap_seconds=0.05)
 
 Act = Callable[[Job, OpenedFile, Progress], Awaitable[None] | None]
@@ -178,10 +180,10 @@ def visible(directory: Path) -> list[str]:
 
 
 def debris(directory: Path) -> list[str]:
-    """What a spooler has left in its own folders, receipts and failures left out."""
+    """What a spooler has left in its own folders, receipts, failures and what is always there left out."""
     return sorted(
         str(path.relative_to(directory))
         for folder in (".work", ".locks")
         for path in (directory / folder).rglob("*")
-        if path.name != ".births"
+        if path.name not in ALWAYS
     )

@@ -80,6 +80,10 @@ class Nursery:
         os.kill(pid, signal.SIGTERM)
         return self.wait(pid)
 
+    def is_dead(self, pid: int) -> bool:
+        """Look whether it has died; `wait` for it then."""
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
     def wait(self, pid: int) -> int:
         """Wait for the end of a spooler; its exit code, or minus the signal's number."""
         self._children.discard(pid)
@@ -107,14 +111,22 @@ class Logged:
 class LoggingHandler:
     """Pushes nothing anywhere, and says so in the log."""
 
-    def __init__(self, log: Path, *, fails: bool = False, seconds: float = 0.0) -> None:
+    def __init__(
+        self, log: Path, *, fails: bool = False, seconds: float = 0.0, dies_of: str = "", hangs: bool = False
+    ) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._fails = fails
         self._seconds = seconds
+        self._dies_of = dies_of
+        self._hangs = hangs
 
     async def __call__(self, job: Job, file: OpenedFile, progress: Progress) -> tuple[ImageResult, ...]:
         self.note("start", job.name)
         content = b"" if job.action is Action.DELETE else await in_thread(os.pread, file.fd, file.size, 0)
+        if self._hangs:
+            await anyio.sleep_forever()
+        if job.name == self._dies_of:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._seconds:
             await anyio.sleep(random.uniform(0, self._seconds))
         if self._fails:
@@ -137,7 +149,11 @@ class LoggingHandler:
 def _spool(command: dict[str, Any]) -> None:
     """A child's whole life."""
     handler = LoggingHandler(
-        Path(command["log"]), fails=command.get("fails", False), seconds=command.get("seconds", 0.0)
+        Path(command["log"]),
+        fails=command.get("fails", False),
+        seconds=command.get("seconds", 0.0),
+        dies_of=command.get("dies_of", ""),
+        hangs=command.get("hangs", False),
     )
     settings = SpoolSettings(
         directory=Path(command["directory"]),
@@ -167,7 +183,11 @@ def _die_at(number: int, directory: str) -> None:
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal counted
-        if event in DEADLY and (event.startswith("fcntl.") or str(arguments[0]).startswith(directory)):
+        if event not in DEADLY:
+            return
+        name = str(arguments[0])
+        # A plain name is one in a folder that the spooler has open; "." lists it and changes nothing.
+        if event.startswith("fcntl.") or name.startswith(directory) or ("/" not in name and name != "."):
             counted += 1
             if counted == number:
                 os.kill(os.getpid(), signal.SIGKILL)

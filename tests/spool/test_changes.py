@@ -19,6 +19,7 @@ import pytest
 from scripted import Handler, drop, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
+from registry_spooler.folder import Folder
 from registry_spooler.progress import Progress
 from registry_spooler.spool import Job, OpenedFile, Outcome, Reason, removal
 from registry_spooler.spool.identity import look_at
@@ -196,12 +197,12 @@ async def test_a_name_given_to_another_file_at_the_last_moment(
     real = os.rename
     done: list[bool] = []
 
-    def replace_first(source: Any, target: Any) -> None:
-        if Path(source) == spool_directory / "app.tar" and not done:
+    def replace_first(source: Any, target: Any, **folders: Any) -> None:
+        if source == "app.tar" and not done:
             done.append(True)
             (spool_directory / "new~").write_bytes(b"new content")
-            real(spool_directory / "new~", source)
-        real(source, target)
+            real(spool_directory / "new~", spool_directory / source)
+        real(source, target, **folders)
 
     monkeypatch.setattr(os, "rename", replace_first)
     drop(spool_directory, "app.tar", b"old content")
@@ -218,19 +219,19 @@ async def test_a_name_that_is_taken_again_while_its_file_is_aside(
     real, real_look = os.rename, look_at
     done: list[bool] = []
 
-    def replace_first(source: Any, target: Any) -> None:
-        if Path(source) == spool_directory / "app.tar" and not done:
+    def replace_first(source: Any, target: Any, **folders: Any) -> None:
+        if source == "app.tar" and not done:
             done.append(True)
             (spool_directory / "new~").write_bytes(b"second")
-            real(spool_directory / "new~", source)
-        real(source, target)
+            real(spool_directory / "new~", spool_directory / source)
+        real(source, target, **folders)
 
-    def take_the_name(path: Path) -> Any:
+    def take_the_name(folder: Folder, name: str) -> Any:
         if len(done) == 1:
             done.append(True)
             (spool_directory / "new~").write_bytes(b"third")
             real(spool_directory / "new~", spool_directory / "app.tar")
-        return real_look(path)
+        return real_look(folder, name)
 
     monkeypatch.setattr(os, "rename", replace_first)
     monkeypatch.setattr(removal, "look_at", take_the_name)
@@ -253,12 +254,12 @@ async def test_a_writer_that_opens_the_file_at_the_last_moment(
         with (spool_directory / "app.tar").open("ab") as file:
             file.write(b" and new")
 
-    def open_first(source: Any, target: Any) -> None:
-        if Path(source) == spool_directory / "app.tar" and not writers:
+    def open_first(source: Any, target: Any, **folders: Any) -> None:
+        if source == "app.tar" and not writers:
             writers.append(threading.Thread(target=append))
             writers[0].start()
             time.sleep(0.05)
-        real(source, target)
+        real(source, target, **folders)
 
     monkeypatch.setattr(os, "rename", open_first)
     drop(spool_directory, "app.tar", b"old")

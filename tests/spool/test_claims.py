@@ -12,8 +12,7 @@ import pytest
 from scripted import Handler, drop, receipt, spooling, visible
 
 from registry_spooler.spool.entry import Arrival, Entry, parse_name
-from registry_spooler.spool.identity import look_at
-from registry_spooler.spool.layout import Layout
+from registry_spooler.spool.identity import Identity, look_at
 from registry_spooler.spool.lock import leave_note
 from registry_spooler.spool.room import Room, open_room
 from registry_spooler.spool.turn import Turn
@@ -131,19 +130,19 @@ async def test_a_file_that_is_replaced_during_its_push_is_new_in_every_respect(
 
 @pytest.fixture
 def room(spool_directory: Path) -> Iterator[Room]:
-    room = open_room(Layout(spool_directory))
+    room = open_room(spool_directory)
     yield room
     room.close()
 
 
 def test_what_is_said_of_one_content_does_not_hold_for_another(room: Room) -> None:
-    path = room.layout.directory / "@all.tar"
+    path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     mine, yours = Turn(bundle(path), room), Turn(bundle(path), room)
     assert mine.begin()
     assert not yours.begin()
     assert yours.heard() == ()
-    mine.tell(look_at(path), {"team/b", "team/a"})
+    mine.tell(look_at(room.layout.directory, path.name), {"team/b", "team/a"})
     assert yours.heard() == ("team/a", "team/b")
     path.write_bytes(b"another")
     assert Turn(bundle(path), room).heard() == ()
@@ -155,7 +154,7 @@ def test_what_is_said_of_one_content_does_not_hold_for_another(room: Room) -> No
     "note", [b"", b"{", b'["1.2.3", ["team/a"', b"null", b"7", b'["a", 3]', b'{"a": 1, "b": 2}', b"[1, [[]]]", b"\xff"]
 )
 def test_what_is_no_claim_says_nothing(room: Room, note: bytes) -> None:
-    path = room.layout.directory / "@all.tar"
+    path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
     turn = Turn(entry, room)
@@ -166,7 +165,7 @@ def test_what_is_no_claim_says_nothing(room: Room, note: bytes) -> None:
 
 
 def test_a_bundle_gets_the_locks_of_all_its_repositories_or_of_none(room: Room) -> None:
-    path = room.layout.directory / "@all.tar"
+    path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
     one, other = Turn(entry, room), Turn(single(path.with_name("b.tar")), room)
@@ -174,16 +173,16 @@ def test_a_bundle_gets_the_locks_of_all_its_repositories_or_of_none(room: Room) 
     assert other.begin()
     entry.claim({"a", "b", "c"})
     assert not one.begin()
-    assert len(os.listdir(room.layout.locks)) == 2
+    assert len(room.layout.locks.names()) == 2
     other.end()
     assert one.begin()
     assert not other.begin()
     one.end()
-    assert os.listdir(room.layout.locks) == []
+    assert room.layout.locks.names() == []
 
 
 def test_a_bundle_of_more_repositories_than_files_may_be_open_is_pushed_all_the_same(room: Room) -> None:
-    path = room.layout.directory / "@all.tar"
+    path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
     turn = Turn(entry, room)
@@ -195,12 +194,13 @@ def test_a_bundle_of_more_repositories_than_files_may_be_open_is_pushed_all_the_
         assert turn.begin()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert len(os.listdir(room.layout.locks)) == 1
+    assert len(room.layout.locks.names()) == 1
     turn.end()
 
 
 def bundle(path: Path) -> Entry:
-    return Entry(name=path.name, path=path, parsed=parse_name(path.name), identity=look_at(path), arrival=Arrival.FOUND)
+    identity = Identity.of(os.lstat(path))
+    return Entry(name=path.name, parsed=parse_name(path.name), identity=identity, arrival=Arrival.FOUND)
 
 
 def single(path: Path) -> Entry:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted import debris, drop, visible
+from scripted import ALWAYS, debris, drop, visible
 from spooler_nursery import Logged, Nursery
 
 
@@ -31,7 +31,7 @@ def is_idle(directory: Path) -> bool:
     work = directory / ".work"
     if visible(directory) or not work.is_dir() or any((directory / ".locks").glob("*")):
         return False
-    runs = [path for path in work.iterdir() if path.name != ".births"]
+    runs = [path for path in work.iterdir() if path.name not in ALWAYS]
     return len(runs) == 1 and sorted(path.name for path in runs[0].iterdir()) == ["alive", "reserve"]
 
 

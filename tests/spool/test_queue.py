@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,20 +8,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from registry_spooler.folder import Folder
 from registry_spooler.spool.entry import Arrival, Entry, Phase, parse_name
 from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.job import Reason
-from registry_spooler.spool.queue import Queue
+from registry_spooler.spool.queue import ALONE_SECONDS, Queue
+from registry_spooler.spool.room import Aside
 
 
 def entry(name: str, *, arrived: int, inode: int = 1, arrival: Arrival = Arrival.FOUND, aside: bool = False) -> Entry:
     return Entry(
         name=name,
-        path=Path("/spool", name),
         parsed=parse_name(name),
         identity=Identity(1, inode, 0, arrived, arrived),
         arrival=arrival,
-        is_aside=aside,
+        aside=Aside(Folder(-1, Path("/spool/.work/run/0")), name) if aside else None,
     )
 
 
@@ -349,7 +351,7 @@ def test_a_bundle_with_a_new_content_is_about_nobody_knows_what() -> None:
     assert start(queue) == ["@all.tar"]
     assert claim(queue, "@all.tar", "a")
     defer(queue, "@all.tar", now=0, due=10)
-    queue.arrive(entry("@all.tar", arrived=1, inode=9), 0, event=True)
+    queue.arrive(entry("@all.tar", arrived=1, inode=9), 0, event=False)
     assert start(queue) == ["@all.tar"]
     assert claim(queue, "@all.tar", "b")
     queue.finish(running(queue, "@all.tar"), 0)
@@ -370,7 +372,7 @@ def test_a_bundle_that_another_spooler_has_read_keeps_only_its_repositories() ->
 
 def test_a_bundle_that_vanishes_frees_what_it_held_back() -> None:
     queue = queue_of("@all.tar", "a:1", limit=1)
-    queue.arrive(entry("first", arrived=0), 0, event=True)
+    queue.arrive(entry("first", arrived=0), 0, event=False)
     assert start(queue) == ["first"]
     queue.vanish("@all.tar", 0)
     queue.finish(running(queue, "first"), 0)
@@ -384,6 +386,89 @@ def test_what_arrived_at_the_same_tick_of_the_clock_keeps_its_order() -> None:
     for name in ("a:2", "a:1", "a!"):
         assert start(queue) == [name]
         queue.finish(running(queue, name), 0)
+
+
+def test_what_is_told_of_later_goes_later_though_the_clock_was_set_back() -> None:
+    queue = Queue(1)
+    queue.arrive(entry("a:1", arrived=1_000, inode=1), now=0, event=True)
+    queue.arrive(entry("a:2", arrived=10, inode=2), now=0, event=True)
+    queue.arrive(entry("a:3", arrived=11, inode=3), now=0, event=True)
+    queue.arrive(entry("a:0", arrived=5, inode=4), now=0, event=False)
+    assert run_all(queue) == ["a:0", "a:1", "a:2", "a:3"]
+
+
+@pytest.mark.parametrize("event", [True, False])
+def test_a_change_of_mode_owner_or_links_keeps_the_place(event: bool) -> None:
+    queue = queue_of("a:1", "a:2", limit=1)
+    known = queue.get("a:1")
+    assert known is not None
+    touched = entry("a:1", arrived=1, inode=1)
+    touched.identity = replace(touched.identity, changed_ns=99)
+    queue.arrive(touched, 0, event=event)
+    assert known.identity.changed_ns == 99
+    assert run_all(queue) == ["a:1", "a:2"]
+
+
+def test_what_is_replaced_while_its_job_runs_has_the_place_of_that_moment() -> None:
+    queue = queue_of("a:1", limit=1)
+    assert start(queue) == ["a:1"]
+    queue.arrive(entry("a:1", arrived=5, inode=5), 0, event=True)
+    queue.arrive(entry("a:2", arrived=6, inode=6), 0, event=True)
+    queue.finish(running(queue, "a:1"), 0)
+    queue.arrive(entry("a:1", arrived=5, inode=5), 0, event=True)
+    assert run_all(queue) == ["a:1", "a:2"]
+
+
+def test_what_is_set_apart_goes_last_and_alone() -> None:
+    queue = queue_of("a:1", "a:2", "b:1", limit=2)
+    assert start(queue) == ["a:1", "b:1"]
+    queue.set_apart(running(queue, "a:1"), 0)
+    queue.set_apart(running(queue, "b:1"), 0)
+    assert start(queue) == ["a:2"]
+    assert start(queue) == []
+    queue.finish(running(queue, "a:2"), 0)
+    assert start(queue) == ["a:1"]
+    queue.arrive(entry("c:1", arrived=9, inode=9), 0, event=True)
+    assert start(queue) == []
+    assert queue.next_due(0) == ALONE_SECONDS
+    assert start(queue, ALONE_SECONDS) == ["c:1"]
+    queue.finish(running(queue, "a:1"), 0)
+    queue.finish(running(queue, "c:1"), 0)
+    assert start(queue) == ["b:1"]
+    defer(queue, "b:1", now=0, due=7)
+    assert (start(queue), queue.next_due(0)) == ([], 7)
+    queue.arrive(entry("b:1", arrived=10, inode=10), 0, event=True)
+    assert start(queue) == ["b:1"]
+    assert not running(queue, "b:1").alone
+
+
+def test_a_bundle_that_goes_while_the_queue_is_held_frees_what_it_held_back() -> None:
+    queue = queue_of("@all.tar", "a:1")
+    assert start(queue) == ["@all.tar"]
+    queue.hold(running(queue, "@all.tar"), Reason.UNREACHABLE, until=10, patience=30)
+    defer(queue, "@all.tar", now=0, due=100, reason=Reason.UNREACHABLE)
+    assert start(queue, 10) == []
+    queue.vanish("@all.tar", 10)
+    assert start(queue, 10) == ["a:1"]
+
+
+def test_a_bundle_waits_for_an_earlier_one_that_is_there_after_all() -> None:
+    queue = queue_of("@x.tar", "@y.tar")
+    assert start(queue) == ["@x.tar"]
+    defer(queue, "@x.tar", now=0, due=10, passing=True)
+    assert start(queue) == ["@y.tar"]
+    queue.arrive(entry("@x.tar", arrived=1, inode=1), 0, event=True)
+    assert not claim(queue, "@y.tar", "a")
+
+
+def run_all(queue: Queue) -> list[str]:
+    """Do what there is, one after the other; the names in that order."""
+    done: list[str] = []
+    while names := start(queue):
+        for name in names:
+            queue.finish(running(queue, name), 0)
+        done += names
+    return done
 
 
 def test_an_idle_queue_asks_for_no_waking() -> None:
@@ -470,13 +555,18 @@ class QueueMachine(RuleBasedStateMachine):
         """Is it a file's turn, told by looking at all files?"""
         if file.phase is Phase.RUNNING or (file.phase in PHASES_WITH_A_TIME and file.due > self.now):
             return False
+        if any(running.alone and running.due > self.now for running in self.running):
+            return False
+        if file.alone:
+            others = [other for other in self.files() if not other.alone]
+            return not self.running and not any(self.may_start(other) for other in others)
         if any(other.phase is Phase.RUNNING and share_a_lane(file, other) for other in self.files()):
             return False
         return not any(self.keeps_back(other, file) for other in self.files())
 
     def keeps_back(self, other: Entry, file: Entry) -> bool:
         """Has the other one to be done, or read, before the file?"""
-        if other.order >= file.order or not (share_a_lane(file, other) or other.is_unread):
+        if other.alone or other.order >= file.order or not (share_a_lane(file, other) or other.is_unread):
             return False
         if other.phase is not Phase.DEFERRED or not other.lets_pass:
             return True
@@ -493,10 +583,11 @@ class QueueMachine(RuleBasedStateMachine):
             or (
                 other.order < file.order
                 and (share_a_lane(file, other) or other.is_unread)
-                and not (other.phase is Phase.DEFERRED and other.lets_pass)
+                and not (other.alone or (other.phase is Phase.DEFERRED and other.lets_pass))
             )
             for other in others
         )
+        blocked = blocked and not file.alone
         assert is_turn is not blocked
         if blocked:
             self.queue.put_back(file, self.now)
@@ -528,6 +619,11 @@ class QueueMachine(RuleBasedStateMachine):
         file = self.take(data)
         known = repositories if file.is_bundle else ()
         self.queue.leave_elsewhere(file, self.now, due=self.now + 1, repositories=known)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def set_apart(self, data: st.DataObject) -> None:
+        self.queue.set_apart(self.take(data), self.now)
 
     @rule()
     def give_way(self) -> None:

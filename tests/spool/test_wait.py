@@ -11,7 +11,6 @@ from scripted import Handler, drop, failure, receipt, spooling
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
 from registry_spooler.spool import FileNotInSpool, Job, OpenedFile, WaitOutcome, wait, wait_for_outcome
-from registry_spooler.spool.layout import Layout
 
 
 async def test_a_file_that_is_in_the_spool_is_waited_for(spool_directory: Path, handler: Handler) -> None:
@@ -72,9 +71,9 @@ async def test_a_file_that_is_taken_away_by_hand_has_no_outcome(
     drop(spool_directory, "app[*].tar")
     seen, look = threading.Event(), wait._arrived_ns
 
-    def note(layout: Layout, name: str) -> int | None:
+    def note(directory: Path, name: str) -> int | None:
         try:
-            return look(layout, name)
+            return look(directory, name)
         finally:
             seen.set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import os
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import orjson
 
 from registry_spooler.command.ending import NotHere
 from registry_spooler.errors import SpoolerError
+from registry_spooler.folder import Folder
 
 FAILED: Final = ".failed"
 STATUS_SECONDS: Final = 10.0
@@ -76,16 +77,17 @@ def read_status(port: int, address: str = "") -> dict[str, Any]:
 def list_failed(directory: Path) -> list[dict[str, Any]]:
     """The records of the failures, oldest first; a file without a readable record has a record of its name alone."""
     from registry_spooler.spool.failures import failed_files, read_failure  # Linux only, as is the spool
+    from registry_spooler.spool.layout import open_own
     from registry_spooler.spool.names import record_text
 
-    folder = directory / FAILED
-    try:
-        names = failed_files(folder)
-    except FileNotFoundError:
+    folder = open_own(directory, FAILED)
+    if folder is None:
         return []
-    records = [
-        {**(read_failure(folder, name) or {"error": "it has no record"}), "name": record_text(name)} for name in names
-    ]
+    with folder:
+        records = [
+            {**(read_failure(folder, name) or {"error": "it has no record"}), "name": record_text(name)}
+            for name in failed_files(folder)
+        ]
     return sorted(records, key=lambda record: str(record.get("time") or ""))
 
 
@@ -96,19 +98,22 @@ def retry(directory: Path, name: str) -> None:
     """
     if not name or "/" in name or "\0" in name or name.startswith("."):
         raise NoFailure(name)
-    from registry_spooler.spool.failures import error_path, failed_files, read_failure  # Linux only, as is the spool
+    from registry_spooler.spool.failures import error_name, failed_files, read_failure  # Linux only, as is the spool
+    from registry_spooler.spool.layout import open_own
     from registry_spooler.spool.names import record_text
     from registry_spooler.spool.rename import rename_noreplace
 
-    folder = directory / FAILED
-    if not os.path.lexists(folder / name) and folder.is_dir():
-        name = next((known for known in failed_files(folder) if record_text(known) == name), name)
-    failed = folder / name
-    if not failed.is_file() or failed.is_symlink():
+    folder = open_own(directory, FAILED)
+    if folder is None:
         raise NoFailure(name)
-    try:
-        rename_noreplace(failed, directory / name)
-    except FileExistsError as exc:
-        raise NameTaken(name) from exc
-    if read_failure(folder, name) is not None:  # whatever else is called so is somebody's file
-        error_path(folder, name).unlink(missing_ok=True)
+    with folder, Folder.open(directory) as spool:
+        if not folder.has(name):
+            name = next((known for known in failed_files(folder) if record_text(known) == name), name)
+        if not folder.has(name) or not stat.S_ISREG(folder.status(name).st_mode):
+            raise NoFailure(name)
+        try:
+            rename_noreplace(folder, name, spool, name)
+        except FileExistsError as exc:
+            raise NameTaken(name) from exc
+        if read_failure(folder, name) is not None:  # whatever else is called so is somebody's file
+            folder.remove(error_name(name), missing_ok=True)

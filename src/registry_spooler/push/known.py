@@ -9,8 +9,8 @@ whoever uses one asks the registry first.
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
+import re
+import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,14 @@ from typing import Final
 import orjson
 
 from registry_spooler.digest import Digest
+from registry_spooler.folder import Folder
 from registry_spooler.threads import in_thread
 
 LAYERS_MAX: Final = 20_000
 """Entries kept on disk, of about 200 bytes each; the oldest go at the next start."""
+_ENTRY: Final = re.compile(r"[a-z0-9]+-[0-9a-f]+\.[a-z]+\.json|\.new-[0-9A-Za-z_]+")
+"""What is called otherwise is somebody else's."""
+_ENTRY_MAX_BYTES: Final = 64 << 10
 BLOBS_MAX: Final = 20_000
 """Blobs whose repository is remembered in memory, of about 300 bytes each."""
 
@@ -60,7 +64,7 @@ class KnownBlobs:
         """The blob that the layer was compressed to, if that is remembered."""
         key = _key(diff_id, compression)
         if key not in self._layers and self._directory is not None:
-            found = await in_thread(_read, self._directory / key)
+            found = await in_thread(_read, self._directory, key)
             if found is not None:
                 self._layers[key] = found
         return self._layers.get(key)
@@ -75,7 +79,7 @@ class KnownBlobs:
             self._layers.popitem(last=False)
         if self._directory is not None:
             with contextlib.suppress(OSError):
-                await in_thread(_write, self._directory / key, layer)
+                await in_thread(_write, self._directory, key, layer)
 
     async def trim(self) -> None:
         """Forget the oldest entries on disk beyond `LAYERS_MAX`, and what a killed process left half-written."""
@@ -88,9 +92,18 @@ def _key(diff_id: Digest, compression: str) -> str:
     return f"{diff_id.algorithm}-{diff_id.hex}.{compression}.json"
 
 
-def _read(path: Path) -> KnownLayer | None:
+def _open(directory: Path, *, make: bool = False) -> Folder:
+    """The directory, whose last two names are our own; NotAFolder when a link or anything else stands there."""
+    if make:
+        directory.parent.parent.mkdir(parents=True, exist_ok=True)
+    with Folder.open(directory.parent.parent) as above, above.subfolder(directory.parent.name, make=make) as folder:
+        return folder.subfolder(directory.name, make=make)
+
+
+def _read(directory: Path, key: str) -> KnownLayer | None:
     try:
-        document = orjson.loads(path.read_bytes())
+        with _open(directory) as folder:
+            document = orjson.loads(folder.read(key, _ENTRY_MAX_BYTES))
         return KnownLayer(
             digest=Digest.parse(document["digest"]), size=int(document["size"]), repository=str(document["repository"])
         )
@@ -99,24 +112,22 @@ def _read(path: Path) -> KnownLayer | None:
         return None
 
 
-def _write(path: Path, layer: KnownLayer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(directory: Path, key: str, layer: KnownLayer) -> None:
     content = orjson.dumps({"digest": str(layer.digest), "size": layer.size, "repository": layer.repository})
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    temporary = f".new-{secrets.token_hex(8)}"
+    with _open(directory, make=True) as folder:
+        folder.create(temporary, content, durable=False)
+        try:
+            folder.rename(temporary, folder, key)
+        except OSError:
+            folder.remove(temporary, missing_ok=True)
+            raise
 
 
 def _trim(directory: Path) -> None:
-    with os.scandir(directory) as entries:
-        found = sorted(((entry.stat().st_mtime, entry.path) for entry in entries), reverse=True)
-    for _, path in found[LAYERS_MAX:]:
-        Path(path).unlink(missing_ok=True)
-    for _, path in found[:LAYERS_MAX]:
-        if Path(path).name.startswith(".new-"):
-            Path(path).unlink(missing_ok=True)
+    with _open(directory) as folder:
+        names = [name for name in folder.names() if _ENTRY.fullmatch(name)]
+        found = sorted(((folder.status(name).st_mtime, name) for name in names), reverse=True)
+        for place, (_, name) in enumerate(found):
+            if place >= LAYERS_MAX or name.startswith(".new-"):
+                folder.remove(name, missing_ok=True)

@@ -77,7 +77,12 @@ class Early:
     """A bundle has been read, and earlier files of its repositories are not done yet."""
 
 
-Ending = Done | Failed | Deferred | Gone | Odd | Elsewhere | Early
+@dataclass(frozen=True, slots=True)
+class Suspected:
+    """Spoolers have died over it so often that it is worked on last, and alone."""
+
+
+Ending = Done | Failed | Deferred | Gone | Odd | Elsewhere | Early | Suspected
 
 LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
 """Reasons that lie in the file, as if it had not arrived yet: later files of its repository need not wait for it."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from registry_spooler.errors import InvalidFileName
 from registry_spooler.filename import Action, FileName
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
+from registry_spooler.spool.deaths import NO_DEATHS, Deaths
 from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.job import Reason
+from registry_spooler.spool.room import Aside
 
 
 class Arrival(enum.Enum):
@@ -50,6 +51,8 @@ class Pushed:
     results: tuple[ImageResult, ...]
     started: float
     """Seconds since the epoch."""
+    opened_at: float
+    """When the file was opened for it (monotonic clock); it has not changed since."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -57,12 +60,11 @@ class Entry:
     """One file. `due` is on the monotonic clock; `since` and `next_try` are seconds since the epoch."""
 
     name: str
-    path: Path
     parsed: FileName | InvalidFileName
     identity: Identity
     arrival: Arrival
-    is_aside: bool = False
-    """Is it a file that lost its name to a newer one?"""
+    aside: Aside | None = None
+    """Where it is, when it lost its name to a newer file."""
     phase: Phase = Phase.WAITING
     due: float = 0.0
     next_try: float = 0.0
@@ -80,6 +82,14 @@ class Entry:
     """When its identity was read (monotonic clock)."""
     gave_way: bool = False
     """Did it take long in the place that is for quick jobs?"""
+    still_since: float = 0.0
+    """When its content was seen first (monotonic clock)."""
+    arrived_ns: int = 0
+    """When it arrived, as the queue sees it: nanoseconds since the epoch."""
+    deaths: Deaths = NO_DEATHS
+    """Of spoolers that have died violently over this content."""
+    alone: bool = False
+    """Is it worked on last, and alone, since too many have?"""
     attempts: int = 0
     failures: int = 0
     """Deferred so many times in a row."""
@@ -125,19 +135,24 @@ class Entry:
         return f"@{self.name}"  # no repository starts with this
 
     @property
+    def is_aside(self) -> bool:
+        """Return whether it lost its name to a newer file."""
+        return self.aside is not None
+
+    @property
     def key(self) -> str:
         """What tells it from all others in the queue."""
-        return str(self.path) if self.is_aside else self.name
+        return str(self.aside.folder.path / self.name) if self.aside is not None else self.name
 
     @property
     def order(self) -> tuple[int, int]:
-        """Its place: when it arrived, by the file system's clock; before all others when it was set aside."""
-        return (0 if self.is_aside else self.identity.changed_ns, self.arrivals)
+        """Its place: when it arrived; before all others when it was set aside."""
+        return (0 if self.is_aside else self.arrived_ns, self.arrivals)
 
     @property
     def since(self) -> float:
         """When it arrived."""
-        return self.identity.changed_ns / 1e9
+        return self.arrived_ns / 1e9
 
     @property
     def action(self) -> Action:

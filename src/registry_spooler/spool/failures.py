@@ -7,18 +7,18 @@ NAME.1, NAME.2, …; the highest number is the latest. Only the record of an ear
 from __future__ import annotations
 
 import itertools
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from registry_spooler.folder import Folder
 from registry_spooler.moment import rfc3339
-from registry_spooler.spool.layout import sync_directory
+from registry_spooler.spool.layout import FAILED, open_own
 from registry_spooler.spool.names import ERROR, derived_name, record_text
 from registry_spooler.spool.rename import rename_noreplace
-from registry_spooler.spool.room import Room
+from registry_spooler.spool.room import Aside, Room
 
 _FIELDS: Final = frozenset({"file", "action", "reference", "error", "detail", "attempts", "time"})
 _RECORD_MAX_BYTES: Final = 1 << 20
@@ -39,12 +39,12 @@ def failure_document(
     }
 
 
-def error_path(folder: Path, name: str) -> Path:
-    """Where the record for a failed file of that name is."""
-    return folder / derived_name(name, ERROR)
+def error_name(name: str) -> str:
+    """What the record for a failed file of that name is called."""
+    return derived_name(name, ERROR)
 
 
-def store_failure(room: Room, aside: Path, document: dict[str, Any]) -> None:
+def store_failure(room: Room, aside: Aside, document: dict[str, Any]) -> None:
     """Put a file that was set aside, and the record, into `.failed/`; blocks.
 
     The record comes first: a file in `.failed/` is never there without its reason.
@@ -52,71 +52,72 @@ def store_failure(room: Room, aside: Path, document: dict[str, Any]) -> None:
     folder, name = room.layout.failed, aside.name
     _make_way(folder, name)
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    room.write(error_path(folder, name), content)
-    rename_noreplace(aside, folder / name)
-    sync_directory(folder)
+    room.write(folder, error_name(name), content)
+    rename_noreplace(aside.folder, name, folder, name)
+    folder.sync()
 
 
-def clear_error(folder: Path, name: str) -> bool:
+def clear_error(folder: Folder, name: str) -> bool:
     """Remove the record of a failure that a retry has made good; blocks. Was there one?"""
-    record = error_path(folder, name)
-    if not os.path.lexists(record) or os.path.lexists(folder / name) or not _is_record(record, name):
+    record = error_name(name)
+    if not folder.has(record) or folder.has(name) or not _is_record(folder, record, name):
         return False
-    record.unlink(missing_ok=True)
+    folder.remove(record, missing_ok=True)
     return True
 
 
-def failed_files(folder: Path) -> list[str]:
+def failed_files(folder: Folder) -> list[str]:
     """The names of the files in `.failed/`, records left out; blocks."""
-    names = set(os.listdir(folder))
+    names = set(folder.names())
     records = {derived_name(name, ERROR) for name in names} & names
     # A record whose file was moved away for a retry has nothing to stand beside, but is none the less a record.
-    return sorted(name for name in names - records if not (name.endswith(ERROR) and _read(folder / name)))
+    return sorted(name for name in names - records if not (name.endswith(ERROR) and _read(folder, name)))
 
 
-def count_failed(folder: Path) -> int:
-    """How many they are; blocks."""
-    return len(failed_files(folder))
+def look_for_failed(directory: Path) -> list[str]:
+    """The names of the files in a spool directory's `.failed/`; blocks. OSError when that cannot be read."""
+    folder = open_own(directory, FAILED)
+    if folder is None:
+        return []
+    with folder:
+        return failed_files(folder)
 
 
-def read_failure(folder: Path, name: str) -> dict[str, Any] | None:
+def read_failure(folder: Folder, name: str) -> dict[str, Any] | None:
     """The record of a file in `.failed/`; None when there is none, or one that is not ours. Blocks."""
-    return _read(error_path(folder, name))
+    return _read(folder, error_name(name))
 
 
-def _make_way(folder: Path, name: str) -> None:
+def _make_way(folder: Folder, name: str) -> None:
     """Rename what is called NAME, and its record; and what is called like NAME's record and is none."""
-    target, record = folder / name, error_path(folder, name)
-    if os.path.lexists(target):
-        number = _free_number(folder, name)
-        older = derived_name(name, f".{number}")
-        rename_noreplace(target, folder / older)
+    record = error_name(name)
+    if folder.has(name):
+        older = derived_name(name, f".{_free_number(folder, name)}")
+        rename_noreplace(folder, name, folder, older)
         with suppress(FileNotFoundError):
-            rename_noreplace(record, error_path(folder, older))
-    elif os.path.lexists(record) and not _is_record(record, name):
-        rename_noreplace(record, folder / derived_name(record.name, f".{_free_number(folder, record.name)}"))
+            rename_noreplace(folder, record, folder, error_name(older))
+    elif folder.has(record) and not _is_record(folder, record, name):
+        rename_noreplace(folder, record, folder, derived_name(record, f".{_free_number(folder, record)}"))
 
 
-def _free_number(folder: Path, name: str) -> int:
+def _free_number(folder: Folder, name: str) -> int:
     for number in itertools.count(1):
         older = derived_name(name, f".{number}")
-        if not os.path.lexists(folder / older) and not os.path.lexists(error_path(folder, older)):
+        if not folder.has(older) and not folder.has(error_name(older)):
             return number
     raise AssertionError("count ends")
 
 
-def _is_record(path: Path, name: str) -> bool:
+def _is_record(folder: Folder, record: str, name: str) -> bool:
     """Is it a record of ours for that name, and not somebody's file that is called so?"""
-    document = _read(path)
+    document = _read(folder, record)
     return document is not None and document["file"] == record_text(name)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(folder: Folder, name: str) -> dict[str, Any] | None:
     """A record of ours; None for everything else that may be called so."""
     try:
-        if path.stat(follow_symlinks=False).st_size > _RECORD_MAX_BYTES:
-            return None
-        document = orjson.loads(path.read_bytes())
+        document = orjson.loads(folder.read(name, _RECORD_MAX_BYTES))
     except (OSError, orjson.JSONDecodeError):
         return None
     return document if isinstance(document, dict) and document.keys() == _FIELDS else None

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
+from registry_spooler.spool.deaths import end_all_work
 from registry_spooler.spool.ending import said
 from registry_spooler.spool.entry import Arrival, Clock, Entry, parse_name
 from registry_spooler.spool.identity import OddEntry, look_at
-from registry_spooler.spool.layout import Layout
 from registry_spooler.spool.lock import clear_locks
 from registry_spooler.spool.queue import Queue
-from registry_spooler.spool.room import Room, open_room
+from registry_spooler.spool.recovery import open_recovered_room, recover
+from registry_spooler.spool.room import Room
 from registry_spooler.threads import in_thread
 
 RECOVER_SECONDS: Final = 2.0
 """After a file was taken away, when to look whether whoever did so died over it; below the 5 s for a take-over."""
 LEAVE_SECONDS: Final = 1.0
 """Enough to remove a directory in."""
+_LOST: Final = frozenset({errno.ENOENT, errno.ESTALE})
+"""The directory, or a folder of the spooler's own, was removed or replaced."""
 TROUBLE_SECONDS: Final = 5.0
 """How often to try again, at the least, when the directory is gone or cannot be written to."""
 
@@ -28,10 +33,10 @@ TROUBLE_SECONDS: Final = 5.0
 class Housekeeper:
     """Keeps the room of one run; `tend` is called when `due` says so."""
 
-    def __init__(self, layout: Layout, queue: Queue, board: Board, *, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(self, directory: Path, queue: Queue, board: Board, *, clock: Clock, wake: Callable[[], None]) -> None:
         self.room: Room | None = None
         """This run's folder, while the spool can be written to."""
-        self._layout = layout
+        self._directory = directory
         self._queue = queue
         self._board = board
         self._clock = clock
@@ -91,29 +96,37 @@ class Housekeeper:
         except OSError as exc:
             self._not_writable(exc)
 
+    async def forgive(self) -> None:
+        """The spooler has been asked to stop: whatever ends it from here on is not the fault of what it works on."""
+        for room in (*self._retired, self.room):
+            if room is not None:
+                await in_thread(end_all_work, room.folder)
+
     async def collect(self, room: Room) -> None:
         """Make jobs of the files that lost their names."""
         while room.displaced:
             displaced = room.displaced.pop(0)
             with suppress(OSError, OddEntry):
-                identity = await in_thread(look_at, displaced.path)
+                identity = await in_thread(look_at, displaced.folder, displaced.name)
                 entry = Entry(
                     name=displaced.name,
-                    path=displaced.path,
                     parsed=parse_name(displaced.name),
                     identity=identity,
                     arrival=Arrival.FOUND,
-                    is_aside=True,
+                    aside=displaced,
                 )
                 self._queue.arrive(entry, self._clock(), event=False)
         self._wake()
 
     async def _probe(self) -> None:
         if self.room is None:
-            self.room = await in_thread(open_room, self._layout)
-            self._recover_at = 0.0
+            # What the dead have worked on is known before the first job starts.
+            room = await in_thread(open_recovered_room, self._directory)
+            self._recover_at = self._clock() + RECOVER_SECONDS
             with suppress(OSError):
-                await in_thread(clear_locks, self._layout.locks)
+                await in_thread(clear_locks, room.layout.locks)
+            await self.collect(room)
+            self.room = room
             self._wake()
         else:
             await in_thread(self.room.probe)
@@ -123,14 +136,14 @@ class Housekeeper:
             journal.recovered("the spool directory can be written to again")
 
     async def _recover(self, room: Room) -> None:
-        if await in_thread(room.recover):
+        if await in_thread(recover, room):
             self.file_left()  # live spoolers hold files aside: are they still alive when those should be back?
         await self.collect(room)
 
     def _not_writable(self, error: OSError) -> None:
         failures = self._failures + 1
-        if isinstance(error, FileNotFoundError):
-            self.retire()  # somebody has removed it
+        if error.errno in _LOST:
+            self.retire()
         self._failures = failures
         self._probe_at = self._recover_at = self._clock() + min(0.2 * 2**failures, TROUBLE_SECONDS)
         if self._board.writable.set(False, f"the spool directory cannot be written to: {said(error)}"):

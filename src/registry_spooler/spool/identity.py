@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
+
+from registry_spooler.folder import Folder
 
 _KINDS: Final = (
     (stat.S_ISLNK, "symbolic link"),
@@ -53,9 +54,9 @@ class OddEntry(Exception):
         self.kind = kind
 
 
-def look_at(path: Path | str) -> Identity:
+def look_at(folder: Folder, name: str) -> Identity:
     """The identity of a regular file, without opening it; OddEntry when it is none, OSError when nothing is there."""
-    status = os.lstat(path)
+    status = folder.status(name)
     if not stat.S_ISREG(status.st_mode):
         raise OddEntry(kind_of(status.st_mode))
     return Identity.of(status)

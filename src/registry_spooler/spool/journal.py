@@ -118,6 +118,16 @@ def put_back(entry: Entry) -> None:
     _log.info("%s %s", title(entry), why, extra={"fields": fields(entry, "waiting")})
 
 
+def suspected(entry: Entry) -> None:
+    """Too many have died over it."""
+    _log.warning(
+        "%s goes last, and alone: the spooler has died %d times while it worked on it",
+        title(entry),
+        entry.deaths.count,
+        extra={"fields": fields(entry, "suspected", deaths=entry.deaths.count)},
+    )
+
+
 def _delayed(entry: Entry, ending: Deferred) -> str:
     """Since when a file is tried again and again, and who waits for it."""
     since = f"; it has been here since {rfc3339(entry.since)}"

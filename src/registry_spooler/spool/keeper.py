@@ -22,10 +22,9 @@ from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board, OddEntryShown
 from registry_spooler.spool.ending import said
 from registry_spooler.spool.entry import Arrival, Clock, Entry, Phase, parse_name
-from registry_spooler.spool.failures import count_failed
+from registry_spooler.spool.failures import look_for_failed
 from registry_spooler.spool.housekeeper import TROUBLE_SECONDS, Housekeeper
 from registry_spooler.spool.identity import Identity
-from registry_spooler.spool.layout import Layout
 from registry_spooler.spool.listing import Listing, list_directory, look_at_names
 from registry_spooler.spool.names import display
 from registry_spooler.spool.queue import Queue
@@ -44,7 +43,6 @@ class Keeper:
         self, settings: SpoolSettings, queue: Queue, board: Board, *, clock: Clock, wake: Callable[[], None]
     ) -> None:
         self._settings = settings
-        self._layout = Layout(settings.directory)
         self._queue = queue
         self._board = board
         self._clock = clock
@@ -52,7 +50,7 @@ class Keeper:
         self._warned: dict[str, str] = {}
         self._wanted = anyio.Event()
         self._scan_at = 0.0
-        self.housekeeper = Housekeeper(self._layout, queue, board, clock=clock, wake=wake)
+        self.housekeeper = Housekeeper(settings.directory, queue, board, clock=clock, wake=wake)
 
     async def run(self) -> None:
         """Keep the directory until cancelled; trouble of the directory is waited for, never raised."""
@@ -95,7 +93,7 @@ class Keeper:
     async def count_failed(self) -> None:
         """Files have come to `.failed/`, or were fetched back from there."""
         with suppress(OSError):
-            self._board.failed_count = await in_thread(count_failed, self._layout.failed)
+            self._board.failed_count = len(await in_thread(look_for_failed, self._settings.directory))
 
     def suspect(self, error: str) -> None:
         """A job could not write to the spool: find out more, now."""
@@ -125,13 +123,13 @@ class Keeper:
         now = self._clock()
         if changes.everything:
             self._scan_at = 0.0
-        if changes.work_gone:
+        if changes.own_gone:
             self._scan_at = min(self._scan_at, self.housekeeper.leave())
         for name in changes.left:
             self._queue.vanish(name, now)
         if changes.left:
             self.housekeeper.file_left()
-        if changes.left or changes.everything or changes.work_gone:
+        if changes.left or changes.everything or changes.own_gone:
             self._wanted.set()
         mended = {
             name: known.arrival
@@ -153,8 +151,8 @@ class Keeper:
                 self._note_odd(self._warned | listing.odd)
 
     async def _enqueue(self, files: Mapping[str, Identity], arrivals: Mapping[str, Arrival]) -> None:
-        """Tell the queue of files, the oldest first; `arrivals` holds those that there was an event for."""
-        in_order = sorted(files.items(), key=lambda file: file[1].changed_ns)
+        """Tell the queue of files, in the order of their events, `arrivals`; what a scan has found by age."""
+        in_order = list(files.items()) if arrivals else sorted(files.items(), key=lambda file: file[1].changed_ns)
         for number, (name, identity) in enumerate(in_order, start=1):
             known = self._queue.get(name)
             if known is not None and known.identity == identity and name not in arrivals:
@@ -162,7 +160,6 @@ class Keeper:
             else:
                 entry = Entry(
                     name=name,
-                    path=self._settings.directory / name,
                     parsed=known.parsed if known is not None else parse_name(name),
                     identity=identity,
                     arrival=arrivals.get(name, Arrival.FOUND),
@@ -212,7 +209,7 @@ class Keeper:
         return True
 
     def _list(self) -> Listing:
-        return list_directory(self._layout, stale_after_seconds=self._settings.stale_after_seconds)
+        return list_directory(self._settings.directory, stale_after_seconds=self._settings.stale_after_seconds)
 
     async def _take_listing(self, listing: Listing, started: float) -> None:
         # A file that an event told of since the scan began is known better than the scan knows it.
@@ -224,7 +221,7 @@ class Keeper:
         await self._enqueue(files, {})
         self._queue.keep_only(listing.files, self._clock(), seen_before=started)
         self._note_odd(listing.odd)
-        self._board.stale_count, self._board.failed_count = listing.stale, listing.failed
+        self._board.stale_count, self._board.failed_count = listing.stale, len(listing.failed)
         self._board.scanned.set(True)
         self._board.last_scan = time.time()
 

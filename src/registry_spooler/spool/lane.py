@@ -29,6 +29,8 @@ class Lane:
             return None, None
         again: float | None = None
         for entry in self.entries:
+            if entry.alone:
+                continue
             if entry.phase is Phase.RUNNING:
                 break  # a bundle that has been read, and is about to be put back
             if entry.phase is Phase.WAITING or entry.due <= now:
@@ -48,7 +50,7 @@ class Lane:
 
 def _is_passed(entry: Entry) -> bool:
     """May those behind it go first for now?"""
-    return entry.phase is Phase.DEFERRED and entry.lets_pass
+    return entry.alone or (entry.phase is Phase.DEFERRED and entry.lets_pass)
 
 
 class Lanes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from registry_spooler.filename import is_ignored
-from registry_spooler.spool.failures import count_failed
+from registry_spooler.folder import Folder
+from registry_spooler.spool.failures import look_for_failed
 from registry_spooler.spool.identity import Identity, OddEntry, kind_of, look_at
-from registry_spooler.spool.layout import Layout
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,35 +26,36 @@ class Listing:
     """Names that were asked for and have nothing behind them."""
     stale: int = 0
     """Files that have been "being written" (`…~`) for too long."""
-    failed: int = 0
+    failed: list[str] = field(default_factory=list)
     """Files in `.failed/`."""
 
 
-def list_directory(layout: Layout, *, stale_after_seconds: float) -> Listing:
+def list_directory(directory: Path, *, stale_after_seconds: float) -> Listing:
     """Look at everything; blocks. OSError when the directory is not there or cannot be read. Opens no file."""
     listing = Listing()
     stale_before = time.time() - stale_after_seconds
-    with os.scandir(layout.directory) as entries:
+    with os.scandir(directory) as entries:
         for entry in entries:
             try:
                 _take(listing, entry, stale_before)
             except FileNotFoundError:
                 continue  # gone between the reading of its name and the look at it
-    if layout.failed.is_dir():
-        listing.failed = count_failed(layout.failed)
+    with suppress(OSError):  # who works in there says what is wrong
+        listing.failed = look_for_failed(directory)
     return listing
 
 
 def look_at_names(directory: Path, names: list[str]) -> Listing:
     """Look at some names only; blocks. OSError when that cannot be done."""
     listing = Listing()
-    for name in names:
-        try:
-            listing.files[name] = look_at(directory / name)
-        except FileNotFoundError:
-            listing.gone.add(name)
-        except OddEntry as odd:
-            listing.odd[name] = odd.kind
+    with Folder.open(directory) as folder:
+        for name in names:
+            try:
+                listing.files[name] = look_at(folder, name)
+            except FileNotFoundError:
+                listing.gone.add(name)
+            except OddEntry as odd:
+                listing.odd[name] = odd.kind
     return listing
 
 

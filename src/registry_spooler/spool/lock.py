@@ -10,32 +10,36 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
-_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+from registry_spooler.folder import Folder
+
+_NAME: Final = re.compile(r"[0-9a-f]{40}")
+_NOTE_MAX_BYTES: Final = 1 << 20
 
 
 class Lock:
     """A lock that is held until `release`."""
 
-    def __init__(self, path: Path, fd: int) -> None:
-        self._path = path
+    def __init__(self, folder: Folder, name: str, fd: int) -> None:
+        self._folder = folder
+        self._name = name
         self._fd = fd
 
     def release(self) -> None:
         """Let it go and remove its file; to be called once."""
         with suppress(OSError):  # a file that stays is removed by the next holder, or the next start
-            self._path.unlink()
+            self._folder.remove(self._name)
         os.close(self._fd)
 
 
 class Locks:
     """The locks of one job, held until `release`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._held: dict[str, Lock] = {}
 
@@ -62,44 +66,44 @@ class Locks:
             self._held.popitem()[1].release()
 
 
-def try_lock(folder: Path, key: str) -> Lock | None:
+def try_lock(folder: Folder, key: str) -> Lock | None:
     """Take the lock for a repository, or None when another job holds it, in this process or elsewhere. Never waits."""
-    return _lock_file(_path(folder, key), os.O_CREAT)
+    return _lock_file(folder, _name(key), os.O_CREAT)
 
 
-def leave_note(folder: Path, key: str, note: bytes) -> None:
+def leave_note(folder: Folder, key: str, note: bytes) -> None:
     """Write a note into the file of a lock that is held here; OSError when that cannot be done."""
-    fd = os.open(_path(folder, key), os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = folder.open_file(_name(key), os.O_WRONLY | os.O_TRUNC)
     try:
         os.write(fd, note)
     finally:
         os.close(fd)
 
 
-def read_note(folder: Path, key: str) -> bytes:
+def read_note(folder: Folder, key: str) -> bytes:
     """What the holder of a lock has written there, all of it or only a beginning; nothing when there is none."""
     try:
-        return _path(folder, key).read_bytes()
+        return folder.read(_name(key), _NOTE_MAX_BYTES)
     except OSError:
         return b""
 
 
-def clear_locks(folder: Path) -> None:
-    """Remove the files of dead holders' locks."""
-    for path in list(folder.iterdir()):
-        lock = _lock_file(path, 0)
+def clear_locks(folder: Folder) -> None:
+    """Remove the files of dead holders' locks, and nothing that is called otherwise."""
+    for name in filter(_NAME.fullmatch, folder.names()):
+        lock = _lock_file(folder, name, 0)
         if lock is not None:
             lock.release()
 
 
-def _path(folder: Path, key: str) -> Path:
-    return folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
+def _name(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
-def _lock_file(path: Path, create: int) -> Lock | None:
+def _lock_file(folder: Folder, name: str, create: int) -> Lock | None:
     while True:
         try:
-            fd = os.open(path, _FLAGS | create, 0o666)
+            fd = folder.open_file(name, os.O_RDWR | create)
         except FileNotFoundError:
             if create:
                 raise
@@ -107,8 +111,8 @@ def _lock_file(path: Path, create: int) -> Lock | None:
         if not _try_flock(fd):
             os.close(fd)
             return None
-        if _is_at(path, fd):
-            return Lock(path, fd)
+        if folder.holds(name, fd):
+            return Lock(folder, name, fd)
         os.close(fd)  # its last holder removed it between our opening and our locking
 
 
@@ -123,17 +127,21 @@ def _try_flock(fd: int) -> bool:
     return True
 
 
-def _is_at(path: Path, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
-    except FileNotFoundError:
-        return False
-
-
-def try_flock_file(path: Path) -> int | None:
+def try_flock_file(folder: Folder, name: str) -> int | None:
     """Lock an existing file for as long as the returned descriptor is open; None when another process holds it."""
-    fd = os.open(path, _FLAGS)
+    fd = folder.open_file(name, os.O_RDWR)
     if _try_flock(fd):
         return fd
     os.close(fd)
     return None
+
+
+@contextmanager
+def births(work: Folder) -> Iterator[None]:
+    """Keep apart who makes a folder and who clears up: one that has just been made looks like a dead one's."""
+    fd = work.open_file(".births", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # held for a few system calls only
+        yield
+    finally:
+        os.close(fd)

@@ -9,14 +9,14 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from registry_spooler.errors import SourceChanged
+from registry_spooler.folder import Folder
 from registry_spooler.spool.identity import Identity, OddEntry, kind_of, look_at
 from registry_spooler.spool.names import display
 
-_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _TICK_NS: Final = 20_000_000
 """Longer than the clock tick that a file system takes its times from: two writes within one tick look like one."""
 
@@ -27,7 +27,9 @@ class OpenedFile:
 
     name: str
     """As people see it."""
-    path: Path
+    folder: Folder
+    file_name: str
+    """Where it was opened."""
     fd: int
     identity: Identity
     readable: bool = True
@@ -56,20 +58,20 @@ class OpenedFile:
         os.close(self.fd)
 
 
-def open_file(path: Path, *, name: str, must_read: bool) -> OpenedFile:
+def open_file(folder: Folder, name: str, *, must_read: bool) -> OpenedFile:
     """Open a regular file. OddEntry when it is none; FileNotFoundError when it is gone; OSError when it cannot be read.
 
     Blocks for a clock tick when the file has just been written to.
     """
-    look_at(path)  # an odd entry is not even opened: opening a device can do things
+    look_at(folder, name)  # an odd entry is not even opened: opening a device can do things
     try:
-        fd, readable = os.open(path, _FLAGS), True
+        fd, readable = folder.open_file(name, _FLAGS), True
     except PermissionError:
         if must_read:
             raise
-        fd, readable = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC), False
+        fd, readable = folder.open_file(name, os.O_PATH), False
     try:
-        return OpenedFile(display(name), path, fd, _settled_identity(fd), readable)
+        return OpenedFile(display(name), folder, name, fd, _settled_identity(fd), readable)
     except BaseException:
         os.close(fd)
         raise

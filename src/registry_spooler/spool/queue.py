@@ -6,6 +6,7 @@ starts before its lanes are known, and `claim`s them when it has been read.
 Trouble that all jobs share (the registry does not answer, the disk is full) holds the whole queue: at each end of the
 waiting one job goes ahead, and the first one that gets through releases the rest. Where the trouble can be asked about
 without a job, a probe goes first, so that no file is tried in vain and the oldest is the first to get through.
+What spoolers have died over is set apart: it starts when nothing else may, and nothing starts while it runs.
 
 Every method takes the time (monotonic clock, seconds) and changes state without waiting for anything; the caller
 starts what `start_next` returns and reports back exactly once: `finish`, `defer`, `put_back` or `leave_elsewhere`.
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from registry_spooler.spool.deaths import NO_DEATHS
 from registry_spooler.spool.ending import WITHOUT_ANSWER
 from registry_spooler.spool.entry import Arrival, Entry, Phase
 from registry_spooler.spool.heap import Heap
@@ -28,6 +30,9 @@ from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.job import Reason
 from registry_spooler.spool.lane import ORDER, Lanes
 from registry_spooler.spool.slots import Slots
+
+ALONE_SECONDS: Final = 60.0
+"""What has not killed the spooler for so long does not keep the others waiting."""
 
 UNPROBED_SECONDS: Final = 300.0
 """After so long a file is tried though the probe fails: a registry may take pushes and not answer the probe."""
@@ -55,6 +60,15 @@ class _Hold:
     sent_at: float = 0.0
     """When a job was last sent ahead."""
 
+    def lets_one_go(self, now: float) -> bool:
+        """Return whether a job may be sent ahead."""
+        return now >= self.until and (self.is_passed or not self.probes)
+
+    def send(self, entry: Entry, now: float) -> None:
+        """The job is sent ahead."""
+        self.until, self.scout = now + self.patience, entry
+        self.is_passed, self.sent_at = False, now
+
 
 def _is_same(one: Reason, other: Reason) -> bool:
     """Are both the same trouble? What keeps the registry from answering is, however it shows."""
@@ -72,6 +86,9 @@ class Queue:
         self._ready: Heap[tuple[tuple[int, int], str]] = Heap()  # what has become stale in these is skipped
         self._timers: Heap[tuple[float, str]] = Heap()
         self._urgent: set[str] = set()
+        self._apart: dict[str, Entry] = {}  # those that go last and alone
+        self._places: dict[str, tuple[int, int]] = {}  # of files that have arrived anew while their job runs
+        self._latest_ns = 0  # of the arrivals that events have told of
         self._hold: _Hold | None = None
         self._phases: Counter[Phase] = Counter()
         self.shared_failures = 0
@@ -111,18 +128,21 @@ class Queue:
         entry.seen = now
         known = self._entries.get(entry.key)
         if known is None:
-            entry.arrivals = next(self._arrivals)
+            entry.still_since = now
+            entry.arrived_ns, entry.arrivals = self._place(entry, event=event)
             self._entries[entry.key] = entry
             self._phases[entry.phase] += 1
             self._insert(entry, now)
         elif known.phase is Phase.RUNNING:
             if event:
                 known.arrived_again = entry.arrival
+                self._places[entry.key] = self._place(entry, event=True)
         else:
             self._update(known, entry.identity, entry.arrival, now, event=event)
 
     def vanish(self, key: str, now: float) -> None:
         """A file is gone. One that runs is left to find that out by itself."""
+        self._places.pop(key, None)
         entry = self._entries.get(key)
         if entry is not None and entry.phase is not Phase.RUNNING:
             self._remove(entry, now)
@@ -141,6 +161,8 @@ class Queue:
         while self._timers and self._timers.first[0] <= now:
             self._refresh(self._timers.pop()[1], now)
         started: list[Entry] = []
+        if self._alone_until(now) is not None:
+            return started
         while not self._slots.are_full:
             entry = self._take_ready(now) if self._hold is None else self._take_while_held(self._hold, now)
             if entry is None:
@@ -150,6 +172,9 @@ class Queue:
         if self._slots.has_one_more(now) and (quick := self._take_quick(now)) is not None:
             self._start(quick, now)
             started.append(quick)
+        if not self._phases[Phase.RUNNING] and (last := self._take_alone(now)) is not None:
+            self._start(last, now)
+            started.append(last)
         return started
 
     def give_way(self, now: float) -> Entry | None:
@@ -163,13 +188,19 @@ class Queue:
 
     def next_due(self, now: float) -> float | None:
         """When `start_next` may have something again if nothing happens before; None: only an event brings it."""
+        if (alone_until := self._alone_until(now)) is not None:
+            return alone_until
         times = [self._timers.first[0]] if self._timers else []
         if self._slots.are_full:
             change = self._slots.next_change(now) if self._hold is None else None
             times += [change] if change is not None and (times or self._ready) else []
             return max(now, min(times)) if times else None
-        if self._hold is not None and self._ready and not self._hold.is_probing:
-            times.append(self._hold.until)
+        held = self._hold
+        if held is not None and self._ready and not held.is_probing:
+            times.append(held.until)
+        if self._apart and not self._phases[Phase.RUNNING] and not (held is not None and held.is_probing):
+            due = min(entry.due for entry in self._apart.values())
+            times.append(max(due, held.until) if held is not None else due)
         return max(now, min(times)) if times else None
 
     def claim(self, entry: Entry, repositories: Iterable[str], now: float) -> bool:
@@ -177,7 +208,7 @@ class Queue:
         self._lanes.stop(entry)
         with self._moving(entry, now):
             entry.claim(repositories)
-        if not self._lanes.is_turn_of(entry):
+        if not entry.alone and not self._lanes.is_turn_of(entry):
             return False
         self._lanes.start(entry)
         return True
@@ -191,6 +222,12 @@ class Queue:
 
     def put_back(self, entry: Entry, now: float) -> None:
         """The job's turn has not come after all."""
+        self._stop(entry, Phase.WAITING, 0.0, now)
+
+    def set_apart(self, entry: Entry, now: float) -> None:
+        """The file goes last and alone from here on; its job has not begun."""
+        entry.alone = True
+        self._apart[entry.key] = entry
         self._stop(entry, Phase.WAITING, 0.0, now)
 
     def defer(self, entry: Entry, now: float, *, due: float, reason: Reason, error: str, lets_pass: bool) -> None:
@@ -237,7 +274,8 @@ class Queue:
         held = self._hold
         if held is None or not held.probes or held.is_probing or held.is_passed:
             return False
-        return now >= held.until and bool(self._ready) and not self._slots.are_full
+        is_wanted = bool(self._ready) or (bool(self._apart) and not self._phases[Phase.RUNNING])
+        return now >= held.until and is_wanted and not self._slots.are_full
 
     def probe_started(self) -> None:
         """The question is on its way."""
@@ -273,6 +311,33 @@ class Queue:
 
     # Inside
 
+    def _place(self, entry: Entry, *, event: bool) -> tuple[int, int]:
+        """The place of a file that has arrived: after all that events have told of before, whatever the clock says.
+
+        What a scan has found goes by the file system's clock.
+        """
+        if not event:
+            return self._places.pop(entry.key, None) or (entry.identity.changed_ns, next(self._arrivals))
+        self._latest_ns = max(self._latest_ns, entry.identity.changed_ns)
+        return self._places.pop(entry.key, None) or (self._latest_ns, next(self._arrivals))
+
+    def _alone_until(self, now: float) -> float | None:
+        """Return until when what runs alone stays so; None when nothing does, or not any longer."""
+        running = (entry.due for entry in self._apart.values() if entry.phase is Phase.RUNNING)
+        return next((due for due in running if due > now), None)
+
+    def _take_alone(self, now: float) -> Entry | None:
+        """When nothing runs and nothing else may start: a file that goes last and alone."""
+        if self._hold is not None and not self._hold.lets_one_go(now):
+            return None
+        ready = [entry for entry in self._apart.values() if entry.phase is Phase.WAITING or entry.due <= now]
+        if not ready:
+            return None
+        last = min(ready, key=lambda entry: (entry.failures, entry.order))
+        if self._hold is not None:
+            self._hold.send(last, now)
+        return last
+
     def _take_ready(self, now: float) -> Entry | None:
         """The oldest that may start. What is dropped here is noted again when what keeps it back has changed."""
         while self._ready:
@@ -307,7 +372,7 @@ class Queue:
             entry = self._entries.get(key)
             if entry is not None and self._may_start(entry, now):
                 return entry
-        if now < hold.until or (hold.probes and not hold.is_passed):
+        if not hold.lets_one_go(now):
             return None
         firsts = (self._lanes.next(name, now)[0] for name in {name for _, name in self._ready})
         ready = [entry for entry in firsts if entry is not None and self._may_start(entry, now)]
@@ -318,8 +383,7 @@ class Queue:
         scout = min(ready, key=lambda entry: (entry.key in hold.tried, entry.order))
         if scout.key in hold.tried:
             hold.tried.clear()
-        hold.until, hold.scout = now + hold.patience, scout
-        hold.is_passed, hold.sent_at = False, now
+        hold.send(scout, now)
         return scout
 
     def _deferred_for(self, hold: _Hold) -> Iterator[Entry]:
@@ -343,6 +407,8 @@ class Queue:
             self._hold.until, self._hold.scout = now, None
 
     def _start(self, entry: Entry, now: float) -> None:
+        if entry.alone:
+            entry.due = now + ALONE_SECONDS
         self._set_phase(entry, Phase.RUNNING)
         self._slots.take(entry, now)
         self._lanes.start(entry)
@@ -364,13 +430,13 @@ class Queue:
             # A rename of the very file that is known may be our own, giving it back its name: it does not say
             # that the file is complete.
             entry.arrival = arrival
-        if changed:
-            with self._moving(entry, now):
-                if not entry.identity.same_content(identity):
-                    entry.attempts = 0
-                    entry.gave_way = False
-                    entry.disclaim()
-                entry.identity, entry.arrivals = identity, next(self._arrivals)
+        elif not entry.identity.same_content(identity):
+            entry.arrival = Arrival.FOUND  # whatever was told of it was told of another content
+        if entry.identity.same_content(identity):
+            self._places.pop(entry.key, None)
+            entry.identity = identity  # a change of mode, owner or links is no arrival
+        else:
+            self._replace(entry, identity, now, event=event)
         entry.seen = now
         if (changed or event) and entry.phase is Phase.DEFERRED:
             # New content, or somebody's wish to see it tried: at once, whatever the back-off says.
@@ -379,6 +445,16 @@ class Queue:
             self._urgent.add(entry.key)
             self._set_phase(entry, Phase.WAITING)
         self._refresh_lanes(entry.lanes, now)
+
+    def _replace(self, entry: Entry, identity: Identity, now: float, *, event: bool) -> None:
+        """The name has another content: it is as good as new."""
+        with self._moving(entry, now):
+            entry.identity, entry.still_since = identity, now
+            entry.attempts, entry.deaths = 0, NO_DEATHS
+            entry.disclaim()
+            entry.alone = entry.gave_way = False
+            self._apart.pop(entry.key, None)
+            entry.arrived_ns, entry.arrivals = self._place(entry, event=event)
 
     @contextmanager
     def _moving(self, entry: Entry, now: float) -> Iterator[None]:
@@ -397,6 +473,7 @@ class Queue:
         del self._entries[entry.key]
         self._phases[entry.phase] -= 1
         self._urgent.discard(entry.key)
+        self._apart.pop(entry.key, None)
         self._lanes.leave(entry)
         self._refresh_after(entry.is_unread, entry.lanes, now)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import os
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import orjson
 
+from registry_spooler.folder import Folder
 from registry_spooler.moment import rfc3339
 from registry_spooler.result import ImageResult
 from registry_spooler.spool.names import RECEIPT, derived_name, record_text
@@ -39,25 +39,27 @@ def receipt_document(
     return images[0] if images and not is_bundle else head | {"images": images} | tail
 
 
-def receipt_path(folder: Path, name: str) -> Path:
-    """Where the receipt for a file of that name is."""
-    return folder / derived_name(name, RECEIPT)
+def receipt_name(name: str) -> str:
+    """What the receipt for a file of that name is called."""
+    return derived_name(name, RECEIPT)
 
 
 def write_receipt(room: Room, name: str, document: dict[str, Any]) -> None:
     """Write it so that it is on the disk when this returns; blocks."""
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    room.write(receipt_path(room.layout.receipts, name), content)
+    room.write(room.layout.receipts, receipt_name(name), content)
 
 
-def trim_receipts(folder: Path, keep: int) -> None:
+def trim_receipts(folder: Folder, keep: int) -> None:
     """Remove all but the newest `keep` receipts; blocks. Several spoolers may do so at once."""
-    excess = len(os.listdir(folder)) - keep
-    if excess <= 0:
+    names = [name for name in folder.names() if name.endswith(RECEIPT)]
+    if len(names) <= keep:
         return
     ages = []
-    for name in os.listdir(folder):
+    for name in names:
         with suppress(FileNotFoundError):  # another spooler was faster
-            ages.append((os.lstat(folder / name).st_mtime_ns, name))
+            status = folder.status(name)
+            if stat.S_ISREG(status.st_mode):
+                ages.append((status.st_mtime_ns, name))
     for _, name in heapq.nsmallest(len(ages) - keep, ages):
-        (folder / name).unlink(missing_ok=True)
+        folder.remove(name, missing_ok=True)

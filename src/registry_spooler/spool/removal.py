@@ -20,12 +20,11 @@ import enum
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Final
 
 from registry_spooler.spool.identity import Identity, OddEntry, look_at
 from registry_spooler.spool.opened import OpenedFile
-from registry_spooler.spool.room import Room
+from registry_spooler.spool.room import Aside, Room
 from registry_spooler.spool.writers import Writers, read_lease, writers_now
 
 LINGER_SECONDS: Final = 0.01
@@ -47,7 +46,7 @@ class Taken(enum.Enum):
 
 
 def take_away(
-    file: OpenedFile, room: Room, dispose: Callable[[Path], None], *, done: bool, check_writers: bool
+    file: OpenedFile, room: Room, dispose: Callable[[Aside], None], *, done: bool, check_writers: bool
 ) -> Taken:
     """Take the file of a job that has ended out of the spool; blocks for a few hundredths of a second.
 
@@ -61,7 +60,7 @@ def take_away(
         if not file.is_unchanged():
             return Taken.CHANGED
         try:
-            aside = room.set_aside(file.path, done=file.identity if done else None)
+            aside = room.set_aside(file.folder, file.file_name, done=file.identity if done else None)
         except FileNotFoundError:
             return Taken.GONE
         try:
@@ -78,7 +77,7 @@ def take_away(
         return taken
 
 
-def _last_look(file: OpenedFile, aside: Path, writers: Writers | None) -> Taken:
+def _last_look(file: OpenedFile, aside: Aside, writers: Writers | None) -> Taken:
     """Steps 4 to 6; `writers` is None where they do not matter."""
     if not _is_content(aside, file.identity):
         return Taken.CHANGED
@@ -88,8 +87,8 @@ def _last_look(file: OpenedFile, aside: Path, writers: Writers | None) -> Taken:
     return Taken.REMOVED if _is_content(aside, file.identity) else Taken.CHANGED
 
 
-def _is_content(aside: Path, identity: Identity) -> bool:
+def _is_content(aside: Aside, identity: Identity) -> bool:
     try:
-        return look_at(aside).same_content(identity)
+        return look_at(aside.folder, aside.name).same_content(identity)
     except OddEntry:
         return False

@@ -3,11 +3,13 @@
     .work/RUN/alive          locked for as long as the spooler lives
     .work/RUN/reserve        given up when a record finds no room: a full disk is emptied by pushing what is on it
     .work/RUN/N.tmp          a record that is being written
+    .work/RUN/MARK.job       what is being worked on: deaths.py
     .work/RUN/N/NAME         a file set aside: it is about to go to `.failed/`, or its name was taken again meanwhile
     .work/RUN/N.done.…/NAME  a file set aside to be removed: its receipt is on the disk, and the folder's name says
                              of which content
+    .work/.reserve           the reserve of a spooler that has stopped, for the next one
 
-Whoever can lock another run's `alive` knows that its owner is dead, and clears up after it: `recover`.
+Whoever can lock another run's `alive` knows that its owner is dead, and clears up after it: recovery.py.
 """
 
 from __future__ import annotations
@@ -16,244 +18,218 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from registry_spooler.spool.identity import Identity, OddEntry
-from registry_spooler.spool.layout import Layout, write_durably
-from registry_spooler.spool.lock import try_flock_file
-from registry_spooler.spool.opened import open_file
+from registry_spooler.folder import Folder
+from registry_spooler.spool.deaths import JOB
+from registry_spooler.spool.identity import Identity
+from registry_spooler.spool.layout import Layout, open_layout, write_durably
+from registry_spooler.spool.lock import births
 from registry_spooler.spool.rename import rename_noreplace
-from registry_spooler.spool.writers import Writers, read_lease
 
 T = TypeVar("T")
 
 RESERVE_BYTES: Final = 256 << 10
 """Enough for the records of a few jobs at once, and for the directory blocks that they may need."""
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+RUN: Final = re.compile(r"[0-9a-f]{16}")
+"""What a run's folder is called. What is called otherwise is none, and nobody's to clear up."""
+ALIVE: Final = "alive"
+RESERVE: Final = "reserve"
+LEFT: Final = ".reserve"
+_ASIDE: Final = re.compile(r"\d+(\.done\.[0-9.]+)?")
+_TEMPORARY: Final = re.compile(r"\d+\.(tmp|probe)")
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
-class Displaced:
-    """A file that was set aside while its name was taken again: a job of its own, older than what has the name now."""
+class Aside:
+    """A file that was set aside, in a folder of its own."""
 
+    folder: Folder
     name: str
-    path: Path
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self.folder.remove(self.name)
 
 
 class Room:
     """One run's folder; made by `open_room`. Its methods block, and may be called from several threads."""
 
-    def __init__(self, layout: Layout, path: Path, alive: int) -> None:
+    def __init__(self, layout: Layout, folder: Folder, alive: int) -> None:
         self.layout = layout
-        self.path = path
-        self.displaced: list[Displaced] = []
-        """Files whose names are taken, for the spool to make jobs of and to remove from here."""
+        self.folder = folder
+        self.displaced: list[Aside] = []
+        """Files whose names are taken, for the spool to make jobs of and to remove from here: each is older than what
+        has the name now."""
         self._alive = alive
+        self._asides: set[Folder] = set()
         self._numbers = itertools.count()
         self._closed = False
 
     def close(self) -> None:
-        """Leave: remove everything but files that were set aside, which the next start finds."""
+        """Leave: remove everything but files that were set aside, which the next start finds, and the reserve."""
         if self._closed:
             return
         self._closed = True
         with suppress(OSError):
-            _empty(self.path)
-            if os.listdir(self.path) == ["alive"]:
-                (self.path / "alive").unlink()
-                self.path.rmdir()
+            with suppress(FileNotFoundError):
+                self.folder.rename(RESERVE, self.layout.work, LEFT)
+            empty_run(self.folder)
+            if self.folder.names() == [ALIVE]:
+                self.folder.remove(ALIVE)
+                self.layout.work.remove_folder(self.folder.path.name)
         os.close(self._alive)
+        for folder in (*self._asides, self.folder):
+            folder.close()
+        self.layout.close()
 
-    def write(self, target: Path, content: bytes) -> None:
+    def write(self, folder: Folder, name: str, content: bytes) -> None:
         """Write a record durably, out of the reserve when there is no other room."""
-        temporary = self.path / f"{next(self._numbers)}.tmp"
-        self.in_need(lambda: write_durably(content, temporary=temporary, target=target))
+        self.layout.check()
+        self.in_need(
+            lambda: write_durably(
+                content, work=self.folder, temporary=f"{next(self._numbers)}.tmp", target=folder, name=name
+            )
+        )
 
     def in_need(self, action: Callable[[], T]) -> T:
         """Do something that needs a little room on the disk, if need be by giving up the reserve."""
         try:
             return action()
         except OSError as exc:
-            if exc.errno not in _NO_ROOM or not (self.path / "reserve").exists():
+            if exc.errno not in NO_ROOM or not self.folder.has(RESERVE):
                 raise
-        (self.path / "reserve").unlink(missing_ok=True)
+        self.folder.remove(RESERVE, missing_ok=True)
         return action()
 
     def keep_reserve(self) -> None:
         """Make the reserve when it is missing; OSError (ENOSPC) when there is no room for it."""
-        path = self.path / "reserve"
-        if path.exists():
-            return
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self.folder.has(RESERVE):
+            return None
+        with suppress(FileNotFoundError):
+            return self.layout.work.rename(LEFT, self.folder, RESERVE)
+        fd = self.folder.open_file(RESERVE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.posix_fallocate(fd, 0, RESERVE_BYTES)
         except OSError:
-            path.unlink(missing_ok=True)
+            self.folder.remove(RESERVE, missing_ok=True)
             raise
         finally:
             os.close(fd)
 
     def probe(self) -> None:
-        """Can something be written in the spool? OSError when not. Folders that were removed are made again."""
-        self.layout.prepare()
+        """Can something be written in the spool? OSError when not, FileNotFoundError when folders were removed."""
+        self.layout.check()
         for folder in (self.layout.directory, self.layout.receipts, self.layout.failed, self.layout.locks):
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
-        path = self.path / f"{next(self._numbers)}.tmp"
-        write_durably(b"probe", temporary=path, target=path.with_suffix(".probe"))
-        path.with_suffix(".probe").unlink()
+            if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder.fd):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder.path))
+        number = next(self._numbers)
+        probe = f"{number}.probe"
+        write_durably(b"probe", work=self.folder, temporary=f"{number}.tmp", target=self.folder, name=probe)
+        self.folder.remove(probe)
         self.keep_reserve()
 
-    def set_aside(self, path: Path, *, done: Identity | None) -> Path:
+    def set_aside(self, folder: Folder, name: str, *, done: Identity | None) -> Aside:
         """Take a file out of the spool: from here on nobody finds it by its name. Returns where it is.
 
         `done`: the content that a durable receipt speaks of.
         """
-        mark = f".done.{done.mark}" if done else ""
-        folder = self.path / f"{next(self._numbers)}{mark}"
-        self.in_need(folder.mkdir)
+        own = f"{next(self._numbers)}{f'.done.{done.mark}' if done else ''}"
+        self.in_need(lambda: self.folder.make_folder(own))
+        aside = self._open_aside(own, name)
         try:
-            self.in_need(lambda: os.rename(path, folder / path.name))
+            self.in_need(lambda: folder.rename(name, aside.folder, name))
         except OSError:
-            folder.rmdir()
+            self._drop(aside.folder)
             raise
-        if path.parent.parent == self.path:  # it was aside before
-            self.drop_folder(path)
-        return folder / path.name
+        if folder in self._asides:  # it was aside before
+            self._drop(folder)
+        return aside
 
-    def give_back(self, aside: Path) -> None:
+    def give_back(self, aside: Aside) -> None:
         """Put a file that was set aside back under its name; when that cannot be done, it stays here as `displaced`."""
         try:
-            _give_back(aside, self.layout.directory)
+            return_aside(aside, self.layout.directory)
         except OSError:
-            self.displaced.append(Displaced(aside.name, aside))
+            self.displaced.append(aside)
+        else:
+            self._drop(aside.folder)
 
-    def drop_folder(self, aside: Path) -> None:
+    def drop_folder(self, aside: Aside) -> None:
         """Remove the folder that a file was set aside in, after the file."""
+        self._drop(aside.folder)
+
+    def adopt(self, run: Folder, own: str, name: str) -> None:
+        """Take over a file that a dead run had set aside, and whose name is taken."""
+        number = str(next(self._numbers))
+        run.rename(own, self.folder, number)
+        self.displaced.append(self._open_aside(number, name))
+
+    def _open_aside(self, own: str, name: str) -> Aside:
+        folder = self.folder.subfolder(own)
+        self._asides.add(folder)
+        return Aside(folder, name)
+
+    def _drop(self, folder: Folder) -> None:
+        self._asides.discard(folder)
         with suppress(OSError):
-            aside.parent.rmdir()
-
-    def recover(self) -> bool:
-        """Clear up after dead runs; blocks. Do live ones hold files aside, so that it is worth coming back soon?"""
-        waiting = False
-        for run in _folders(self.layout.work):
-            if run == self.path:
-                continue
-            with _births(self.layout):
-                alive = _lock_dead(run)
-            if alive is None:
-                waiting = waiting or bool(_asides(run))
-                continue
-            try:
-                self._clear(run)
-            finally:
-                os.close(alive)
-        return waiting
-
-    def _clear(self, run: Path) -> None:
-        for aside in _asides(run):
-            if not _remove_done(aside):
-                try:
-                    _give_back(aside, self.layout.directory)
-                except FileExistsError:
-                    self._adopt(aside)
-        with suppress(OSError):
-            _empty(run)
-            (run / "alive").unlink(missing_ok=True)
-            run.rmdir()
-
-    def _adopt(self, aside: Path) -> None:
-        folder = self.path / str(next(self._numbers))
-        os.rename(aside.parent, folder)
-        self.displaced.append(Displaced(aside.name, folder / aside.name))
+            self.folder.remove_folder(folder.path.name)
+        folder.close()
 
 
-def open_room(layout: Layout) -> Room:
-    """Make the folders of the spool and, in `.work/`, the folder of this run; OSError when that cannot be done."""
-    layout.prepare()
-    run = secrets.token_hex(8)
-    path = layout.work / run
-    with _births(layout):
-        path.mkdir()
-        (path / "alive").touch()
-        alive = try_flock_file(path / "alive")
-    if alive is None:
-        raise OSError(errno.EWOULDBLOCK, "a lock that nobody else knows of is taken", str(path))
-    room = Room(layout, path, alive)
+def open_room(directory: Path) -> Room:
+    """Open the spool's folders and, in `.work/`, make the folder of this run; OSError when that cannot be done."""
+    layout = open_layout(directory)
+    try:
+        room = _make_room(layout)
+    except BaseException:
+        layout.close()
+        raise
     with suppress(OSError):  # it is made later, by `probe`
         room.keep_reserve()
     return room
 
 
-def _give_back(aside: Path, directory: Path) -> None:
+def _make_room(layout: Layout) -> Room:
+    run = secrets.token_hex(8)
+    with births(layout.work):
+        layout.work.make_folder(run)
+        folder = layout.work.subfolder(run)
+        try:
+            alive = folder.open_file(ALIVE, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            with suppress(OSError):
+                folder.remove(ALIVE, missing_ok=True)
+                layout.work.remove_folder(run)
+            folder.close()
+            raise
+    return Room(layout, folder, alive)
+
+
+def return_aside(aside: Aside, directory: Folder) -> None:
+    """Give a file its name back; FileExistsError when that is taken."""
     with suppress(FileNotFoundError):
-        rename_noreplace(aside, directory / aside.name)
-    with suppress(OSError):
-        aside.parent.rmdir()
+        rename_noreplace(aside.folder, aside.name, directory, aside.name)
 
 
-def _folders(folder: Path) -> list[Path]:
-    with os.scandir(folder) as entries:
-        return [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+def aside_folders(run: Folder) -> list[str]:
+    """The folders in a run's that files are set aside in."""
+    return [name for name in run.folder_names() if _ASIDE.fullmatch(name)]
 
 
-def _asides(run: Path) -> list[Path]:
-    """The files set aside in a run's folder."""
-    found: list[Path] = []
-    with suppress(FileNotFoundError):  # its owner is at work
-        for folder in _folders(run):
-            found += [folder / name for name in os.listdir(folder)]
-    return found
-
-
-def _remove_done(aside: Path) -> bool:
-    """Remove a file whose receipt is on the disk, if it still holds just what the receipt speaks of."""
-    _, _, mark = aside.parent.name.partition(".done.")
-    if not mark:
-        return False
-    try:
-        with closing(open_file(aside, name=aside.name, must_read=False)) as file, read_lease(file.fd) as writers:
-            if writers is Writers.SOME or mark != file.identity.mark:
-                return False
-            aside.unlink()
-    except (OSError, OddEntry):
-        return False
-    return True
-
-
-def _lock_dead(run: Path) -> int | None:
-    """Lock a run whose owner is dead; None while it lives. The caller closes what is returned."""
-    try:
-        return try_flock_file(run / "alive")
-    except FileNotFoundError:
-        # Killed before it had one, or after it had removed it.
-        with suppress(FileNotFoundError):  # cleared up by somebody else meanwhile
-            (run / "alive").touch()
-            return try_flock_file(run / "alive")
-    return None
-
-
-@contextmanager
-def _births(layout: Layout) -> Iterator[None]:
-    """Keep apart who makes a folder and who clears up: one that has just been made looks like a dead one's."""
-    fd = os.open(layout.work / ".births", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # held for a few system calls only
-        yield
-    finally:
-        os.close(fd)
-
-
-def _empty(run: Path) -> None:
-    """Remove what is not a file set aside."""
-    folders = _folders(run)
-    for folder in folders:
+def empty_run(run: Folder) -> None:
+    """Remove what is not a file set aside, nor the lock, nor anything that no spooler has made."""
+    for name in aside_folders(run):
         with suppress(OSError):
-            folder.rmdir()
-    for name in {*os.listdir(run)} - {folder.name for folder in folders} - {"alive"}:
-        (run / name).unlink()
+            run.remove_folder(name)
+    for name in run.names():
+        if name == RESERVE or name.endswith(JOB) or _TEMPORARY.fullmatch(name):
+            run.remove(name, missing_ok=True)

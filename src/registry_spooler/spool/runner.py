@@ -14,16 +14,16 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import anyio
 
-from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerError
+from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerDied, SpoolerError
 from registry_spooler.filename import Action, FileName
 from registry_spooler.progress import Progress
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
+from registry_spooler.spool.deaths import DEATHS_MAX, forget_deaths
 from registry_spooler.spool.ending import (
     Deferred,
     Done,
@@ -33,6 +33,7 @@ from registry_spooler.spool.ending import (
     Failed,
     Gone,
     Odd,
+    Suspected,
     deferral,
     disk_trouble,
     said,
@@ -44,7 +45,7 @@ from registry_spooler.spool.job import Handler, Job, NotYetItsTurn, Reason
 from registry_spooler.spool.opened import OpenedFile, open_file
 from registry_spooler.spool.receipts import receipt_document, trim_receipts, write_receipt
 from registry_spooler.spool.removal import Taken, take_away
-from registry_spooler.spool.room import Room
+from registry_spooler.spool.room import Aside, Room
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.turn import Turn
 from registry_spooler.spool.writers import Writers, look_for_writers
@@ -80,7 +81,7 @@ class Runner:
 
     async def _open(self, entry: Entry, room: Room, turn: Turn) -> Ending:
         try:
-            file = await in_thread(_open_entry, entry)
+            file = await in_thread(_open_entry, entry, room)
         except FileNotFoundError:
             return Gone()
         except OddEntry as odd:
@@ -94,21 +95,39 @@ class Runner:
 
     async def _decide(self, entry: Entry, room: Room, turn: Turn, file: OpenedFile) -> Ending:
         """What is there to be done, given what is known of this content from earlier attempts?"""
-        if entry.action is Action.PUSH and await in_thread(look_for_writers, file.fd) is Writers.SOME:
+        writers = await in_thread(_examine, entry, turn, file)
+        if writers is Writers.SOME:
             return _WRITING
         if isinstance(entry.parsed, InvalidFileName):
             entry.attempts += 1
             return await self._fail(entry, room, file, entry.parsed)
         if entry.pushed is not None and entry.pushed.identity == file.identity:
-            return await self._finish(entry, room, file, entry.pushed)
+            return await self._finish(entry, room, file, entry.pushed, writers)
         if entry.settling is not None and entry.settling.identity == file.identity:
             remaining = entry.settling.until - self.clock()
             if remaining > 0:
                 return _settling(entry.settling.error, remaining)
             return await self._fail(entry, room, file, entry.settling.error)
-        return await self._handle(entry, entry.parsed, room, turn, file)
+        if writers is Writers.UNKNOWN and (obstacle := self._rest(entry, file)) is not None:
+            return obstacle
+        if entry.deaths.alone:
+            return await self._fail(entry, room, file, SpoolerDied(entry.deaths.count))
+        if entry.deaths.count >= DEATHS_MAX and not entry.alone:
+            return Suspected()
+        return await self._handle(entry, entry.parsed, room, turn, file, writers)
 
-    async def _handle(self, entry: Entry, filename: FileName, room: Room, turn: Turn, file: OpenedFile) -> Ending:
+    def _rest(self, entry: Entry, file: OpenedFile) -> Deferred | None:
+        """Writers cannot be seen: wait until the content has lain still, unless an event has told of its end."""
+        if not entry.identity.same_content(file.identity):
+            if not entry.is_aside:
+                return _CHANGED  # since the queue heard of it
+            entry.identity, entry.still_since = file.identity, self.clock()
+        remaining = entry.still_since + self.settings.settle_seconds - self.clock()
+        return None if _is_told_of(entry, file) or remaining <= 0 else _resting("is pushed", remaining)
+
+    async def _handle(
+        self, entry: Entry, filename: FileName, room: Room, turn: Turn, file: OpenedFile, writers: Writers | None
+    ) -> Ending:
         entry.attempts += 1
         opened_at, started = self.clock(), time.time()
         progress = Progress(bytes_total=file.size)
@@ -131,8 +150,8 @@ class Runner:
             return obstacle
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
             return await self._answer(entry, room, file, foremost(exc), opened_at)
-        entry.pushed = Pushed(identity=file.identity, results=results, started=started)
-        return await self._finish(entry, room, file, entry.pushed)
+        entry.pushed = Pushed(identity=file.identity, results=results, started=started, opened_at=opened_at)
+        return await self._finish(entry, room, file, entry.pushed, writers)
 
     async def _answer(
         self, entry: Entry, room: Room, file: OpenedFile, error: BaseException, opened_at: float
@@ -152,7 +171,14 @@ class Runner:
             return _settling(error, until - self.clock())
         return await self._fail(entry, room, file, error)
 
-    async def _finish(self, entry: Entry, room: Room, file: OpenedFile, pushed: Pushed) -> Ending:
+    async def _finish(
+        self, entry: Entry, room: Room, file: OpenedFile, pushed: Pushed, writers: Writers | None
+    ) -> Ending:
+        # A close tells of one writer; a rename of all.
+        if writers is Writers.UNKNOWN and not (entry.arrival is Arrival.RENAMED and _is_told_of(entry, file)):
+            remaining = pushed.opened_at + self.settings.settle_seconds - self.clock()
+            if remaining > 0:
+                return _resting("is removed", remaining)
         try:
             with anyio.CancelScope(shield=True):
                 ending = await in_thread(self._conclude, entry, room, file, pushed)
@@ -174,7 +200,8 @@ class Runner:
             finished=time.time(),
         )
         write_receipt(room, entry.name, receipt)
-        taken = take_away(file, room, Path.unlink, done=True, check_writers=entry.action is Action.PUSH)
+        forget_deaths(room.layout.work, file.identity.mark)
+        taken = take_away(file, room, Aside.remove, done=True, check_writers=entry.action is Action.PUSH)
         if taken not in {Taken.REMOVED, Taken.GONE}:
             return _not_taken(taken)
         return Done(pushed.results, receipt, self._tidy(entry, room))
@@ -225,16 +252,29 @@ async def _begin(turn: Turn, entry: Entry) -> Elsewhere | Deferred | None:
         return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
 
 
-def _open_entry(entry: Entry) -> OpenedFile:
+def _open_entry(entry: Entry, room: Room) -> OpenedFile:
+    folder = entry.aside.folder if entry.aside is not None else room.layout.directory
     try:
-        return open_file(entry.path, name=entry.name, must_read=entry.action is Action.PUSH)
+        return open_file(folder, entry.name, must_read=entry.action is Action.PUSH)
     except PermissionError as exc:
-        status = os.lstat(entry.path)
+        status = folder.status(entry.name)
         whose = f"it belongs to user {status.st_uid} and group {status.st_gid}, mode {status.st_mode & 0o7777:o}"
         raise PermissionError(exc.errno, f"{said(exc)} ({whose}; the spooler is user {os.geteuid()})") from exc
 
 
+def _examine(entry: Entry, turn: Turn, file: OpenedFile) -> Writers | None:
+    """Look for writers, None where they do not matter; and note that the file is worked on."""
+    entry.deaths = turn.begin_work(file.identity)
+    return look_for_writers(file.fd) if entry.action is Action.PUSH else None
+
+
+def _is_told_of(entry: Entry, file: OpenedFile) -> bool:
+    """Return whether an event has said of this very content that somebody is done with it."""
+    return entry.arrival is not Arrival.FOUND and entry.identity.same_content(file.identity)
+
+
 def _move_to_failed(entry: Entry, room: Room, file: OpenedFile, record: dict[str, Any]) -> Taken:
+    forget_deaths(room.layout.work, file.identity.mark)
     return take_away(
         file,
         room,
@@ -257,6 +297,14 @@ def _settling(error: Exception, remaining_seconds: float) -> Deferred:
         reason=Reason.SETTLING,
         error=f"the file seems to be incomplete, and may yet grow: {error}",
         delay_seconds=max(0.0, remaining_seconds),
+    )
+
+
+def _resting(what: str, remaining_seconds: float) -> Deferred:
+    return Deferred(
+        reason=Reason.SETTLING,
+        error=f"nobody here can see who writes to the file: it {what} when it has lain unchanged",
+        delay_seconds=remaining_seconds,
     )
 
 

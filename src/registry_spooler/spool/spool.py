@@ -27,6 +27,7 @@ from registry_spooler.spool.ending import (
     Elsewhere,
     Ending,
     Failed,
+    Suspected,
 )
 from registry_spooler.spool.entry import Arrival, Entry, Phase
 from registry_spooler.spool.job import Handler, JobEnd, Outcome, Reason
@@ -100,6 +101,7 @@ class Spool:
                     if (overdue := self._queue.give_way(self._clock())) is not None and overdue in self._scopes:
                         self._scopes[overdue].cancel()
                 await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
+            await self._house.forgive()
             with anyio.move_on_after(self._settings.shutdown_grace_seconds):
                 while self._queue.count(Phase.RUNNING):
                     await self._wait_for_news(until=None)
@@ -207,6 +209,9 @@ class Spool:
             self._queue.leave_elsewhere(entry, now, due=due, repositories=ending.repositories)
         elif isinstance(ending, Early):
             self._queue.put_back(entry, now)
+        elif isinstance(ending, Suspected):
+            journal.suspected(entry)
+            self._queue.set_apart(entry, now)
         else:
             self._queue.finish(entry, now)
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from registry_spooler.spool.deaths import Deaths, begin_work, deaths_over, end_work
 from registry_spooler.spool.entry import Entry
 from registry_spooler.spool.identity import Identity
 from registry_spooler.spool.lock import Locks, leave_note, read_note
@@ -29,9 +30,11 @@ class Turn:
         self._room = room
         self._folder = room.layout.locks
         self._locks = Locks(self._folder)
+        self._job = ""
 
     def begin(self) -> bool:
         """Lock what the entry is known to be about. False: another spooler works on some of it."""
+        self._room.layout.check()
         return self._take(self._entry.lanes[:1]) and self._take(self._entry.lanes[1:])
 
     def heard(self) -> tuple[str, ...]:
@@ -48,8 +51,15 @@ class Turn:
         with suppress(OSError):  # they wait until all of it is done
             leave_note(self._folder, self._entry.lanes[0], orjson.dumps([content.mark, sorted(repositories)]))
 
+    def begin_work(self, content: Identity) -> Deaths:
+        """Remember on the disk that this content is worked on. Return who has died over it."""
+        self._job = begin_work(self._room.folder, self._entry.name, content.mark, alone=self._entry.alone)
+        return deaths_over(self._room.layout.work, content.mark)
+
     def end(self) -> None:
-        """Let all locks go."""
+        """Work on it no longer, and let all locks go."""
+        if self._job:
+            end_work(self._room.folder, self._job)
         self._locks.release()
 
     def _take(self, lanes: Iterable[str]) -> bool:

@@ -20,7 +20,7 @@ from asyncinotify import Event, Inotify, Mask
 
 from registry_spooler.filename import is_ignored
 from registry_spooler.spool.entry import Arrival
-from registry_spooler.spool.layout import WORK
+from registry_spooler.spool.layout import OWN
 from registry_spooler.threads import in_thread
 
 _MASK: Final = (
@@ -51,8 +51,8 @@ class Changes:
     """Made in place: no file is complete then, but a directory, a link or a pipe is all that it will be."""
     everything: bool = False
     """Events were lost: only a full scan tells what is there."""
-    work_gone: bool = False
-    """The spooler's own folder was removed or renamed: with the rest of the directory, perhaps."""
+    own_gone: bool = False
+    """A folder of the spooler's own was removed or renamed: with the rest of the directory, perhaps."""
     lost: bool = False
     """This directory is not watched any more."""
 
@@ -67,7 +67,7 @@ class Changes:
 
     def _add_name(self, name: str, mask: Mask) -> None:
         if is_ignored(name):
-            self.work_gone |= name == WORK and bool(mask & _LEFT)
+            self.own_gone |= name in OWN and bool(mask & _LEFT)
         elif mask & (Mask.MOVED_TO | Mask.CLOSE_WRITE):
             self.arrived.pop(name, None)  # the order is that of the last arrivals
             self.arrived[name] = Arrival.RENAMED if mask & Mask.MOVED_TO else Arrival.CLOSED
