@@ -332,8 +332,8 @@ async def test_a_subject_that_the_registry_takes_care_of(client, answers):
         (400, b"see https://h/x?sig=secret there", RegistryAnswer, "see … there"),
         (400, b"Client sent an HTTP request to an HTTPS server.", RegistryUnreachable, "speaks https, not http"),
         (500, _errors("UNKNOWN"), RegistryAnswer, "UNKNOWN"),
-        (204, b"", RegistryAnswer, "answered 204"),
-        (304, b"", RegistryAnswer, "answered 304"),
+        (204, b"", RegistryProtocolError, "answered 204"),
+        (304, b"", RegistryProtocolError, "answered 304"),
     ],
 )
 async def test_what_a_registry_complains_of(client, answers, status, body, kind, sentence):

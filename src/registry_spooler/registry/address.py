@@ -20,6 +20,7 @@ from registry_spooler.errors import InvalidAddress
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SHOWN_PARAMETERS: Final = frozenset({"digest", "from", "last", "mount", "n", "scope", "service"})
 """The only parameters whose values are for everybody's eyes; all others may be signatures."""
+_PARAMETER: Final = re.compile(r"[\w.~-]{1,40}", re.ASCII)
 _NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
 )
@@ -208,7 +209,7 @@ def redact(url: str) -> str:
     if ":" in host:
         host = f"[{host}]"
     shown = "&".join(
-        f"{key}={value}" if key in _SHOWN_PARAMETERS else f"{key[:40]}=…"
+        f"{key}={value}" if key in _SHOWN_PARAMETERS else f"{key if _PARAMETER.fullmatch(key) else ''}=…"
         for key, value in parse_qsl(parts.query, keep_blank_values=True)[:20]
     )
     start = f"{parts.scheme}://{host}{port}" if parts.scheme and host else f"{host}{port}"

@@ -12,10 +12,13 @@ from typing import Any, Final
 import orjson
 
 from registry_spooler.errors import AccessDenied, DeletesDisabled, NotFound, RefusedElsewhere, RegistryAnswer
+from registry_spooler.registry.known_secrets import KnownSecrets
+from registry_spooler.registry.origins import TargetRules
 from registry_spooler.registry.retry import retry_after_seconds
 from registry_spooler.registry.transport import Answer
 
 _MESSAGE_CHARACTERS: Final = 300
+_READ_BYTES: Final = 16 << 10
 _SECRETS: Final = re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]+|\beyJ[\w.-]{10,}|https?://[^\s\"'<>]*\?[^\s\"'<>]+")
 """What a registry's text might repeat of what we sent: credentials, tokens, signed URLs."""
 _KINDS: Final = {401: AccessDenied, 403: AccessDenied, 404: NotFound}
@@ -29,7 +32,7 @@ class Complaint:
     message: str = ""
 
     @classmethod
-    def read(cls, answer: Answer) -> Complaint:
+    def read(cls, answer: Answer, secrets: KnownSecrets) -> Complaint:
         """Never fails: a body that is no error list is quoted when it is text."""
         try:
             document: Any = orjson.loads(answer.content)
@@ -38,19 +41,22 @@ class Complaint:
             message = str(entry.get("message") or "")
             if isinstance(detail, str) and detail and detail != message:
                 message = f"{message} ({detail})" if message else detail
-            return cls(_clean(str(entry.get("code") or ""), 60), _clean(message, _MESSAGE_CHARACTERS))
+            code = secrets.hide(str(entry.get("code") or ""))
+            return cls(_clean(code, 60), _clean(secrets.hide(message), _MESSAGE_CHARACTERS))
         except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
             pass
         if "html" in answer.headers.get("Content-Type", ""):
             return cls()
-        return cls(
-            "", _clean(answer.content[: 2 * _MESSAGE_CHARACTERS].decode("utf-8", "replace"), _MESSAGE_CHARACTERS)
-        )
+        text = answer.content[:_READ_BYTES].decode("utf-8", "replace")
+        shown = secrets.hide(text)
+        if len(answer.content) > _READ_BYTES:
+            shown = shown[: max(0, len(shown) - secrets.longest)]
+        return cls("", _clean(shown, _MESSAGE_CHARACTERS))
 
 
-def error_of(answer: Answer, *, hint: str = "", elsewhere: bool = False) -> RegistryAnswer:
+def error_of(answer: Answer, rules: TargetRules, *, hint: str = "", elsewhere: bool = False) -> RegistryAnswer:
     """The error that an unwanted answer stands for; `elsewhere`: from where the registry has sent us."""
-    complaint = Complaint.read(answer)
+    complaint = Complaint.read(answer, rules.secrets)
     kind: type[RegistryAnswer] = _KINDS.get(answer.status, RegistryAnswer)
     if answer.status == 405 and answer.request.method == "DELETE":
         kind = DeletesDisabled
@@ -58,7 +64,7 @@ def error_of(answer: Answer, *, hint: str = "", elsewhere: bool = False) -> Regi
         kind = RefusedElsewhere
     return kind(
         answer.request.method,
-        answer.request.shown_url,
+        rules.show(answer.url),
         answer.status,
         code=complaint.code,
         message=complaint.message,

@@ -76,6 +76,8 @@ class CredentialSource:
     def _choose(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
         settings = self._settings
         if token := settings.token or self._line(settings.token_file):
+            if not token.isascii() or not token.isprintable() or " " in token:
+                raise CredentialsUnreadable(str(settings.token_file or "--token"), "it is no token")
             return (Credential(username=settings.username, registry_token=token),)
         if settings.username:
             return (

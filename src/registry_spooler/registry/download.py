@@ -74,9 +74,10 @@ class BlobDownload:
         if answer.status == 206 and self._received:
             said = answer.headers.get("Content-Range", "")
             if not said.startswith(f"bytes {self._received}-"):
+                shown = self._exchange.rules.secrets.hide(said)[:80]
                 raise RegistryProtocolError(
                     str(self._exchange.address),
-                    f"asked for a blob from byte {self._received} on, it sent {said[:80]!r}",
+                    f"asked for a blob from byte {self._received} on, it sent {shown!r}",
                 )
             return 0
         if answer.status != 200:

@@ -215,13 +215,21 @@ class Exchange:
                 str(self.address.origin), "it speaks https, not http (give the address as https://…)"
             )
         if answer.status < 400 or answer.status >= 600:
-            return self._no_registry(_unexpected(answer))
+            return self._no_registry(self._unexpected(answer))
         if not self.is_own(answer):
-            return error_of(answer, elsewhere=True)
-        error = error_of(answer, hint=self.login.hint if answer.status == 401 else "")
+            return error_of(answer, self.rules, elsewhere=True)
+        error = error_of(answer, self.rules, hint=self.login.hint if answer.status == 401 else "")
         if answer.status == 401 and self.login.is_taken(answer):
             error.temporary, error.hint = False, "the registry takes this login, but not for this repository"
         return error
+
+    def _unexpected(self, answer: Answer) -> str:
+        said = f"it answered {answer.status} to {answer.request.method} {self.rules.show(answer.url)}"
+        if is_page(answer.headers):
+            return f"{said}, with a web page"
+        if 300 <= answer.status < 400 and answer.headers.get("Location", "").startswith("https:"):
+            return f"{said}; it may want to be asked by https (give the address as https://…)"
+        return said
 
     def is_own(self, answer: Answer) -> bool:
         """Return whether it came from the registry, and not from where the registry has sent us."""
@@ -232,7 +240,7 @@ class Exchange:
         if remaining > self.policy.patience_seconds:
             raise RegistryAnswer(
                 request.method,
-                request.shown_url,
+                self.rules.show(request.url),
                 429,
                 message="not sent: the registry has asked to be left in peace",
                 retry_after_seconds=remaining,
@@ -256,15 +264,6 @@ class Exchange:
 def is_doubtful(answer: Answer) -> bool:
     """Return whether a refusal may be a neighbour's, or may be meant for our login whatever it asks for."""
     return 400 <= answer.status < 500 and (answer.status == 403 or not shows_registry(answer))
-
-
-def _unexpected(answer: Answer) -> str:
-    said = f"it answered {answer.status} to {answer.request.method} {answer.request.shown_url}"
-    if is_page(answer.headers):
-        return f"{said}, with a web page"
-    if 300 <= answer.status < 400 and answer.headers.get("Location", "").startswith("https:"):
-        return f"{said}; it may want to be asked by https (give the address as https://…)"
-    return said
 
 
 def _authorized(request: Request, header: str | None) -> Request:

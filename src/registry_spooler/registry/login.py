@@ -149,5 +149,7 @@ class RegistryLogin:
             return None
         repository = access[0].partition(":")[2].rpartition(":")[0] if access else ""
         candidates = await self._source.candidates(self._address.spellings, repository, fresh=fresh)
+        for login in candidates:
+            self._rules.secrets.learn_login(login)
         refused = manner.refused if manner is not None else ()
         return next((login for login in candidates if login not in refused), None)

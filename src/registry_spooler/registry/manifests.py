@@ -135,7 +135,8 @@ def _read(exchange: Exchange, answer: Answer, reference: Reference) -> Manifest:
     try:
         return Manifest.parse(answer.content, media_type=_media_type(answer), where=str(reference))
     except ArchiveError as exc:
-        raise RegistryProtocolError(str(exchange.address), f"a manifest cannot be read: {exc}") from exc
+        reason = exchange.rules.secrets.hide(str(exc))
+        raise RegistryProtocolError(str(exchange.address), f"a manifest cannot be read: {reason}") from None
 
 
 def _is_digest_of(digest: Digest, manifest: Manifest) -> bool:

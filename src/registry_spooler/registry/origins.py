@@ -8,11 +8,12 @@ CVE-2020-15157 (containerd), GHSA-jxpm-75mh-9fp7, GHSA-vh4v-2xq2-g5cg and GHSA-x
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urljoin
 
 from registry_spooler.errors import RegistryProtocolError
 from registry_spooler.registry.address import Address, Origin, Reach, is_loopback, literal_address, reach_of, redact
+from registry_spooler.registry.known_secrets import KnownSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,12 @@ class TargetRules:
 
     registry: Origin
     allow_private: bool = False
+    secrets: KnownSecrets = field(default_factory=KnownSecrets, compare=False)
+    """What is never shown, whoever says it."""
+
+    def show(self, url: str) -> str:
+        """The URL for people: redacted, and without any secret that the registry may have put into it."""
+        return self.secrets.hide(redact(self.secrets.hide(url)))
 
     def redirect(self, url: str, location: str) -> str:
         """Where a redirect leads."""
@@ -45,10 +52,9 @@ class TargetRules:
         try:
             target = join(url, reference)
             origin = Origin.of(target)
-        except ValueError as exc:
-            raise RegistryProtocolError(
-                str(self.registry), f"{what} is no usable URL: {redact(reference)[:200]}"
-            ) from exc
+        except ValueError:
+            shown = self.show(reference)[:200]
+            raise RegistryProtocolError(str(self.registry), f"{what} is no usable URL: {shown}") from None
         if self.registry.scheme == "https" and origin.scheme != "https":
             raise self._refused(
                 what,
@@ -80,7 +86,7 @@ class TargetRules:
 
     def _refused(self, what: str, target: str, why: str) -> RegistryProtocolError:
         return RegistryProtocolError(
-            str(self.registry), f"{what} leads to {redact(target)}, which is refused: it is {why}"
+            str(self.registry), f"{what} leads to {self.show(target)}, which is refused: it is {why}"
         )
 
 

@@ -51,9 +51,10 @@ async def list_referrers(exchange: Exchange, repository: str, digest: Digest, ac
         try:
             return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where="its list").manifests
         except ArchiveError as exc:
+            reason = exchange.rules.secrets.hide(str(exc))
             raise RegistryProtocolError(
-                str(exchange.address), f"what refers to {digest} cannot be read: {exc}"
-            ) from exc
+                str(exchange.address), f"what refers to {digest} cannot be read: {reason}"
+            ) from None
     index = await _fallback_index(exchange, Reference(repository, referrers_tag(digest)), access)
     return index.manifests if index is not None else ()
 

@@ -102,10 +102,11 @@ class TokenServers:
             if answer.status == 405 and login is not None and login.password:
                 answer = await self._transport.send(post_request(realm, scopes, login, ""), limit_bytes=TOKEN_MAX_BYTES)
         if answer.status != 200:
-            raise _refused(answer, login)
+            raise self._refused(answer)
         token = Token.read(answer.content, scopes, self._clock())
         if token is None:
-            raise RegistryProtocolError(str(Origin.of(realm.url)), "the token server sent no token")
+            raise RegistryProtocolError(self._rules.show(str(Origin.of(realm.url))), "the token server sent no token")
+        self._rules.secrets.learn_token(token.value, token.refresh_token)
         if token.refresh_token:
             self._refresh_tokens[realm, login] = token.refresh_token
         return token
@@ -135,19 +136,19 @@ class TokenServers:
             target = self._rules.realm(request.url, location)
             headers = dict(request.headers) if Origin.of(target) == Origin.of(request.url) else {}
             request = dataclasses.replace(request, url=target, headers=headers)
-        raise RegistryProtocolError(str(Origin.of(request.url)), "the token server redirects without end")
+        raise RegistryProtocolError(
+            self._rules.show(str(Origin.of(request.url))), "the token server redirects without end"
+        )
 
-
-def _refused(answer: Answer, login: Credential | None) -> RegistryError:
-    """The token server's refusal, without any secret that it may repeat. It is of the login, and never of an image."""
-    if answer.status < 400 or answer.status >= 600:
-        return RegistryProtocolError(str(Origin.of(answer.url)), f"the token server answered {answer.status}")
-    error = error_of(answer)
-    for secret in login.secrets if login is not None else ():
-        error.message = error.message.replace(secret, "…")
-    if isinstance(error, AccessDenied):
-        error.hint = "the token server refuses the login; check the user name and password"
-    elif not error.temporary:
-        return RegistryProtocolError(str(Origin.of(answer.url)), f"the token server does not give tokens out ({error})")
-    error.temporary = True
-    return error
+    def _refused(self, answer: Answer) -> RegistryError:
+        """The token server's refusal. It is of the login, and never of an image."""
+        where = self._rules.show(str(Origin.of(answer.url)))
+        if answer.status < 400 or answer.status >= 600:
+            return RegistryProtocolError(where, f"the token server answered {answer.status}")
+        error = error_of(answer, self._rules)
+        if isinstance(error, AccessDenied):
+            error.hint = "the token server refuses the login; check the user name and password"
+        elif not error.temporary:
+            return RegistryProtocolError(where, f"the token server does not give tokens out ({error})")
+        error.temporary = True
+        return error

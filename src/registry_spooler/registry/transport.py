@@ -87,12 +87,7 @@ class Request:
     silence_seconds: float = SILENCE_SECONDS
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.shown_url}>"
-
-    @property
-    def shown_url(self) -> str:
-        """For logs and errors."""
-        return redact(self.url)
+        return f"<Request {self.method} {redact(self.url)}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +110,9 @@ class Answer:
 class AnswerStream:
     """An answer whose body is still to be read."""
 
-    def __init__(self, request: Request, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, request: Request, response: aiohttp.ClientResponse, rules: TargetRules) -> None:
         self.request = request
+        self._rules = rules
         self._response = response
         self.status = response.status
         self.headers = response.headers
@@ -128,9 +124,9 @@ class AnswerStream:
         left, moved = self.request.silence_seconds, 0
         body = self._response.content.iter_chunked(PIECE_BYTES)
         while True:
-            with _translated(self.request):
+            with _translated(self.request, self._rules):
                 began = anyio.current_time()
-                with _deadline(self.request, began + left):
+                with _deadline(self.request, self._rules, began + left):
                     piece = await anext(body, b"")
             if not piece:
                 return
@@ -158,7 +154,8 @@ class AnswerStream:
 
     async def _read(self, limit_bytes: int) -> bytes:
         parts = bytearray()
-        with _translated(self.request), _deadline(self.request, anyio.current_time() + BODY_SECONDS) as reading:
+        until = anyio.current_time() + BODY_SECONDS
+        with _translated(self.request, self._rules), _deadline(self.request, self._rules, until) as reading:
             async for piece in self._response.content.iter_any():
                 parts += piece
                 reading.deadline += len(piece) / SLOWEST_BYTES_PER_SECOND
@@ -209,7 +206,7 @@ class Transport:
         """Send a request and hand over its answer as soon as the head of it is there."""
         response = await self._head(request)
         try:
-            yield AnswerStream(request, response)
+            yield AnswerStream(request, response, self._rules)
         finally:
             # After a whole body this gives the connection back; otherwise it closes it.
             response.close() if not response.content.at_eof() else response.release()
@@ -219,10 +216,10 @@ class Transport:
             raise RuntimeError("the client is not open; use it in 'async with'")
         context = await self._context(request)
         until = anyio.current_time() + CONNECT_SECONDS + request.head_seconds
-        with _translated(request), _deadline(request, until) as waiting:
+        with _translated(request, self._rules), _deadline(request, self._rules, until) as waiting:
             return await self._session.request(
                 request.method,
-                _url(request),
+                _url(request, self._rules),
                 headers=CIMultiDict(request.headers),
                 data=_payload(request, waiting),
                 allow_redirects=False,
@@ -299,7 +296,7 @@ async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-def _url(request: Request) -> URL:
+def _url(request: Request, rules: TargetRules) -> URL:
     """The URL for the library; RegistryProtocolError should it read another host than the one that was judged."""
     origin = Origin.of(request.url)
     try:
@@ -312,44 +309,43 @@ def _url(request: Request) -> URL:
     except ValueError:
         same = False
     if not same:
-        raise RegistryProtocolError(str(origin), f"a URL that cannot be used: {request.shown_url}")
+        raise RegistryProtocolError(rules.show(str(origin)), f"a URL that cannot be used: {rules.show(request.url)}")
     return url
 
 
 @contextlib.contextmanager
-def _deadline(request: Request, until: float) -> Iterator[anyio.CancelScope]:
+def _deadline(request: Request, rules: TargetRules, until: float) -> Iterator[anyio.CancelScope]:
     """Raise RegistryUnreachable when the block has not ended by then; its deadline may be moved."""
     with anyio.CancelScope(deadline=until) as scope:
         yield scope
     if scope.cancelled_caught:
-        raise RegistryUnreachable(str(Origin.of(request.url)), "it did not answer in time", timed_out=True)
+        raise RegistryUnreachable(rules.show(str(Origin.of(request.url))), "it did not answer in time", timed_out=True)
 
 
 class TransportFailure(Exception):
     """The library's own words on a failure, with its URLs redacted: they may be signed."""
 
     @classmethod
-    def of(cls, exc: BaseException) -> TransportFailure:
+    def of(cls, exc: BaseException, rules: TargetRules) -> TransportFailure:
         """What to tell the curious."""
-        return cls(f"{type(exc).__name__}: {_URL.sub(lambda match: redact(match[0]), str(exc))}"[:500])
+        text = rules.secrets.hide(_URL.sub(lambda match: rules.show(match[0]), str(exc)))
+        return cls(f"{type(exc).__name__}: {text}"[:500])
 
 
 @contextlib.contextmanager
-def _translated(request: Request) -> Iterator[None]:
+def _translated(request: Request, rules: TargetRules) -> Iterator[None]:
     """Make the library's errors ours; no foreign text goes out unless it is known to hold no secret."""
     try:
         yield
-    except aiohttp.InvalidURL:
-        raise RegistryProtocolError(
-            str(Origin.of(request.url)), f"a URL that cannot be used: {request.shown_url}"
-        ) from None
     except (aiohttp.ClientError, OSError, EOFError) as exc:
         origin = str(Origin.of(request.url))
+        shown, url = rules.show(origin), rules.show(request.url)
+        if isinstance(exc, aiohttp.InvalidURL):
+            raise RegistryProtocolError(shown, f"a URL that cannot be used: {url}") from None
         if isinstance(exc, aiohttp.ClientConnectorError) and isinstance(exc.os_error, PrivateTarget):
             raise RegistryProtocolError(
-                origin, f"the registry leads to {request.shown_url}, which is refused: its name has a private address"
+                shown, f"the registry leads to {url}, which is refused: its name has a private address"
             ) from None
+        failure = TransportFailure.of(exc, rules)
         timed_out = isinstance(exc, TimeoutError)
-        raise RegistryUnreachable(origin, connection_reason(exc, origin), timed_out=timed_out) from TransportFailure.of(
-            exc
-        )
+        raise RegistryUnreachable(shown, connection_reason(exc, origin), timed_out=timed_out) from failure
