@@ -136,10 +136,11 @@ class SpoolerClient:
         """Push an image, sending only what the registry lacks; returns when it answers for the tag.
 
         `archive` is a path or an open file, such as `sys.stdin.buffer`. With no `reference` every image goes to where
-        the archive says. A file whose name has no archive's suffix becomes an image of one layer, unless `is_archive`.
+        the archive says. A file whose name has no archive's suffix and whose content is no image archive becomes an
+        image of one layer; `is_archive` decides otherwise.
         """
-        if is_archive is None:
-            is_archive = not isinstance(archive, Path) or bool(archive_suffix(archive.name))
+        if is_archive is None and (not isinstance(archive, Path) or archive_suffix(archive.name)):
+            is_archive = True
         started = datetime.now(UTC)
         progress = progress if progress is not None else Progress()
         options = SendOptions(compression=compression, streams=streams)
@@ -160,10 +161,11 @@ class SpoolerClient:
             lambda remote: publish(remote, file, name or file.name, redial=redial, on_sent=on_sent)
         )
 
-    async def wait(self, published: Published | str) -> Receipt:
-        """Wait until a spool file is done; RemoteError with the reason when it fails."""
+    async def wait(self, published: Published | str, *, timeout_seconds: float | None = None) -> Receipt:
+        """Wait until a spool file is done; RemoteError with the reason when it fails, or is not done in time."""
         name, since = (published, None) if isinstance(published, str) else (published.name, published.since)
-        options = ("--since", since) if since is not None else ()
+        options = ["--since", since] if since is not None else []
+        options += ["--timeout", str(timeout_seconds)] if timeout_seconds is not None else []
         answer = await self._ask("wait", *options, "--", name)
         with reading("wait", "a receipt"):
             return Receipt.from_json(answer.fields())
@@ -187,9 +189,10 @@ class SpoolerClient:
         options += ["--unpack"] if unpack else []
         return await fetch(self._session, ["pull", *options, "--", str(reference)], target, on_bytes)
 
-    async def list(self) -> tuple[str, ...]:
-        """All repositories."""
-        return (await self._ask("list", "--json")).strings()
+    async def list(self, *, tries: int | None = None) -> tuple[str, ...]:
+        """All repositories. `tries`: how often one request is sent before it fails; the pod's setting otherwise."""
+        options = ["--tries", str(tries)] if tries is not None else []
+        return (await self._ask("list", "--json", *options)).strings()
 
     async def images(self) -> tuple[Reference, ...]:
         """All images, as repositories with their tags."""
@@ -219,9 +222,14 @@ class SpoolerClient:
         """The records of the spool files that failed, oldest first; `name` is the file's."""
         return (await self._ask("failed", "--json")).objects()
 
-    async def retry(self, name: str) -> None:
-        """Put a failed file back into the spool directory."""
-        await self._session.use(lambda remote: remote.call("retry", "--", name))
+    async def retry(self, name: str, new_name: str | None = None) -> None:
+        """Put a failed file back into the spool directory; `new_name` is another file name, or REPO[:TAG]."""
+        options = ("--as", new_name) if new_name is not None else ()
+        await self._session.use(lambda remote: remote.call("retry", *options, "--", name))
+
+    async def discard(self, name: str) -> None:
+        """Remove a failed file, and the record of why it failed, for good."""
+        await self._session.use(lambda remote: remote.call("discard", "--yes", "--", name))
 
     async def logs(self, *, follow: bool = False, lines: int = LOG_LINES) -> AsyncIterator[str]:
         """The spooler's last lines, and with `follow` those to come."""

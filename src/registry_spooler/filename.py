@@ -30,6 +30,10 @@ ARCHIVE_SUFFIXES: Final = (
 )
 """Longest first, so that `.tar.gz` is cut whole."""
 
+_SUFFIXES: Final = f"{', '.join(ARCHIVE_SUFFIXES[:-1])} or {ARCHIVE_SUFFIXES[-1]}"
+_UNKNOWN_SUFFIX: Final = re.compile(r"\.tar\.[a-z][a-z0-9]{0,7}", re.IGNORECASE)
+"""An archive in a form that is not read here, or a file about one: neither should become a layer of a working tag."""
+
 _NAME_MAX: Final = 255
 """Of every Linux file system, in bytes; a reference is ASCII."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
@@ -64,6 +68,8 @@ class FileName:
         action = Action.DELETE if name.endswith("!") else Action.PUSH
         stem = name.removesuffix("!")
         suffix = archive_suffix(stem)
+        if not suffix and (unknown := _UNKNOWN_SUFFIX.search(stem)) is not None and unknown.end() == len(stem):
+            raise InvalidFileName(name, f"'{unknown[0]}' is no ending that can be read; use {_SUFFIXES}")
         if stem.startswith("@"):
             _check_bundle(name, action, suffix)
             return cls(name, action, None, True)
@@ -99,13 +105,28 @@ def spool_name(reference: Reference, suffix: str = ".tar") -> str:
     return name
 
 
+def published_name(file: str, wanted: str | None) -> str:
+    r"""The spool file name for a file that is to be published under another one: `wanted` is a name, or REPO[:TAG].
+
+    It gets the file's archive suffix where it has none, so that an archive stays one under any name. InvalidFileName or
+    InvalidReference when it cannot be a name.
+    """
+    name, suffix = wanted or file, archive_suffix(file)
+    if "/" in name:
+        name = spool_name(Reference.parse(name), suffix)
+    elif suffix and not archive_suffix(name) and not name.endswith("!"):
+        name += suffix
+    if is_ignored(name):
+        raise InvalidFileName(name, "the spooler ignores what starts with '.' or ends with '~'")
+    FileName.parse(name)
+    return name
+
+
 def _check_bundle(name: str, action: Action, suffix: str) -> None:
     if action is Action.DELETE:
         raise InvalidFileName(name, "a bundle cannot be deleted as one; delete its images by their names")
     if not suffix:
-        raise InvalidFileName(
-            name, f"a name that starts with '@' is a bundle and ends in one of {', '.join(ARCHIVE_SUFFIXES)}"
-        )
+        raise InvalidFileName(name, f"a name that starts with '@' is a bundle and ends in {_SUFFIXES}")
 
 
 def _read_reference(name: str, stem: str, suffix: str) -> Reference:

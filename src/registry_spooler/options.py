@@ -27,6 +27,7 @@ from registry_spooler.registry import (
     UploadForm,
     UploadOptions,
 )
+from registry_spooler.text import quoted
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -47,13 +48,13 @@ class ByteSize(click.ParamType[int]):
             return value
         match = _SIZE.fullmatch(str(value).strip())
         if match is None:
-            raise click.BadParameter(f"{value!r} is not a size such as 16MiB", ctx, param)
+            raise click.BadParameter(f"{quoted(str(value))} is not a size such as 16MiB", ctx, param)
         unit = match[2].lower()
         is_decimal = bool(unit) and not match[3] and str(value).strip()[-1:].lower() == "b"
         base = 1000 if is_decimal else 1024
         size = int(match[1]) * int(base ** _POWERS[unit])
         if not CHUNK_LEAST_BYTES <= size <= CHUNK_MOST_BYTES:
-            raise click.BadParameter(f"{value!r} is not between 64KiB and 1GiB", ctx, param)
+            raise click.BadParameter(f"{quoted(str(value))} is not between 64KiB and 1GiB", ctx, param)
         return size
 
 
@@ -187,7 +188,7 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
                default=UploadForm.AUTO.value, show_default=True,
                help="Ranged chunks, or one stream per blob, for registries that take no ranges."),
         option(prefixes, "--tries", type=click.IntRange(1, 100), default=5, show_default=True,
-               help="How often one request is sent before the whole job is put off."),
+               help="How often one request is sent before the whole job is deferred."),
         option(prefixes, "--allow-private-targets", is_flag=True,
                help="Let a registry with a public name send us to private addresses (token server, storage)."),
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 from pathlib import Path
 
 import orjson
@@ -45,6 +46,43 @@ def test_a_failed_file_is_listed_with_its_reason_and_can_be_tried_again(
     assert f"{shown}\n" == client.run("retry", "-d", str(tmp_path), shown).stdout.decode()
     assert [name] == [found for found in os.listdir(tmp_path) if not found.startswith(".")]
     assert [] == os.listdir(tmp_path / ".failed")
+
+
+def test_a_name_that_was_wrong_is_mended_as_the_file_goes_back(client: Client, tmp_path: Path) -> None:
+    for name in ("Wrong.tar", "Other.tar", "More.tar"):
+        _fail(tmp_path, name, name.encode())
+    spool = ("-d", str(tmp_path))
+    assert ["right:1.tar"] == client.lines("retry", *spool, "--as", "right:1", "Wrong.tar")
+    assert [r"team\app:v2.tar"] == client.lines("retry", *spool, "--as", "team/app:v2", "Other.tar")
+    assert b"Wrong.tar" == (tmp_path / "right:1.tar").read_bytes()
+    assert "upper-case" in client.error("retry", *spool, "--as", "Still/Wrong", "More.tar", code=2)
+    assert "is waiting" in client.error("retry", *spool, "--as", "right:1", "More.tar", code=1)
+    assert "ignores" in client.error("retry", *spool, "--as", ".hidden.tar", "More.tar", code=2)
+    assert ["More.tar", "More.tar.error.json"] == sorted(os.listdir(tmp_path / ".failed"))
+
+
+def test_a_failed_file_can_be_given_up(client: Client, tmp_path: Path) -> None:
+    _fail(tmp_path, "App.tar")
+    _fail(tmp_path, "Other.tar")
+    spool = ("-d", str(tmp_path))
+    assert "there is no terminal to ask at; add --yes" in client.error("discard", *spool, "App.tar", code=2)
+    assert ["App.tar"] == client.lines("discard", *spool, "--yes", "App.tar")
+    assert ["Other.tar", "Other.tar.error.json"] == sorted(os.listdir(tmp_path / ".failed"))
+    assert "no file 'App.tar' has failed" in client.error("discard", *spool, "--yes", "App.tar", code=3)
+    assert "no file '../App.tar' has failed" in client.error("discard", *spool, "--yes", "../App.tar", code=3)
+
+
+def test_nothing_is_given_up_by_a_person_who_says_no(client: Client, tmp_path: Path) -> None:
+    _fail(tmp_path, "App.tar")
+    for answer, code, left in ((b"n\n", 1, 2), (b"y\n", 0, 0)):
+        ours, theirs = pty.openpty()
+        process = client.start("discard", "-d", str(tmp_path), "App.tar", stdin=theirs)
+        os.write(ours, answer)
+        _, question = process.communicate(timeout=60)
+        assert (code, left) == (process.returncode, len(os.listdir(tmp_path / ".failed")))
+        assert b"Remove 1 failed file for good?" in question
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_no_name_reaches_a_terminal_with_control_characters(client: Client, tmp_path: Path) -> None:

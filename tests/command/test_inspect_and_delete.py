@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from command_client import Client
@@ -113,14 +115,14 @@ def test_a_deletion_for_a_program(client, poster, repository):
     image = poster.image([LAYER], tag="v1")
 
     first = client.json("delete", "--json", f"{repository}:v1")
-    again = client.json("delete", "--json", f"{repository}:v1")
+    again = json.loads(client.run("delete", "--json", f"{repository}:v1", code=3).stdout)
 
     assert first == {"reference": f"{repository}:v1", "digest": image["digest"], "tags": ["v1"]}
     assert again == {"reference": f"{repository}:v1", "digest": None, "tags": []}
 
 
-def test_what_has_gone_already_is_no_error(client, repository):
-    assert client.lines("delete", repository) == [f"{repository}:latest was not there"]
+def test_what_was_not_there_is_told_from_what_was_deleted(client, repository):
+    assert client.error("delete", repository, code=3) == f"{repository}:latest was not there"
 
 
 def test_by_digest_all_tags_go_and_are_named_first(client, poster, registry, repository):

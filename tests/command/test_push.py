@@ -89,13 +89,38 @@ def test_an_archive_by_another_name(client, archive, registry, repository, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("nothing.tar", "No such file or directory"), (".", "it is a directory"), ("bad.tar", "")]
+    ("name", "code", "reason"),
+    [("nothing.tar", 2, "there is no file 'nothing.tar'"), (".", 1, "it is a directory"), ("bad.tar", 1, "")],
 )
-def test_what_cannot_be_pushed_tags_nothing(client, registry, repository, tmp_path, name, reason):
+def test_what_cannot_be_pushed_tags_nothing(client, registry, repository, tmp_path, name, code, reason):
     (tmp_path / "bad.tar").write_bytes(b"no archive at all\n")
 
-    assert reason in client.error("push", "--archive", repository, name, code=1)
+    assert reason in client.error("push", "--archive", repository, name, code=code)
     assert Reader(registry).tags(repository) == []
+
+
+def test_file_and_name_may_come_in_the_order_of_kubectl_spool(client, archive, repository, tmp_path):
+    (tmp_path / "app.tar").write_bytes(archive)
+    (tmp_path / "app").mkdir()
+    target = f"{repository}/copy"
+    (digest,) = client.lines("push", target, "app.tar")
+
+    assert [digest] == client.lines("push", "app.tar", target)
+    assert [digest] == client.lines("push", "-", target, stdin=archive)
+    (tmp_path / "app.tar").rename(tmp_path / "image")
+    assert [digest] == client.lines("push", "image", target)
+
+
+def test_an_archive_whose_name_does_not_say_so_is_the_image_that_it_is(client, archive, repository, tmp_path):
+    (tmp_path / "app.tar").write_bytes(archive)
+    (tmp_path / "plain").write_bytes(archive)
+    (tmp_path / "packed").write_bytes(gzip.compress(archive))
+    (digest,) = client.lines("push", f"{repository}/copy", "app.tar")
+
+    assert [digest] == client.lines("push", f"{repository}/copy", "plain")
+    assert [digest] == client.lines("push", f"{repository}/copy", "packed")
+    (tmp_path / "plain").write_bytes(archive[:-2000])
+    assert "the archive ends within a header" in client.error("push", f"{repository}/cut", "plain", code=1)
 
 
 def test_a_raw_file_does_not_come_through_a_pipe(client, repository):

@@ -58,7 +58,10 @@ def test_a_path_is_a_name_too(client, spool, repository):
 
 
 def test_a_file_that_is_not_there(client, waiting):
-    assert "there is no such file" in client.error(*waiting, "nothing.txt", code=3)
+    error = client.error(*waiting, "nothing.txt", code=3)
+    assert f"'{waiting[-1]}/nothing.txt': there is no such file in the spool" == error
+    error = client.error("wait", "-d", "/no/such/spool", "nothing.txt", code=3)
+    assert "'/no/such/spool/nothing.txt': there is no such directory; choose the spool's with -d" == error
 
 
 @pytest.mark.usefixtures("spooler")

@@ -179,11 +179,74 @@ async def test_publish_of_what_fails(
     records = (await terminal.spool("failed", "--json")).json
     assert [name] == [record["name"] for record in records]
     assert (await terminal.spool("failed")).lines[0].startswith(f"{name}\t")
+    assert "failed" in (await terminal.spool("wait", name, code=1)).stderr
+    doctor = await terminal.spool("doctor")
+    assert "note     failed files: 1; `kubectl spool failed` lists them with their reasons" in doctor.lines
     (pod.spool / ".failed" / name).write_bytes(archive.read_bytes())
     assert [name] == (await terminal.spool("retry", name)).lines
     await terminal.spool("publish", "app.tar", f"{repository}:2", "--wait")  # in the order of arrival: behind it
     assert Reader(registry).has(repository, "1")
-    assert "no file" in (await terminal.spool("retry", name, code=None)).stderr
+    assert "no file" in (await terminal.spool("retry", name, code=3)).stderr
+
+
+async def test_a_file_that_failed_for_its_name_is_tried_again_by_another_or_given_up(
+    terminal: Terminal, pod: ApiServer, repository: str, registry: RunningRegistry, archive: Path
+) -> None:
+    for name in ("Wrong Name.tar", "Other Name.tar"):
+        (pod.spool / f"{name}~").write_bytes(archive.read_bytes())
+        (pod.spool / f"{name}~").rename(pod.spool / name)
+        assert "failed" in (await terminal.spool("wait", name, code=1)).stderr
+    await terminal.spool("retry", "Wrong Name.tar", "--as", f"{repository}:1")
+    name = f"{repository}:1.tar".replace("/", "\\")
+    (digest,) = (await terminal.spool("wait", name)).lines
+    assert digest == Reader(registry).image(repository, "1").digest
+    assert ["Other Name.tar"] == (await terminal.spool("discard", "--yes", "Other Name.tar")).lines
+    assert [] == os.listdir(pod.spool / ".failed")
+    again = await terminal.spool("discard", "-y", "Other Name.tar", code=3)
+    assert "no file 'Other Name.tar' has failed" in again.stderr
+
+
+async def test_publish_of_an_archive_under_any_name_is_an_image(
+    terminal: Terminal, pod: ApiServer, archive: Path, registry: RunningRegistry, repository: str
+) -> None:
+    name = repository.replace("/", "\\")
+    done = await terminal.spool("publish", "app.tar", f"{name}:v5", "--wait", "--json")
+    assert f"{name}:v5.tar" == done.json["file"]
+    image = Reader(registry).image(repository, "v5")
+    assert (image.digest, 2) == (done.json["digest"], len(image.layers))
+
+
+async def test_the_second_of_two_arguments_is_the_name_whatever_lies_beside_it(
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    name = "app" + hashlib.sha256(str(tmp_path).encode()).hexdigest()
+    (tmp_path / name).mkdir()
+    (digest,) = (await terminal.spool("push", "app.tar", name)).lines
+    assert digest == Reader(registry).image(name).digest
+    (tmp_path / name).rmdir()
+    (tmp_path / name).write_bytes(b"another file")
+    assert [digest] == (await terminal.spool("push", "app.tar", name)).lines
+    assert 2 == len((await terminal.spool("push", "./app.tar", f"./{name}")).lines)
+
+
+async def test_an_archive_without_a_suffix_is_the_image_that_it_is(
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, registry: RunningRegistry, repository: str
+) -> None:
+    (digest,) = (await terminal.spool("push", "app.tar", f"{repository}:1")).lines
+    archive.rename(archive.with_name("appimage"))
+    assert [digest] == (await terminal.spool("push", "appimage", f"{repository}:2")).lines
+
+
+async def test_without_the_extra_one_sentence_says_what_to_install(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['kubernetes_asyncio'] = sys.modules['rich'] = None\n"
+    )
+    terminal.environment["PYTHONPATH"] = str(tmp_path / "site")
+    for command in (("list",), ("push", str(Path(__file__)), "app")):
+        done = await terminal.spool(*command, code=1)
+        assert done.stderr.endswith(" is not installed: pip install 'registry-spooler[client]'\n")
+        assert 1 == len(done.stderr.splitlines())
 
 
 async def test_looking_pulling_and_deleting(
@@ -207,7 +270,10 @@ async def test_looking_pulling_and_deleting(
     assert "manifest.json" in read_tar(piped)
     assert [digest] == (await terminal.spool("delete", f"{repository}:1")).lines
     assert not Reader(registry).has(repository, "1")
-    assert [] == (await terminal.spool("delete", f"{repository}:1")).lines
+    again = await terminal.spool("delete", f"{repository}:1", code=3)
+    assert ([], f"kubectl spool: {repository}:1 was not there\n") == (again.lines, again.stderr)
+    (document,) = (await terminal.spool("delete", f"{repository}:1", "--json", code=3)).json
+    assert {"reference": f"{repository}:1", "digest": None} == document
 
 
 async def test_a_file_comes_back_as_it_was(
@@ -271,8 +337,9 @@ async def test_watching_the_status_on_a_terminal(terminal: Terminal, pod: ApiSer
 async def test_doctor_when_all_is_well(terminal: Terminal, pod: ApiServer) -> None:
     done = await terminal.spool("doctor")
     assert all(line.startswith("ok ") for line in done.lines)
-    checks = ["login", "pods", "exec", "versions", "spooler", "failed files", "registry", "logs"]
-    assert checks == [finding["check"] for finding in (await terminal.spool("doctor", "--json")).json]
+    checks = [finding["check"] for finding in (await terminal.spool("doctor", "--json")).json]
+    assert ["login", "pods", "exec", "versions"] == checks[:4]
+    assert {"spooler", "failed files", "registry", "logs"} == set(checks[4:])
 
 
 @pytest.mark.parametrize(
@@ -308,6 +375,11 @@ async def test_doctor_when_something_is_wrong(
         (("push", "app.tar", "Upper/Case"), 2, "lower-case"),
         (("push", "-"), 2, "needs a NAME"),
         (("push", "app.tar", "app.tar", "name"), 2, "a NAME is for one FILE alone"),
+        (("push", "catalog/app", "app.tar"), 2, "the FILE comes first: push app.tar catalog/app"),
+        (("push", "app.tar", "app@sha256:" + "0" * 64), 2, "a digest cannot be chosen; push to a tag"),
+        (("publish", "no-such-file"), 2, "does not exist"),
+        (("retry", "a", "b", "--as", "c"), 2, "--as is for one NAME alone"),
+        (("discard", "a"), 2, "add --yes"),
         (("push", "app.tar", "x", "--rate-limit", "fast"), 2, "is no rate"),
         (("no-such-command",), 2, "No such command"),
     ],

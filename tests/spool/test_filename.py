@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_spooler.errors import InvalidFileName, InvalidReference
-from registry_spooler.filename import ARCHIVE_SUFFIXES, Action, FileName, is_ignored, spool_name
+from registry_spooler.filename import ARCHIVE_SUFFIXES, Action, FileName, is_ignored, published_name, spool_name
 from registry_spooler.reference import Reference
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -91,6 +91,10 @@ def test_what_a_name_pushes_it_deletes_with_an_exclamation_mark(name: str, refer
         "app!!",
         "!",
         "a@b.tar",
+        "app.tar.lz4",
+        "app:v1.tar.LZMA",
+        "app.tar.sha256",
+        "app.tar.lz4!",
         "a..b:1",
         "a___b:1",
         "١:1",  # a digit, but not one of the grammar's  # noqa: RUF001
@@ -195,3 +199,27 @@ def test_a_reference_that_is_too_long_for_a_file_name_is_refused() -> None:
     assert FileName.parse(spool_name(Reference("a" * 123, "b" * 127))).reference is not None
     with pytest.raises(InvalidReference, match="too long"):
         spool_name(Reference("a" * 124, "b" * 127))
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted", "name"),
+    [
+        ("app.tar", None, "app.tar"),
+        ("app.tar", "app:v5", "app:v5.tar"),
+        ("app.tgz", "app2", "app2.tgz"),
+        ("app.tar", "app:v5.tar.gz", "app:v5.tar.gz"),
+        ("app.tar", "team/app:v5", r"team\app:v5.tar"),
+        ("app.tar", r"team\app:v5", r"team\app:v5.tar"),
+        ("notes.txt", "hello.txt", "hello.txt"),
+        ("notes.txt", "team/notes:1", r"team\notes:1"),
+        ("app.tar", "@all", "@all.tar"),
+        ("app.tar", "app:v5!", "app:v5!"),
+    ],
+)
+def test_an_archive_that_is_published_under_another_name_stays_one(file: str, wanted: str | None, name: str) -> None:
+    assert name == published_name(file, wanted)
+
+
+@pytest.mark.parametrize("name", ["app.tar.5", "app:1.tar.2.3", "app.tar.txt.old", "tar.lz4"])
+def test_names_that_only_look_as_if_they_had_an_unknown_suffix(name: str) -> None:
+    assert FileName.parse(name).reference is not None

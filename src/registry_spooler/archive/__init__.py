@@ -12,6 +12,7 @@ takes it into threads.
 from __future__ import annotations
 
 from registry_spooler.archive.compression import Compression, sniff
+from registry_spooler.archive.detect import is_image_archive
 from registry_spooler.archive.image import ArchiveImage, DockerImage, DockerLayer, Names, OciImage
 from registry_spooler.archive.indexed import IndexedArchive
 from registry_spooler.archive.measure import Expectation
@@ -40,6 +41,7 @@ __all__ = [
     "Source",
     "StreamedArchive",
     "file_blob",
+    "is_image_archive",
     "layer_compression",
     "open_archive",
     "select_image",

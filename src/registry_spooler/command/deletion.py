@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_spooler.command.connection import Connection, connected
+from registry_spooler.command.ending import NotHere
 from registry_spooler.command.listing import json_option
 from registry_spooler.command.printing import say, say_json
 from registry_spooler.reference import Reference
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 def delete(connection: Connection, reference: str, by_digest: bool, as_json: bool) -> None:
     """Delete one tag; other tags of the same image stay.
 
-    With --digest the image goes with all its tags, which are printed first. What is not there counts as deleted.
+    With --digest the image goes with all its tags, which are printed first. The exit code is 3 when the image was not
+    there.
     """
     parsed = Reference.parse(reference)
     if parsed.digest is not None and not by_digest:
@@ -37,10 +39,10 @@ def delete(connection: Connection, reference: str, by_digest: bool, as_json: boo
         tags = await _delete(client, parsed, digest, by_digest=by_digest, announce=not as_json)
         if as_json:
             say_json(_document(parsed, digest if tags is not None else None, tags or ()))
-        elif tags is None:
-            say(f"{parsed} was not there")
-        else:
+        elif tags is not None:
             say(f"deleted {parsed}" + (f" ({digest})" if parsed.digest is None else ""))
+        if tags is None and connection.far_end is None:  # a caller from afar reads it in the answer
+            raise NotHere(f"{parsed} was not there")
 
     connection.with_client(work)
 

@@ -18,6 +18,7 @@ from registry_spooler.moment import rfc3339
 from registry_spooler.push import KnownBlobs, Pusher, PushOptions
 from registry_spooler.reference import Reference
 from registry_spooler.registry import RegistryClient
+from registry_spooler.text import quoted
 from registry_spooler.threads import in_thread
 
 STANDARD_INPUT: Final = "standard input"
@@ -27,7 +28,7 @@ def tagged(text: str) -> Reference:
     """Read where an image is to be pushed to: a repository and a tag."""
     reference = Reference.parse(text)
     if reference.digest is not None:
-        raise click.UsageError("an image is pushed to a tag; its digest comes of its content")
+        raise click.UsageError("a digest cannot be chosen; push to a tag")
     return reference
 
 
@@ -44,8 +45,10 @@ async def opened(file: str) -> AsyncGenerator[FileSource | PipeSource]:
         return
     try:
         fd = await in_thread(os.open, file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as exc:
+        raise click.UsageError(f"there is no file {quoted(file)}") from exc
     except OSError as exc:
-        raise SourceUnreadable(file, exc.strerror or str(exc)) from exc
+        raise SourceUnreadable(file, exc.strerror or type(exc).__name__) from exc
     try:
         yield _source(fd, file)
     finally:

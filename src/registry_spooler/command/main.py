@@ -23,7 +23,7 @@ from registry_spooler.command.missing import missing
 from registry_spooler.command.pulling import pull
 from registry_spooler.command.pushing import push, receive
 from registry_spooler.command.remote import FarEnd
-from registry_spooler.command.spool_commands import deposit, failed, retry, status
+from registry_spooler.command.spool_commands import deposit, discard, failed, retry, status
 from registry_spooler.command.waiting import wait
 from registry_spooler.errors import SpoolerError
 from registry_spooler.options import registry_options
@@ -45,14 +45,17 @@ def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: A
     an environment variable: --registry is REGISTRY_CLIENT_REGISTRY, and what is set for the spooler as
     REGISTRY_SPOOLER_REGISTRY counts here too.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed.
+    Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the registry or the spool,
+    4 not allowed.
     """
     context.obj = Caller(FarEnd() if remote else None)
     if context.obj.far_end is not None:
         context.obj.far_end.attach(stdin_bytes)
 
 
-for command in (list_images, tags, inspect, pull, push, delete, missing, receive, wait, status, failed, retry, deposit):
+_IN_REGISTRY: Final = (list_images, tags, inspect, pull, push, delete, missing, receive)
+_IN_SPOOL: Final = (wait, status, failed, retry, discard, deposit)
+for command in (*_IN_REGISTRY, *_IN_SPOOL):
     cli.add_command(command)
 
 
@@ -73,7 +76,7 @@ def main() -> NoReturn:
         code = _complain(caller, exc)
     except (OutputClosed, BrokenPipeError):
         _end(caller, signal.SIGPIPE)
-    except (Interrupted, KeyboardInterrupt) as exc:
+    except (Interrupted, KeyboardInterrupt, click.Abort) as exc:
         _end(caller, exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
     sys.exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,28 +32,30 @@ compression_option = setting(
 
 
 @click.command()
-@click.argument("reference", metavar="REF")
-@click.argument("file", metavar="FILE")
+@click.argument("first", metavar="REF")
+@click.argument("second", metavar="FILE")
 @click.option(
     "--archive/--raw",
     "is_archive",
     default=None,
-    help="Is it an image archive, or a file of any kind? Its name tells otherwise, as in the spool.",
+    help="Take it for an image archive, or for a file of any kind (default: as its name and its content say).",
 )
 @compression_option
 @json_option
 @connected(pushes=True)
 def push(
-    connection: Connection, reference: str, file: str, is_archive: bool | None, compression: str, as_json: bool
+    connection: Connection, first: str, second: str, is_archive: bool | None, compression: str, as_json: bool
 ) -> None:
     """Push an archive, or any file, and print the digest.
 
-    FILE is `-` for an archive on standard input. A file whose name has no archive's ending becomes an image of one
-    layer that holds its bytes.
+    FILE is `-` for an archive on standard input. A file that is no image archive becomes an image of one layer that
+    holds its bytes. FILE REF, the order of `kubectl spool push`, is understood too: the first argument is the FILE when
+    it is `-`, ends like an archive, or is the only one that is a file.
     """
     # The engine has libraries of its own, which no other command needs to load.
     from registry_spooler.command import engine
 
+    reference, file = _in_order(first, second)
     parsed = engine.tagged(reference)
 
     async def work(client: RegistryClient) -> None:
@@ -88,16 +91,26 @@ def receive(connection: Connection, target: str, blobs: bool, compression: str) 
     connection.with_client(work)
 
 
+def _in_order(first: str, second: str) -> tuple[str, str]:
+    """REF and FILE, in whichever order they came."""
+    if first == "-":
+        return second, first
+    can_be_file, is_taken = Path(first).is_file(), second == "-" or Path(second).is_file()
+    is_file_first = not is_taken or can_be_file if archive_suffix(first) else can_be_file and not is_taken
+    return (second, first) if is_file_first else (first, second)
+
+
 async def _push(
     connection: Connection, pusher: Pusher, file: str, reference: Reference, is_archive: bool | None
 ) -> dict[str, Any]:
-    from registry_spooler.archive import FileSource
+    from registry_spooler.archive import FileSource, is_image_archive
     from registry_spooler.command import engine
 
     clock = engine.Clock()
     async with engine.opened(file) as source:
         if is_archive is None:
-            is_archive = file == "-" or bool(archive_suffix(file)) or not isinstance(source, FileSource)
+            named_so = file == "-" or bool(archive_suffix(file))
+            is_archive = named_so or not isinstance(source, FileSource) or await is_image_archive(source)
         progress = Progress(bytes_total=source.size if isinstance(source, FileSource) else 0)
         check = engine.unchanged(source)
         async with reported(progress, str(reference), connection.far_end):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +13,9 @@ import orjson
 
 from registry_spooler.command.ending import NotHere
 from registry_spooler.errors import SpoolerError
+from registry_spooler.filename import published_name
 from registry_spooler.folder import Folder
+from registry_spooler.text import quoted
 
 FAILED: Final = ".failed"
 STATUS_SECONDS: Final = 10.0
@@ -41,7 +45,7 @@ class NoFailure(NotHere):
         self.name = name
 
     def __str__(self) -> str:
-        return f"no file {self.name!r} has failed; `failed` lists those that have"
+        return f"no file {quoted(self.name)} has failed; `failed` lists those that have"
 
 
 class NameTaken(SpoolerError):
@@ -52,7 +56,7 @@ class NameTaken(SpoolerError):
         self.name = name
 
     def __str__(self) -> str:
-        return f"{self.name!r} is waiting in the spool directory already; wait for it, then try again"
+        return f"{quoted(self.name)} is waiting in the spool directory already; wait for it, then try again"
 
 
 def read_status(port: int, address: str = "") -> dict[str, Any]:
@@ -64,7 +68,8 @@ def read_status(port: int, address: str = "") -> dict[str, Any]:
         connection.request("GET", "/status", headers={"Accept": "application/json"})
         document = orjson.loads(connection.getresponse().read(STATUS_LIMIT_BYTES))
     except (OSError, http.client.HTTPException) as exc:
-        raise SpoolerUnreachable(port, str(exc) or type(exc).__name__) from exc
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc) or type(exc).__name__
+        raise SpoolerUnreachable(port, reason) from exc
     except orjson.JSONDecodeError as exc:
         raise SpoolerUnreachable(port, "what answers there is no spooler") from exc
     finally:
@@ -91,29 +96,52 @@ def list_failed(directory: Path) -> list[dict[str, Any]]:
     return sorted(records, key=lambda record: str(record.get("time") or ""))
 
 
-def retry(directory: Path, name: str) -> None:
-    """Put a failed file back, as `mv .failed/NAME NAME` does, but never over a file that waits.
+def retry(directory: Path, name: str, new_name: str | None = None) -> str:
+    """Put a failed file back, as `mv .failed/NAME NAME` does, but never over a file that waits; its name there.
 
-    `name` is the file's, or what `list_failed` calls it.
+    `name` is the file's, or what `list_failed` calls it; `new_name` is another one, or REPO[:TAG].
     """
+    from registry_spooler.spool.rename import rename_noreplace  # Linux only, as is the spool
+
+    with _failed_file(directory, name) as (folder, failed), Folder.open(directory) as spool:
+        target = failed if new_name is None else published_name(failed, new_name)
+        try:
+            rename_noreplace(folder, failed, spool, target)
+        except FileExistsError as exc:
+            raise NameTaken(target) from exc
+        _remove_record(folder, failed)
+    return target
+
+
+def discard(directory: Path, name: str) -> None:
+    """Remove a failed file and its record for good; `name` is as for `retry`."""
+    with _failed_file(directory, name) as (folder, failed):
+        folder.remove(failed, missing_ok=True)
+        _remove_record(folder, failed)
+
+
+@contextmanager
+def _failed_file(directory: Path, name: str) -> Iterator[tuple[Folder, str]]:
+    """`.failed/`, open, and the file's name in it; NoFailure when there is none."""
     if not name or "/" in name or "\0" in name or name.startswith("."):
         raise NoFailure(name)
-    from registry_spooler.spool.failures import error_name, failed_files, read_failure  # Linux only, as is the spool
+    from registry_spooler.spool.failures import failed_files
     from registry_spooler.spool.layout import open_own
     from registry_spooler.spool.names import record_text
-    from registry_spooler.spool.rename import rename_noreplace
 
     folder = open_own(directory, FAILED)
     if folder is None:
         raise NoFailure(name)
-    with folder, Folder.open(directory) as spool:
-        if not folder.has(name):
-            name = next((known for known in failed_files(folder) if record_text(known) == name), name)
-        if not folder.has(name) or not stat.S_ISREG(folder.status(name).st_mode):
+    with folder:
+        known = failed_files(folder)
+        found = name if name in known else next((each for each in known if record_text(each) == name), None)
+        if found is None or not stat.S_ISREG(folder.status(found).st_mode):
             raise NoFailure(name)
-        try:
-            rename_noreplace(folder, name, spool, name)
-        except FileExistsError as exc:
-            raise NameTaken(name) from exc
-        if read_failure(folder, name) is not None:  # whatever else is called so is somebody's file
-            folder.remove(error_name(name), missing_ok=True)
+        yield folder, found
+
+
+def _remove_record(folder: Folder, name: str) -> None:
+    from registry_spooler.spool.failures import error_name, read_failure
+
+    if read_failure(folder, name) is not None:  # whatever else is called so is somebody's file
+        folder.remove(error_name(name), missing_ok=True)

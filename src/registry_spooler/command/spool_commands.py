@@ -1,4 +1,4 @@
-"""The commands about the spool directory beside us: `deposit`, `status`, `failed`, `retry`.
+"""The commands about the spool directory beside us: `deposit`, `status`, `failed`, `retry`, `discard`.
 
 They are plain blocking code: each does one thing, and a signal ends it between two system calls.
 """
@@ -12,7 +12,9 @@ import click
 
 from registry_spooler.command import queue
 from registry_spooler.command.deposit import Deposit
+from registry_spooler.command.ending import ExitCode
 from registry_spooler.command.printing import say, say_json
+from registry_spooler.text import count_text
 
 directory_option = click.option(
     "-d",
@@ -87,9 +89,26 @@ def failed(directory: Path, as_json: bool) -> None:
 
 @click.command()
 @directory_option
+@click.option("--as", "new_name", metavar="NEWNAME", help="Its new name, or REPO[:TAG]; for one that was wrong.")
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
-def retry(directory: Path, names: tuple[str, ...]) -> None:
+def retry(directory: Path, new_name: str | None, names: tuple[str, ...]) -> None:
     """Put failed files back into the spool directory."""
+    if new_name is not None and len(names) > 1:
+        raise click.UsageError("--as is for one NAME alone")
     for name in names:
-        queue.retry(directory, name)
+        say(queue.retry(directory, name, new_name))
+
+
+@click.command()
+@directory_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+def discard(directory: Path, yes: bool, names: tuple[str, ...]) -> None:
+    """Remove failed files for good, with the records of why they failed."""
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at; add --yes to remove the files for good")
+    if not yes and not click.confirm(f"Remove {count_text(len(names), 'failed file')} for good?", err=True):
+        raise click.exceptions.Exit(ExitCode.FAILED)
+    for name in names:
+        queue.discard(directory, name)
         say(name)

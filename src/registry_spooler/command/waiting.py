@@ -14,6 +14,8 @@ from registry_spooler.command.ending import NotHere
 from registry_spooler.command.printing import say_json
 from registry_spooler.command.spool_commands import directory_option
 from registry_spooler.errors import SpoolerError
+from registry_spooler.text import quoted
+from registry_spooler.threads import in_thread
 
 if TYPE_CHECKING:
     from registry_spooler.spool import WaitOutcome
@@ -28,19 +30,19 @@ class FileFailed(SpoolerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.name!r} failed: {self.reason}"
+        return f"{quoted(self.name)} failed: {self.reason}"
 
 
 class NotInSpool(NotHere):
     """No file of that name waits, and none was done or has failed."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"there is nothing to say of {self.name!r}: {self.reason}"
+        return f"{quoted(str(self.path))}: {self.reason}"
 
 
 class StillWaiting(SpoolerError):
@@ -54,7 +56,7 @@ class StillWaiting(SpoolerError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"{self.name!r} is neither done nor failed after {self.seconds:g} seconds; `status` tells why"
+        return f"{quoted(self.name)} is neither done nor failed after {self.seconds:g} seconds; `status` tells why"
 
 
 class _Moment(click.ParamType[datetime]):
@@ -66,7 +68,7 @@ class _Moment(click.ParamType[datetime]):
         try:
             moment = datetime.fromisoformat(str(value))
         except ValueError:
-            self.fail(f"{value!r} is not a time like 2026-01-31T12:00:00Z", param, context)
+            self.fail(f"{quoted(str(value))} is not a time like 2026-01-31T12:00:00Z", param, context)
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
@@ -97,12 +99,14 @@ async def _wait(directory: Path, name: str, since: datetime | None, seconds: flo
         with anyio.fail_after(seconds):
             outcome = await wait_for_outcome(directory, name)
     except FileNotInSpool as exc:
-        raise NotInSpool(name, exc.reason) from exc
+        if await in_thread(directory.is_dir):
+            raise NotInSpool(directory / name, exc.reason) from exc
+        raise NotInSpool(directory / name, "there is no such directory; choose the spool's with -d") from exc
     except TimeoutError as exc:
         raise StillWaiting(name, seconds or 0.0) from exc
     # Records count in milliseconds, and an outcome may well come within one.
     if since is not None and _moment_of(outcome) < since - timedelta(milliseconds=1):
-        raise NotInSpool(name, f"its last outcome is from before {since.isoformat()}")
+        raise NotInSpool(directory / name, f"its last outcome is from before {since.isoformat()}")
     return outcome
 
 

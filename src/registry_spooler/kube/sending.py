@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from registry_spooler.archive import Compression, FileSource, PipeSource, Source
+from registry_spooler.archive import Compression, FileSource, PipeSource, Source, is_image_archive
 from registry_spooler.errors import SourceChanged, SourceUnreadable
 from registry_spooler.kube.packed import sweep
 from registry_spooler.kube.remote import Remote
@@ -50,7 +50,7 @@ async def send(
     reference: Reference | None,
     progress: Progress,
     *,
-    is_archive: bool = True,
+    is_archive: bool | None = True,
     options: SendOptions = SendOptions(),
 ) -> tuple[ImageResult, ...]:
     """Push an archive's image to `reference` (None: every image to where the archive says), or a raw file.
@@ -62,6 +62,9 @@ async def send(
     await known.trim()
     await sweep(cache / "blobs")
     check = _unchanged(source)
+
+    if is_archive is None:
+        is_archive = not isinstance(source, FileSource) or await is_image_archive(source)
 
     async def work(remote: Remote) -> tuple[ImageResult, ...]:
         registry = ThinRegistry(remote, cache / "blobs", progress, redial=session.redial, streams=options.streams)

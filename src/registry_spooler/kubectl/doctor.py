@@ -1,35 +1,55 @@
-"""`doctor`: what is wrong, in one screen.
+"""`doctor`: what is wrong, in one screen, within a quarter of a minute.
 
-Each check needs the one before it, so the first that fails is the one to mend. They try the very things that the other
-commands do; a permission that is there by another way is not missed.
+The first checks need one another, and the first that fails is the one to fix; those behind them run side by side. They
+try the very things that the other commands do, so a permission that is there by another way is not missed. Each
+finding is printed as it comes, and a check that gets no answer in time says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
+import anyio
 import click
 
+from registry_spooler import __version__
 from registry_spooler.errors import SpoolerError
-from registry_spooler.kubectl.output import say, say_json
+from registry_spooler.kube.document import Document
+from registry_spooler.kube.errors import RemoteError
+from registry_spooler.kubectl.output import FAILED, NOT_ALLOWED, say, say_json
 from registry_spooler.kubectl.pushing import json_option
 from registry_spooler.kubectl.target import Target, run, target_options
 from registry_spooler.kubectl.view import troubles
+from registry_spooler.tasks import task_group
+from registry_spooler.text import count_text
 
 if TYPE_CHECKING:
     from registry_spooler.client import SpoolerClient
 
+DOCTOR_SECONDS: Final = 13.0
+"""For all that is asked of the cluster; a login may take longer, since it may ask the user."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one check found."""
+    """What one check found. A note is worth knowing and no trouble."""
 
     check: str
     ok: bool
     said: str
+    is_note: bool = False
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        state = "note" if self.is_note else "ok" if self.ok else "TROUBLE"
+        return f"{state:<7}  {self.check}: {self.said}"
+
+    def to_json(self) -> dict[str, object]:
+        """For programs."""
+        return {"check": self.check, "ok": self.ok, "said": self.said}
 
 
 @click.command()
@@ -37,62 +57,131 @@ class Finding:
 @target_options
 @click.pass_context
 def doctor(context: click.Context, target: Target, as_json: bool) -> None:
-    """Say what is wrong: login, permissions, pod, container, versions, spooler, registry."""
+    """Say what is wrong: login, permissions, pod, container, versions, spooler, registry.
 
-    async def work() -> list[Finding]:
-        return [finding async for finding in examine(target)]
+    Done within 15 seconds after the login. The exit code is 1 when there is trouble; files that failed are none.
+    """
+    findings: list[Finding] = []
 
-    findings = run(work)
+    def report(finding: Finding) -> None:
+        findings.append(finding)
+        if not as_json:
+            say(finding.line)
+
+    run(_Examination(target, report).run)
     if as_json:
-        say_json([asdict(finding) for finding in findings])
-    else:
-        for finding in findings:
-            say(f"{'ok     ' if finding.ok else 'TROUBLE'}  {finding.check}: {finding.said}")
-    context.exit(0 if all(finding.ok for finding in findings) else 1)
+        say_json([finding.to_json() for finding in findings])
+    if not all(finding.ok for finding in findings):
+        context.exit(FAILED)
 
 
-async def examine(target: Target) -> AsyncIterator[Finding]:
-    """All checks, up to the first that makes the rest pointless."""
-    at = "login"
-    try:
-        async with target.connect() as client:
-            yield Finding(at, True, f"{client.server}, namespace {client.namespace}")
-            at = "pods"
-            yield Finding(at, True, ", ".join(await client.pods()))
-            at = "exec"
-            theirs = await client.version()
-            yield Finding(at, True, "commands run in the pod")
-            yield _versions(version("registry-spooler"), theirs)
-            async for finding in _examine_spooler(client):
-                yield finding
-    except SpoolerError as exc:
-        yield Finding(at, False, str(exc))
+Look = Callable[["SpoolerClient"], Awaitable[list[Finding]]]
 
 
-def _versions(ours: str, theirs: str) -> Finding:
+@dataclass(slots=True)
+class _Examination:
+    target: Target
+    report: Callable[[Finding], None]
+    _last_error: SpoolerError | None = None
+    """Why something has to be tried again, until there is no time left."""
+    _deadline: float = float("inf")
+
+    async def run(self) -> None:
+        """Report all that is found, up to the first trouble that makes the rest pointless."""
+        try:
+            async with self.target.connect(on_retry=self._note_error) as client:
+                self.report(_ok("login", f"{client.server}, namespace {client.namespace}"))
+                self._deadline = anyio.current_time() + DOCTOR_SECONDS
+                has_pods = await self._look("pods", _look_for_pods, client)
+                if has_pods and await self._look("exec", _look_into_pod, client):
+                    async with task_group() as tasks:
+                        tasks.start_soon(self._look, "spooler", _look_at_spooler, client)
+                        tasks.start_soon(self._look, "registry", _look_at_registry, client)
+                        tasks.start_soon(self._look, "logs", _look_at_logs, client)
+        except SpoolerError as exc:
+            self.report(_trouble("login", str(exc)))
+
+    async def _look(self, check: str, look: Look, client: SpoolerClient) -> bool:
+        """Report what one look found; whether it is worth going on."""
+        self._last_error = None
+        found = await self._in_time(check, look, client)
+        for finding in found:
+            self.report(finding)
+        return found[0].ok
+
+    async def _in_time(self, check: str, look: Look, client: SpoolerClient) -> list[Finding]:
+        try:
+            with anyio.CancelScope(deadline=self._deadline):
+                return await look(client)
+        except SpoolerError as exc:
+            return [_trouble(check, str(exc))]
+        reason = str(self._last_error) if self._last_error else f"no answer within {DOCTOR_SECONDS:.0f} seconds"
+        return [_trouble(check, f"{reason}{_NEXT_STEPS[check]}")]
+
+    def _note_error(self, error: SpoolerError) -> None:
+        self._last_error = error
+
+
+_NEXT_STEPS: Final = {
+    "pods": "; try `kubectl get pods`",
+    "exec": "; try `kubectl exec`, and look at the pod with `kubectl describe pod`",
+    "spooler": "; see `kubectl spool logs`",
+    "registry": "; see the log of the registry's container with `kubectl logs`",
+    "logs": "; try `kubectl logs`",
+}
+
+
+async def _look_for_pods(client: SpoolerClient) -> list[Finding]:
+    return [_ok("pods", ", ".join(await client.pods()))]
+
+
+async def _look_into_pod(client: SpoolerClient) -> list[Finding]:
+    ours, theirs = __version__, await client.version()
+    finding = _ok("exec", "commands run in the pod")
     if ours == theirs:
-        return Finding("versions", True, f"{ours} here and in the pod")
-    return Finding("versions", False, f"{ours} here, {theirs} in the pod; update the older one")
+        return [finding, _ok("versions", f"{ours} here and in the pod")]
+    return [finding, _trouble("versions", f"{ours} here, {theirs} in the pod; update the older one")]
 
 
-async def _examine_spooler(client: SpoolerClient) -> AsyncIterator[Finding]:
-    """What can be wrong in the pod: each of these is worth knowing, whatever the others found."""
+async def _look_at_spooler(client: SpoolerClient) -> list[Finding]:
+    document = await client.status()
+    status = Document(document, "status")
+    found, waiting = troubles(document), status["queue"]["depth"].count()
+    count = status["spool"]["failed_files"].count()
+    spooler = (
+        _trouble("spooler", f"{'; '.join(found)}; see `kubectl spool status` and `kubectl spool logs`")
+        if found
+        else _ok("spooler", f"ready, {count_text(waiting, 'file')} in its queue")
+    )
+    if not count:
+        return [spooler, _ok("failed files", "none")]
+    return [spooler, _note("failed files", f"{count}; `kubectl spool failed` lists them with their reasons")]
+
+
+async def _look_at_registry(client: SpoolerClient) -> list[Finding]:
     try:
-        document = await client.status()
-        found = troubles(document)
-        said = "; ".join(found) or f"ready, {document['queue']['depth']} files in its queue"
-        yield Finding("spooler", not found, said)
-        count = document["spool"]["failed_files"]
-        yield Finding("failed files", not count, f"{count}; `kubectl spool failed` lists them" if count else "none")
-    except SpoolerError as exc:
-        yield Finding("spooler", False, str(exc))
-    try:
-        yield Finding("registry", True, f"{len(await client.list())} repositories")
-    except SpoolerError as exc:
-        yield Finding("registry", False, str(exc))
-    try:
-        async for _ in client.logs(lines=1):
-            break
-        yield Finding("logs", True, "can be read")
-    except SpoolerError as exc:
-        yield Finding("logs", False, str(exc))
+        repositories = await client.list(tries=1)
+    except RemoteError as exc:
+        if exc.exit_code != NOT_ALLOWED:
+            raise
+        # A login that is wrong altogether is trouble of the spooler's, whose own checks tell it.
+        return [_note("registry", f"it does not let the spooler's login list its repositories: {exc}")]
+    return [_ok("registry", count_text(len(repositories), "repository", "repositories"))]
+
+
+async def _look_at_logs(client: SpoolerClient) -> list[Finding]:
+    async for _ in client.logs(lines=1):
+        break
+    return [_ok("logs", "can be read")]
+
+
+def _ok(check: str, said: str) -> Finding:
+    return Finding(check=check, ok=True, said=said)
+
+
+def _note(check: str, said: str) -> Finding:
+    return Finding(check=check, ok=True, said=said, is_note=True)
+
+
+def _trouble(check: str, said: str) -> Finding:
+    return Finding(check=check, ok=False, said=said)

@@ -11,7 +11,7 @@ import click
 
 from registry_spooler.kube.document import Document
 from registry_spooler.kubectl.bars import bars
-from registry_spooler.kubectl.output import say, say_json
+from registry_spooler.kubectl.output import NOT_FOUND, say, say_json, warn
 from registry_spooler.kubectl.pushing import json_option, quiet_option
 from registry_spooler.kubectl.target import Target, run, target_options
 from registry_spooler.reference import Reference
@@ -108,8 +108,12 @@ def pull(
 @click.argument("references", metavar="REPOSITORY[:TAG]…", nargs=-1, required=True)
 @json_option
 @target_options
-def delete(target: Target, references: tuple[str, ...], as_json: bool) -> None:
-    """Remove tags, and nothing else: other tags of the same image stay. What is gone already counts as removed."""
+@click.pass_context
+def delete(context: click.Context, target: Target, references: tuple[str, ...], as_json: bool) -> None:
+    """Remove tags, and nothing else: other tags of the same image stay.
+
+    Prints the digests that they had. The exit code is 3 when one of them was not there.
+    """
     parsed = [Reference.parse(text) for text in references]
 
     async def work() -> list[dict[str, Any]]:
@@ -122,10 +126,13 @@ def delete(target: Target, references: tuple[str, ...], as_json: bool) -> None:
     removed = run(work)
     if as_json:
         say_json(removed)
-        return
     for document in removed:
-        if document["digest"]:
+        if not document["digest"]:
+            warn(f"{document['reference']} was not there")
+        elif not as_json:
             say(document["digest"])
+    if not all(document["digest"] for document in removed):
+        context.exit(NOT_FOUND)
 
 
 def _image_lines(document: Document) -> Iterator[str]:

@@ -20,12 +20,13 @@ from registry_spooler.kubectl.completion import completion
 from registry_spooler.kubectl.doctor import doctor
 from registry_spooler.kubectl.images import delete, inspect, list_images, pull, tags
 from registry_spooler.kubectl.install import install
-from registry_spooler.kubectl.output import PROGRAM, warn
+from registry_spooler.kubectl.output import DONE, FAILED, NOT_ALLOWED, NOT_FOUND, PROGRAM, USAGE, warn
 from registry_spooler.kubectl.pushing import publish, push
-from registry_spooler.kubectl.queue import failed, logs, retry, status
+from registry_spooler.kubectl.queue import discard, failed, logs, retry, status, wait
 from registry_spooler.kubectl.target import Target, target_options
 
-DONE, FAILED, USAGE, NOT_FOUND, NOT_ALLOWED = range(5)
+_OF_THE_EXTRA = frozenset({"kubernetes_asyncio", "rich"})
+"""Packages that only the extra `client` installs."""
 
 _CODES: tuple[tuple[tuple[type[SpoolerError], ...], int], ...] = (
     ((KubeForbidden, KubeLoginRejected, AccessDenied), NOT_ALLOWED),
@@ -42,7 +43,7 @@ def cli(target: Target) -> None:
 
     Only what the registry lacks is sent. Nothing but the API server has to be reachable.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not allowed.
+    Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the cluster, 4 not allowed.
     """
 
 
@@ -56,8 +57,10 @@ for command in (
     inspect,
     delete,
     status,
+    wait,
     failed,
     retry,
+    discard,
     logs,
     doctor,
     completion,
@@ -85,6 +88,11 @@ def main() -> NoReturn:
     except SpoolerError as exc:
         warn(str(exc))
         sys.exit(exit_code(exc))
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in _OF_THE_EXTRA:
+            raise
+        warn(f"{exc.name} is not installed: pip install 'registry-spooler[client]'")
+        sys.exit(FAILED)
     except BrokenPipeError:
         _end_by("SIGPIPE")
     except OSError as exc:

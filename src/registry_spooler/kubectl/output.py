@@ -15,6 +15,9 @@ from registry_spooler.text import printable, terminal_safe_json
 
 PROGRAM = "kubectl spool"
 
+DONE, FAILED, USAGE, NOT_FOUND, NOT_ALLOWED = range(5)
+"""Exit codes, those of `registry-client` too."""
+
 
 def say(*columns: str) -> None:
     """A line of the answer; tabs between its columns."""

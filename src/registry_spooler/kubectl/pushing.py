@@ -12,13 +12,14 @@ import anyio
 import click
 
 from registry_spooler.errors import SpoolerError
-from registry_spooler.filename import FileName, archive_suffix, spool_name
+from registry_spooler.filename import FileName, archive_suffix, published_name
 from registry_spooler.kubectl.bars import Bars, bars
 from registry_spooler.kubectl.output import say, say_json, warn
 from registry_spooler.kubectl.sizes import Rate
 from registry_spooler.kubectl.target import Target, run, target_options
 from registry_spooler.reference import Reference
 from registry_spooler.tasks import task_group
+from registry_spooler.text import quoted
 
 if TYPE_CHECKING:
     from registry_spooler.client import Receipt, SpoolerClient
@@ -38,7 +39,8 @@ class Item:
 
     file: str
     reference: Reference | None
-    is_archive: bool
+    is_archive: bool | None
+    """None: as its content says."""
 
     @property
     def title(self) -> str:
@@ -73,6 +75,8 @@ class PushFlags:
 def push(target: Target, /, files: tuple[str, ...], all_pods: bool, as_json: bool, **flags: Any) -> None:
     """Push image archives, sending only what the registry lacks, and print their digests.
 
+    Of two arguments the second is the NAME, unless it is a file that ends like an archive or is written with a path
+    (./app); more than two are all files.
     FILE is an archive of `docker save`, `podman save`, `skopeo copy` and others, or `-` for one on standard input; any
     other file becomes an image of one layer. NAME is REPOSITORY[:TAG]; without it the file's name says where the image
     goes, as in the spool directory.
@@ -107,10 +111,10 @@ def publish(
 ) -> None:
     """Put a file into the spool directory; the spooler pushes it when its turn comes.
 
-    NAME is the file's name there, or REPOSITORY[:TAG]. A broken connection is dialled again, and goes on where it
-    broke.
+    NAME is the file's name there, or REPOSITORY[:TAG]; it gets the FILE's ending (.tar, .tgz, …) if it has none. A
+    broken connection is dialled again, and goes on where it broke.
     """
-    spooled = _spool_file_name(file, name)
+    spooled = published_name(file.name, name)
 
     async def work() -> tuple[str, Receipt | None]:
         async with target.connect(bytes_per_second=rate_limit) as client:
@@ -127,23 +131,32 @@ def publish(
 
 
 def read_items(arguments: tuple[str, ...]) -> tuple[Item, ...]:
-    """The arguments, understood: the last is a NAME when it is no file and another stands before it."""
-    *files, last = arguments
-    if not files or last == STDIN or Path(last).exists():
-        return tuple(_item(file, None) for file in arguments)
-    if len(files) > 1:
-        raise click.UsageError(f"{last!r} is no file; a NAME is for one FILE alone")
-    return (_item(files[0], last),)
+    """The arguments, understood: of two, the second is a NAME where it does not say that it is a file."""
+    if len(arguments) == 2 and not _says_file(arguments[1]):
+        file, name = arguments
+        if file != STDIN and not Path(file).exists() and Path(name).is_file():
+            raise click.UsageError(f"there is no file {quoted(file)}; the FILE comes first: push {name} {file}")
+        return (_item(file, name),)
+    if len(arguments) > 1 and arguments[-1] != STDIN and not Path(arguments[-1]).exists():
+        raise click.UsageError(f"there is no file {quoted(arguments[-1])}; a NAME is for one FILE alone")
+    return tuple(_item(file, None) for file in arguments)
+
+
+def _says_file(text: str) -> bool:
+    """Return whether an argument can only be meant as a file, not as the NAME for the one before it."""
+    if text == STDIN or text.startswith(("./", "../", "/", "~")):
+        return True
+    return Path(text).is_file() and (bool(archive_suffix(text)) or "\\" in text)
 
 
 def _item(file: str, name: str | None) -> Item:
     if file != STDIN and not Path(file).exists():
-        raise click.UsageError(f"there is no file {file!r}")
-    is_archive = file == STDIN or bool(archive_suffix(file))
+        raise click.UsageError(f"there is no file {quoted(file)}")
+    is_archive = True if file == STDIN or archive_suffix(file) else None
     if name is not None:
         reference = Reference.parse(name)
         if reference.digest is not None:
-            raise click.UsageError("an image is pushed to a tag; its digest comes of its content")
+            raise click.UsageError("a digest cannot be chosen; push to a tag")
         return Item(file, reference, is_archive)
     if file == STDIN:
         raise click.UsageError("an archive on standard input needs a NAME: kubectl spool push - REPOSITORY[:TAG]")
@@ -191,11 +204,3 @@ async def _push_one(client: SpoolerClient, item: Item, flags: PushFlags, shown: 
             streams=flags.streams,
             progress=progress,
         )
-
-
-def _spool_file_name(file: Path, name: str | None) -> str:
-    chosen = name or file.name
-    if "/" in chosen:
-        chosen = spool_name(Reference.parse(chosen), archive_suffix(file.name))
-    FileName.parse(chosen)
-    return chosen

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from registry_spooler.text import quoted
+
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)(?:B?(?:/s)?)?")
 _FACTORS: Final = {"": 0, "k": 1, "M": 2, "G": 3}
 
@@ -22,7 +24,7 @@ class Rate(click.ParamType[float]):
             return value
         matched = _RATE.fullmatch(str(value).strip())
         if matched is None or (rate := _rate(*matched.groups())) <= 0:
-            self.fail(f"{value!r} is no rate; write 500k, 2M or 1.5MiB/s", param, ctx)
+            self.fail(f"{quoted(str(value))} is no rate; write 500k, 2M or 1.5MiB/s", param, ctx)
         return rate
 
 

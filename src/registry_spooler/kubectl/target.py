@@ -18,18 +18,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from registry_spooler.client import SpoolerClient
+    from registry_spooler.kube.errors import KubeError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _FLAGS = (
-    click.option("-n", "--namespace", help="The namespace; the context's own otherwise."),
+    click.option("-n", "--namespace", help="The namespace (default: the context's)."),
     click.option("--context", help="The context of the kubeconfig."),
     click.option("--kubeconfig", type=click.Path(path_type=Path), help="The kubeconfig."),
-    click.option("-l", "--selector", help="Which pods.  [app.kubernetes.io/name=registry-spooler]"),
+    click.option("-l", "--selector", help="Label selector of the pods.  [app.kubernetes.io/name=registry-spooler]"),
     click.option("-c", "--container", help="The spooler's container.  [spooler]"),
-    click.option("--pod", help="One of the pods, where several are found; the first by name otherwise."),
+    click.option("--pod", help="One of the pods, where several are found (default: the first by name)."),
 )
+
+
+def _tell(error: KubeError) -> None:
+    warn(f"{error}; dialling again")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +48,14 @@ class Target:
     container: str | None = None
     pod: str | None = None
 
-    def connect(self, *, bytes_per_second: float | None = None) -> AbstractAsyncContextManager[SpoolerClient]:
-        """The client for it; broken connections are told on standard error."""
+    def connect(
+        self, *, bytes_per_second: float | None = None, on_retry: Callable[[KubeError], None] = _tell
+    ) -> AbstractAsyncContextManager[SpoolerClient]:
+        """The client for it; broken connections are told on standard error, or to `on_retry`."""
         from registry_spooler.client import SpoolerClient
 
         said = {name: value for name, value in self.to_dict().items() if value is not None}
-        return SpoolerClient.connect(
-            bytes_per_second=bytes_per_second, on_retry=lambda error: warn(f"{error}; dialling again"), **said
-        )
+        return SpoolerClient.connect(bytes_per_second=bytes_per_second, on_retry=on_retry, **said)
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields."""
