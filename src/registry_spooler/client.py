@@ -187,7 +187,7 @@ class SpoolerClient:
         options = ["--format", format]
         options += ["--platform", platform] if platform else []
         options += ["--unpack"] if unpack else []
-        return await fetch(self._session, ["pull", *options, "--", str(reference)], target, on_bytes)
+        return await fetch(self._session, reference, options, target, on_bytes, is_archive=not unpack)
 
     async def list(self, *, tries: int | None = None) -> tuple[str, ...]:
         """All repositories. `tries`: how often one request is sent before it fails; the pod's setting otherwise."""
@@ -242,5 +242,4 @@ class SpoolerClient:
         return await self._session.ask(lambda remote: remote.version())
 
     async def _ask(self, *arguments: str) -> Document:
-        answer = await self._session.ask(lambda remote: remote.call_json(*arguments))
-        return Document(answer, arguments[0])
+        return await self._session.ask(lambda remote: remote.call_json(*arguments))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ class ScriptedRegistry:
     error: Exception | None = None
     hangs: bool = False
     asked: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
 
     async def ping(self) -> None:
         self.asked += 1
@@ -79,14 +77,7 @@ async def health_port(board: ScriptedBoard, directory: Path) -> AsyncIterator[He
     registry = ScriptedRegistry()
     about = About(version="1.2.3", registry="http://localhost:5000", directory=str(directory), started=time.time())
     async with (
-        serve(
-            board,  # type: ignore[arg-type]
-            about,
-            ping=registry.ping,
-            address="127.0.0.1",
-            port=0,
-            request_retries=registry.retries,
-        ) as health,
+        serve(board, about, ping=registry.ping, address="127.0.0.1", port=0) as health,  # type: ignore[arg-type]
         aiohttp.ClientSession() as session,
     ):
         yield HealthPort(health, session, registry)

@@ -44,15 +44,6 @@ async def test_both_formats_pass_promtool(port: HealthPort, board: ScriptedBoard
         assert (0, "", "") == (found.returncode, found.stdout, found.stderr)
 
 
-async def test_requests_that_were_sent_again_are_counted_as_they_happen(port: HealthPort) -> None:
-    port.registry.retries.update(unreachable=3, status=2)
-    found = samples((await port.get("/metrics", accept=TEXT))[2])
-    assert 3.0 == found["registry_spooler_request_retries_total reason=unreachable"]
-    port.registry.retries.update(status=5)
-    found = samples((await port.get("/metrics", accept=TEXT))[2])
-    assert 7.0 == found["registry_spooler_request_retries_total reason=status"]
-
-
 async def test_openmetrics_is_what_its_own_parser_reads(port: HealthPort) -> None:
     _, content_type, text = await port.get("/metrics", accept=PROMETHEUS_2)
 

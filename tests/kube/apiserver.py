@@ -25,6 +25,8 @@ from aiohttp import WSMsgType, web
 
 V4 = "v4.channel.k8s.io"
 V5 = "v5.channel.k8s.io"
+UNREAD_BYTES_MAX = 16 << 20
+"""What a real runtime buffers of standard input for a command that has ended, before it says nothing more at all."""
 STDIN, STDOUT, STDERR, ERROR, CLOSE = 0, 1, 2, 3, 255
 SPOOL = re.compile(r"(?<![\w.~-])/spool(?=/|\s|'|\"|$)")
 PROGRAMS = Path(sys.executable).parent
@@ -41,6 +43,14 @@ class Refusal:
 
 
 @dataclass
+class FailedStart:
+    """A status in place of the next execs: the server has already accepted the connection when it asks the kubelet."""
+
+    message: str
+    times: int
+
+
+@dataclass
 class Running:
     """One exec: its command as it was asked for, and its process."""
 
@@ -49,6 +59,8 @@ class Running:
     process: subprocess.Popen[bytes]
     received: int = 0
     """Bytes of its standard input."""
+    unread: int = 0
+    """What came of it after the command had ended."""
     peak_bytes: int = 0
     """The most memory that it was seen to have, as of some of the messages."""
     _messages: int = 0
@@ -88,7 +100,13 @@ class ApiServer:
     log: bytes = b"spooler ready\n"
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What is different about a pod, by its name."""
+    agents: set[str] = field(default_factory=set)
+    """What the callers call themselves."""
+    forgets_status: bool = False
+    """Say nothing of the end of a command that has left more than UNREAD_BYTES_MAX of its input unread."""
     _refusals: list[Refusal] = field(default_factory=list)
+    _failed_starts: list[FailedStart] = field(default_factory=list)
+    _kubelet_lost: asyncio.Event = field(default_factory=asyncio.Event)
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -122,6 +140,15 @@ class ApiServer:
         """Answer the next requests for a path that ends so with a `Status` of that code."""
         self._refusals.append(Refusal(path, status, message, times))
 
+    def fail_start(self, message: str, *, times: int = 1) -> None:
+        """Accept the next execs, and then say that they could not be started."""
+        self._failed_starts.append(FailedStart(message, times))
+
+    def lose_kubelet(self) -> None:
+        """End every exec as when its kubelet dies: no more output, and success, since no error came."""
+        self._kubelet_lost.set()
+        self._kubelet_lost = asyncio.Event()
+
     async def all_ended(self, seconds: float = 5.0) -> list[int]:
         """Wait for every process to end by itself; their exit codes. TimeoutError when one stays."""
         async with asyncio.timeout(seconds):
@@ -147,6 +174,7 @@ class ApiServer:
     @web.middleware
     async def _gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path}")
+        self.agents.add(request.headers.get("User-Agent", ""))
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return _status(401, "Unauthorized")
         for refusal in self._refusals:
@@ -190,6 +218,7 @@ class ApiServer:
             "apiVersion": "v1",
             "metadata": {
                 "name": name,
+                "uid": f"uid-of-{name}",
                 "namespace": self.namespace,
                 "labels": labels,
                 "annotations": {"kubectl.kubernetes.io/default-container": "spooler"},
@@ -215,7 +244,7 @@ class ApiServer:
             await socket.send_bytes(bytes((channel,)))
         command = request.query.getall("command")
         try:
-            status = await self._run(socket, command, request.query.get("stdin") == "true")
+            status = self._failed_start() or await self._run(socket, command, request.query.get("stdin") == "true")
         except FileNotFoundError:
             status = _failure("InternalError", f'exec: "{command[0]}": executable file not found in $PATH: unknown')
         with suppress(ConnectionError):
@@ -227,6 +256,13 @@ class ApiServer:
                 await socket.receive()
             await socket.close()
         return socket
+
+    def _failed_start(self) -> dict[str, Any] | None:
+        for failed in self._failed_starts:
+            if failed.times > 0:
+                failed.times -= 1
+                return {**_failure("InternalError", failed.message), "code": 500}
+        return None
 
     async def _run(self, socket: web.WebSocketResponse, command: list[str], stdin: bool) -> dict[str, Any]:
         process = subprocess.Popen(  # noqa: ASYNC220 - asyncio's own would kill the process with its pipes
@@ -243,11 +279,16 @@ class ApiServer:
             _forward(process.stdout, socket, STDOUT, running), _forward(process.stderr, socket, STDERR, running)
         )
         gone = asyncio.ensure_future(_feed(socket, process.stdin, running))
-        await asyncio.wait({gone, outputs}, return_when=asyncio.FIRST_COMPLETED)
+        lost = asyncio.ensure_future(self._kubelet_lost.wait())
+        await asyncio.wait({gone, outputs, lost}, return_when=asyncio.FIRST_COMPLETED)
         ended = outputs.done()
-        for task in (gone, outputs):
+        if ended and self.forgets_status:
+            await _wait_for_silence(running)
+            if running.unread > UNREAD_BYTES_MAX:
+                await gone
+        for task in (gone, outputs, lost):
             task.cancel()
-        await asyncio.gather(gone, outputs, return_exceptions=True)
+        await asyncio.gather(gone, outputs, lost, return_exceptions=True)
         code = await asyncio.to_thread(process.wait) if ended else 0
         if code == 0:
             return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
@@ -295,12 +336,22 @@ async def _feed(socket: web.WebSocketResponse, pipe: IO[bytes] | None, running: 
             elif message.data[0] == STDIN and writer is not None:
                 running.received += len(message.data) - 1
                 running.measure()
+                if running.process.poll() is not None:
+                    running.unread += len(message.data) - 1
                 with suppress(ConnectionError):  # the process has closed its standard input, or ended
                     writer.write(message.data[1:])
                     await writer.drain()
     finally:
         if writer is not None:
             writer.close()
+
+
+async def _wait_for_silence(running: Running) -> None:
+    """Until the caller has sent nothing for a while."""
+    seen = -1
+    while seen != running.received:
+        seen = running.received
+        await asyncio.sleep(0.2)
 
 
 async def _writer(pipe: IO[bytes]) -> asyncio.StreamWriter:

@@ -98,7 +98,7 @@ async def test_a_pod_that_never_answers_is_given_up(
     pod: ApiServer, cluster: Cluster, archive: Path, repository: str, tmp_path: Path
 ) -> None:
     pod.environment["PATH"] = str(_program(tmp_path, "registry-client", "exec sleep 60"))
-    session = PodSession(cluster, SELECTOR, "spooler", redial=Redial(attempts=2, first_pause_seconds=0.01))
+    session = PodSession(cluster, SELECTOR, "spooler", redial=Redial(patience_seconds=0, first_pause_seconds=0.01))
     remote = await session.remote()
     remote.silence_seconds = 0.3
     with pytest.raises(SpoolerError, match="nothing was heard for"):

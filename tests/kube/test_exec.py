@@ -199,7 +199,7 @@ async def test_a_slow_reader_slows_the_command_down(cluster: Cluster, container:
 @pytest.mark.parametrize(
     ("status", "kind", "sentence"),
     [
-        (403, KubeForbidden, r"no you don't.*kubectl auth can-i create pods/exec -n registry"),
+        (403, KubeForbidden, r"no you don't.*kubectl auth can-i get pods --subresource=exec -n registry"),
         (404, KubeNotFound, "kubectl get pods"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`registry-client --remote`: the far end of a channel, driven by pipes as a container's runtime drives it."""
+"""`registry-client --far-end`: the far end of a channel, driven by pipes as a container's runtime drives it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FarProcess:
 
     def __init__(self, *arguments: str, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [program("registry-client"), "--remote", *arguments],
+            [program("registry-client"), "--far-end", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -94,9 +94,37 @@ def test_a_command_without_input_ends_with_its_caller(tmp_path: Path) -> None:
 def test_errors_are_json(tmp_path: Path) -> None:
     with FarProcess("--stdin-bytes", "0", "deposit", "--probe", "--", "../a.txt", folder=tmp_path) as far:
         assert 2 == far.ended()
-        (error,) = far.errors()
+        error, last_word = far.errors()
+    assert {"done": True, "stdout_bytes": 0, "code": 2} == last_word
+    assert 2 == error["code"]
     assert ("InvalidFileName", False) == (error["kind"], error["temporary"])
     assert "'../a.txt' does not name an image" in error["error"]
+
+
+@pytest.mark.parametrize("length", [("--stdin-bytes", "5"), ()])
+def test_the_last_word_counts_what_was_written(tmp_path: Path, length: tuple[str, ...]) -> None:
+    with FarProcess(*length, "deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
+        far.write(b"hello")
+        if not length:
+            far.hang_up()
+        assert 0 == far.ended()
+        assert far.process.stdout is not None
+        written = len(far.process.stdout.read())
+        assert [{"done": True, "stdout_bytes": written, "code": 0}] == far.errors()
+
+
+def test_what_comes_behind_an_error_is_taken_too(tmp_path: Path) -> None:
+    size = 8 << 20
+    with FarProcess("--stdin-bytes", str(size), "deposit", "--size", "1", "--", "../a.txt", folder=tmp_path) as far:
+        far.write(bytes(size))  # it would break, or stop, if nobody read it
+        assert 2 == far.ended()
+        assert ["InvalidFileName", None] == [line.get("kind") for line in far.errors()]
+
+
+def test_a_caller_who_stops_sending_is_not_waited_for(tmp_path: Path) -> None:
+    with FarProcess("--stdin-bytes", "5000", "deposit", "--size", "1", "--", "../a.txt", folder=tmp_path) as far:
+        far.write(b"hello")
+        assert 2 == far.ended()
 
 
 def test_signs_of_life(tmp_path: Path) -> None:

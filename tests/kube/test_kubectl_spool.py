@@ -346,8 +346,8 @@ async def test_doctor_when_all_is_well(terminal: Terminal, pod: ApiServer) -> No
     ("path", "status", "check", "sentence"),
     [
         ("/pods", 403, "pods", "kubectl auth can-i list pods -n registry"),
-        ("/exec", 403, "exec", "kubectl auth can-i create pods/exec -n registry"),
-        ("/log", 403, "logs", "kubectl auth can-i get pods/log -n registry"),
+        ("/exec", 403, "exec", "kubectl auth can-i get pods --subresource=exec -n registry"),
+        ("/log", 403, "logs", "kubectl auth can-i get pods --subresource=log -n registry"),
         ("/pods", 401, "pods", "log in to the cluster again"),
     ],
 )
@@ -399,7 +399,7 @@ async def test_mistakes(
 
 async def test_not_allowed(terminal: Terminal, pod_without_spooler: ApiServer) -> None:
     pod_without_spooler.refuse("/exec", 403, "no", times=100)
-    assert "can-i create pods/exec" in (await terminal.spool("list", code=4)).stderr
+    assert "can-i get pods --subresource=exec" in (await terminal.spool("list", code=4)).stderr
 
 
 async def test_completion_scripts(terminal: Terminal) -> None:

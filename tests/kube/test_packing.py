@@ -1,4 +1,4 @@
-"""Thin archives, limits and second attempts: plain code."""
+"""Thin archives, limits, standard error: plain code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import anyio
 import pytest
 
 from registry_spooler.digest import Digest
-from registry_spooler.kube.errors import ExecCut, KubeForbidden, RemoteError
+from registry_spooler.kube.lastword import Complaint, LastWord, StderrReader
 from registry_spooler.kube.packing import Part, blob_path, content_part, image_parts, pack
 from registry_spooler.kube.rate import STEP_BYTES, RateLimit
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.remote import Input, StderrReader
+from registry_spooler.kube.remote import Input
 from registry_spooler.manifest import Manifest
 
 MANIFEST = Manifest.parse(json.dumps({"schemaVersion": 2, "layers": []}).encode())
@@ -65,7 +64,32 @@ def test_standard_error_in_pieces() -> None:
     reader.feed(b'rds\n{"progress": {"bytes_sent": 5}}\n{"error": "no", "ki')
     reader.feed(b'nd": "X"}')
     reader.close()
-    assert (["plain words"], {"error": "no", "kind": "X"}) == (reader.plain, reader.error)
+    assert (["plain words"], Complaint(sentence="no", kind="X")) == (reader.plain, reader.error)
+    assert reader.last_word is None
+    assert reader.is_over(0)
+
+
+def test_the_last_word() -> None:
+    reader = StderrReader()
+    reader.feed(b'{"done": true, "stdout_bytes": 7, "code": 3}\n')
+    assert LastWord(code=3, stdout_bytes=7) == reader.last_word
+    assert [False, True] == [reader.is_over(size) for size in (6, 7)]
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"done": 1}', b'{"done": true}', b'{"done": true, "stdout_bytes": "7", "code": 0}', b'{"done": false}']
+)
+def test_what_is_no_last_word(line: bytes) -> None:
+    reader = StderrReader()
+    reader.feed(line + b"\n")
+    assert reader.last_word is None
+
+
+@pytest.mark.parametrize("code", [b"null", b'"0"', b"-1", b"256", b"[0]", b"1.5"])
+def test_a_code_that_is_none_is_a_failure(code: bytes) -> None:
+    reader = StderrReader()
+    reader.feed(b'{"done": true, "stdout_bytes": 0, "code": ' + code + b"}\n")
+    assert LastWord(code=1, stdout_bytes=0) == reader.last_word
 
 
 def test_endless_standard_error_is_bounded() -> None:
@@ -90,37 +114,3 @@ async def test_a_rate_is_shared() -> None:
         tasks.start_soon(use)
         tasks.start_soon(use)
     assert 0.35 < anyio.current_time() - started < 5
-
-
-async def test_attempts_that_got_somewhere_do_not_count() -> None:
-    got = 0
-
-    async def work() -> int:
-        nonlocal got
-        got += 1
-        if got < 20:
-            raise ExecCut("pod", "cut")
-        return got
-
-    assert 20 == await Redial(attempts=2, first_pause_seconds=0).run(work, progress=lambda: got)
-    got = 0
-    told: list[Exception] = []
-    with pytest.raises(ExecCut):
-        await Redial(attempts=3, first_pause_seconds=0, on_retry=told.append).run(work)
-    assert (3, 2) == (got, len(told))
-
-
-@pytest.mark.parametrize(
-    "error", [RemoteError("it failed", exit_code=1, temporary=True), KubeForbidden(403, "list pods", "default")]
-)
-async def test_what_is_final_is_not_tried_again(error: Exception) -> None:
-    calls = 0
-
-    async def work() -> None:
-        nonlocal calls
-        calls += 1
-        raise error
-
-    with pytest.raises(type(error)):
-        await Redial(first_pause_seconds=0).run(work)
-    assert 1 == calls

@@ -16,7 +16,7 @@ async def test_those_that_run(cluster: Cluster, api: ApiServer) -> None:
     api.pods = ("spooler-b", "spooler-a", "spooler-c")
     api.changes = {"spooler-c": {"status": {"phase": "Pending"}}}
     image = "registry-spooler:1"
-    expected = (Container("spooler-a", "spooler", image), Container("spooler-b", "spooler", image))
+    expected = tuple(Container(name, "spooler", image, f"uid-of-{name}") for name in ("spooler-a", "spooler-b"))
     assert expected == await find_containers(cluster)
 
 
@@ -53,7 +53,7 @@ async def test_none_at_all(cluster: Cluster) -> None:
 
 async def test_a_sidecar_may_be_an_init_container(cluster: Cluster, api: ApiServer) -> None:
     api.changes = {"spooler-0": {"spec": {"containers": [], "initContainers": [{"name": "spooler", "image": "x"}]}}}
-    assert (Container("spooler-0", "spooler", "x"),) == await find_containers(cluster)
+    assert (Container("spooler-0", "spooler", "x", "uid-of-spooler-0"),) == await find_containers(cluster)
 
 
 async def test_no_such_container(cluster: Cluster) -> None:
@@ -71,5 +71,5 @@ async def test_the_log(cluster: Cluster, api: ApiServer, container: Container) -
 
 async def test_a_log_that_is_not_for_us(cluster: Cluster, api: ApiServer, container: Container) -> None:
     api.refuse("/log", 403, "no")
-    with pytest.raises(KubeForbidden, match="kubectl auth can-i get pods/log"):
+    with pytest.raises(KubeForbidden, match="kubectl auth can-i get pods --subresource=log"):
         [line async for line in read_log(cluster, container, follow=True, lines=5)]

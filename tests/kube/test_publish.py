@@ -88,17 +88,10 @@ async def test_a_connection_that_never_holds_is_given_up(
     remote: Remote, file: Path, wire: Wire, api: ApiServer
 ) -> None:
     await remote.version()
-    cuts = 0
-
-    def cut_again(_: object) -> None:
-        nonlocal cuts
-        cuts += 1
-        wire.cut_after(sent=3000)  # enough for a question, too little for its answer to be of use
-
-    cut_again(None)
+    wire.cut_each_after = 3000  # enough for a question, too little for its answer to be of use
     with pytest.raises(ExecCut, match="was lost"):
-        await publish(remote, file, "app.tar", redial=Redial(first_pause_seconds=0.01, on_retry=cut_again))
-    assert cuts < 20
+        await publish(remote, file, "app.tar", redial=Redial(first_pause_seconds=0.01, patience_seconds=0))
+    assert wire.cuts < 20
 
 
 async def test_what_arrived_is_compared_before_it_is_kept(remote: Remote, file: Path, api: ApiServer) -> None:
@@ -170,7 +163,7 @@ async def test_a_server_that_refuses_for_a_while(remote: Remote, file: Path, api
 async def test_a_server_that_refuses_for_good(remote: Remote, file: Path, api: ApiServer) -> None:
     api.refuse("/exec", 503, "down for maintenance", times=100)
     with pytest.raises(KubeError, match=r"503 .*down for maintenance"):
-        await publish(remote, file, "app.tar", redial=QUICK)
+        await publish(remote, file, "app.tar", redial=Redial(first_pause_seconds=0.01, patience_seconds=0.1))
 
 
 async def test_the_rate_limit_holds(cluster: Cluster, container: Container, tmp_path: Path) -> None:

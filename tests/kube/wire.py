@@ -20,6 +20,10 @@ class Wire:
     connections: int = 0
     delay_seconds: float = 0.0
     bytes_per_second: float | None = None
+    cut_each_after: int | None = None
+    """Cut every connection when so many bytes have been sent since it came."""
+    refuses: bool = False
+    """Nobody listens behind it."""
     _cut_sent: int | None = None
     _cut_received: int | None = None
     _server: asyncio.Server | None = None
@@ -48,6 +52,11 @@ class Wire:
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if self.refuses:
+            writer.transport.abort()
+            return
+        if self.cut_each_after is not None:
+            self.cut_after(sent=self.cut_each_after)
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:

@@ -34,11 +34,11 @@ PROGRAM: Final = "registry-client"
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="registry-spooler", prog_name="registry-client")
-@click.option("--remote", is_flag=True, hidden=True, help="Be the far end of an exec channel.")
+@click.option("--far-end", is_flag=True, hidden=True, help="Be the far end of an exec channel.")
 @click.option("--stdin-bytes", type=click.IntRange(min=0), hidden=True, help="The length of standard input.")
 @registry_options(*PREFIXES)
 @click.pass_context
-def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: Any) -> None:
+def cli(context: click.Context, /, far_end: bool, stdin_bytes: int | None, **_: Any) -> None:
     """Look into a registry, take images out and put them in, and follow the spooler beside it.
 
     The options here go with every command that talks to the registry, before or behind the command's name. Each can be
@@ -48,7 +48,7 @@ def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: A
     Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the registry or the spool,
     4 not allowed.
     """
-    context.obj = Caller(FarEnd() if remote else None)
+    context.obj = Caller(FarEnd() if far_end else None)
     if context.obj.far_end is not None:
         context.obj.far_end.attach(stdin_bytes)
 
@@ -78,6 +78,8 @@ def main() -> NoReturn:
         _end(caller, signal.SIGPIPE)
     except (Interrupted, KeyboardInterrupt, click.Abort) as exc:
         _end(caller, exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
+    if caller.far_end is not None:
+        caller.far_end.conclude(code, printing.written_bytes())
     sys.exit(code)
 
 
@@ -86,13 +88,19 @@ def _complain(caller: Caller, error: click.ClickException | SpoolerError) -> int
     with contextlib.suppress(OutputClosed, SpoolerError):
         printing.flush()  # what was found before comes first
     sentence = _sentence(error)
-    if caller.far_end is not None:
-        detail = {"detail": error.detail, "temporary": error.transient} if isinstance(error, SpoolerError) else {}
-        kind = "UsageError" if isinstance(error, click.ClickException) else type(error).__name__
-        caller.far_end.say({"error": sentence, "kind": kind, "temporary": False, "detail": "", **detail})
-    else:
+    if caller.far_end is None:
         printing.warn(sentence)
-    return error.exit_code if isinstance(error, click.ClickException) else exit_code(error)
+        return _code(error)
+    if isinstance(error, click.ClickException):
+        caller.far_end.error(sentence, "UsageError", _code(error))
+    else:
+        kind = type(error).__name__
+        caller.far_end.error(sentence, kind, _code(error), temporary=error.transient, detail=error.detail)
+    return _code(error)
+
+
+def _code(error: click.ClickException | SpoolerError) -> int:
+    return error.exit_code if isinstance(error, click.ClickException) else int(exit_code(error))
 
 
 def _sentence(error: click.ClickException | SpoolerError) -> str:

@@ -14,6 +14,19 @@ import orjson
 from registry_spooler.pull.errors import OutputClosed, OutputFailed
 from registry_spooler.text import printable, terminal_safe_json
 
+_written_bytes = 0
+
+
+def written_bytes() -> int:
+    """How much has gone to standard output so far, here and by whoever told `count`."""
+    return _written_bytes
+
+
+def count(size: int) -> None:
+    """Take note of bytes that somebody else wrote to standard output."""
+    global _written_bytes
+    _written_bytes += size
+
 
 def say(line: str) -> None:
     """One line on standard output."""
@@ -52,6 +65,7 @@ def _write(content: bytes) -> None:
 def _translated(content: bytes) -> None:
     try:
         sys.stdout.buffer.write(content)
+        count(len(content))
         if not content or sys.stdout.isatty():
             sys.stdout.buffer.flush()
     except BrokenPipeError as exc:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_spooler.command.connection import Connection, connected
+from registry_spooler.command.printing import count
 from registry_spooler.command.reporting import reported
 from registry_spooler.manifest import Platform
 from registry_spooler.progress import Progress
@@ -76,5 +77,5 @@ async def _pull(
 
 async def _open(stack: AsyncExitStack, path: str) -> Output:
     if path == "-":
-        return standard_output()
+        return standard_output(count)
     return await stack.enter_async_context(output_file(Path(path)))

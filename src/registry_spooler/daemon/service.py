@@ -61,13 +61,7 @@ async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: 
         work = Work(client, Pusher(client, known, settings.push))
         health = settings.health
         async with serve(
-            spool.board,
-            about,
-            ping=client.ping,
-            address=health.address,
-            port=health.port,
-            hosts=health.hosts,
-            request_retries=client.retries,
+            spool.board, about, ping=client.ping, address=health.address, port=health.port, hosts=health.hosts
         ) as serving:
             _log.info(
                 "registry-spooler %s: %s to %s, health on port %d",

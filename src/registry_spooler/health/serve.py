@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import anyio
 
@@ -35,24 +34,17 @@ class Health:
 
 @asynccontextmanager
 async def serve(
-    board: Board,
-    about: About,
-    *,
-    ping: Ping,
-    address: str,
-    port: int,
-    hosts: Iterable[str] = (),
-    request_retries: Mapping[str, int] = MappingProxyType({}),
+    board: Board, about: About, *, ping: Ping, address: str, port: int, hosts: Iterable[str] = ()
 ) -> AsyncIterator[Health]:
     """Serve until the context is left. OSError when the port cannot be listened on.
 
     `board` is the spool's; `ping` asks the registry and raises SpoolerError when it is not there; an empty `address`
     means all of the machine's; port 0 lets the system choose; `hosts` are further names that `/` and `/status` are
-    answered under; `request_retries` is read at each scrape: how many requests were sent to the registry again, by why.
+    answered under.
     """
     pulse, volume = Pulse(), Volume(Path(about.directory))
     checks = Checks(board, pulse, volume)
-    metrics = Metrics(about.version, board, checks, volume, pulse, request_retries)
+    metrics = Metrics(about.version, board, checks, volume, pulse)
     page = await in_thread(Page.read)
     lookouts = Lookouts(board, checks, pulse, ping, volume.look, metrics.process.look)
     answers = Answers(page, checks, metrics, Status(about, board, checks, volume), lookouts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -17,7 +18,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from registry_spooler.kube.errors import KubeUnreachable, answer_error
+from registry_spooler.kube.errors import KubeAnswer, KubeUnreachable, answer_error
 from registry_spooler.kube.frames import SUBPROTOCOLS
 from registry_spooler.kube.login import Login
 
@@ -32,6 +33,9 @@ MESSAGE_LIMIT_BYTES: Final = 4 << 20
 LINE_LIMIT_BYTES: Final = 1 << 20
 """A log's line, before it is handed on as it is."""
 
+USER_AGENT: Final = f"kubectl-spool/{version('registry-spooler')}"
+"""Audit logs show it."""
+
 Query = Sequence[tuple[str, str]]
 
 
@@ -42,6 +46,8 @@ class Cluster:
         self._login = login
         self._stack = AsyncExitStack()
         self._session: aiohttp.ClientSession | None = None
+        self._granted: set[str] = set()
+        """The permissions that were found to be there."""
 
     @property
     def namespace(self) -> str:
@@ -61,7 +67,8 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, trust_env=True)
+        headers = {"User-Agent": USER_AGENT}
+        session = aiohttp.ClientSession(timeout=timeout, auto_decompress=True, trust_env=True, headers=headers)
         self._session = await self._stack.enter_async_context(session)
         return self
 
@@ -127,13 +134,14 @@ class Cluster:
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                     **self._transport,
                 )
+                self._granted.add(permission)
                 return socket
             except aiohttp.WSServerHandshakeError as exc:
                 if exc.status == 401 and not renewed:
                     await self._login.renew()
                     continue
                 message = await self._why(path, query, exc.status)
-                raise answer_error(exc.status, asked, self.namespace, message, permission=permission) from exc
+                raise self._refusal(exc.status, asked, message, permission) from exc
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
                 raise KubeUnreachable(self.server, _reason(exc)) from exc
         raise AssertionError("unreachable")
@@ -166,11 +174,16 @@ class Cluster:
                         continue
                     if response.status != 200:
                         message = _message(await response.content.read(1 << 16))
-                        raise answer_error(response.status, asked, self.namespace, message, permission=permission)
+                        raise self._refusal(response.status, asked, message, permission)
+                    self._granted.add(permission)
                     yield response
                     return
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
             raise KubeUnreachable(self.server, _reason(exc)) from exc
+
+    def _refusal(self, status: int, asked: str, message: str, permission: str) -> KubeAnswer:
+        was_granted = permission in self._granted
+        return answer_error(status, asked, self.namespace, message, permission=permission, was_granted=was_granted)
 
     @property
     def _opened(self) -> aiohttp.ClientSession:

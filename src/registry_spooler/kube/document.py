@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from registry_spooler.digest import Digest
 from registry_spooler.errors import SpoolerError
 from registry_spooler.kube.errors import KubeError
 
@@ -58,6 +59,11 @@ class Document:
         if not isinstance(self.value, str):
             raise UnreadableAnswer(self.where, "a text")
         return self.value if len(self.value) <= _SHOWN_MAX else f"{self.value[:_SHOWN_MAX]}…"
+
+    def digest(self) -> Digest:
+        """Return a digest."""
+        with reading(self.where, "a digest"):
+            return Digest.parse(self.text())
 
     def text_or_none(self) -> str:
         """Return a string; an empty one for null and for what is not there."""

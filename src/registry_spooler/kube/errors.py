@@ -6,6 +6,9 @@ the cluster up.
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from registry_spooler.errors import SpoolerError
 
 
@@ -38,6 +41,13 @@ class KubeUnreachable(KubeError):
         return f"the cluster's API server {self.server} cannot be reached: {self.reason}; try `kubectl cluster-info`"
 
 
+_REFUSED: Final = re.compile(r'cannot ([a-z]+) resource "([a-z]+(?:/[a-z]+)?)"')
+"""https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/responsewriters/errors.go"""
+
+
+_JUST_STARTED: Final = "it was allowed a moment ago, so the server may have just started"
+
+
 class KubeAnswer(KubeError):
     """The API server refused a request. `asked` is what we wanted, such as `exec in pod spooler-0`."""
 
@@ -68,6 +78,8 @@ class KubeLoginRejected(KubeAnswer):
     @property
     def next_step(self) -> str:
         """Log in again."""
+        if self.temporary:
+            return _JUST_STARTED
         return "log in to the cluster again, then check with `kubectl auth whoami`"
 
 
@@ -80,14 +92,17 @@ class KubeForbidden(KubeAnswer):
 
     @property
     def next_step(self) -> str:
-        """Which permission to ask for, and how to check it."""
-        if not self.permission:
+        """Which permission to ask for, and how to check it: what the server says is missing, or else what we know."""
+        if self.temporary:
+            return _JUST_STARTED
+        said = _REFUSED.search(self.message)
+        verb, resource = (said[1], said[2]) if said else (*self.permission.split(), "", "")[:2]
+        if not resource:
             return "ask for the permission, or choose another namespace with -n"
-        verb, _, resource = self.permission.partition(" ")
-        return (
-            f"ask for the permission `{self.permission}` there (exec needs `get` and `create`), "
-            f"and check it with `kubectl auth can-i {verb} {resource} -n {self.namespace}`"
-        )
+        kind, _, part = resource.partition("/")
+        check = f"kubectl auth can-i {verb} {kind}{f' --subresource={part}' if part else ''} -n {self.namespace}"
+        needed = " (exec needs `get` and `create`)" if part == "exec" else ""
+        return f"ask for the permission to {verb} {resource} there{needed}, and check it with `{check}`"
 
 
 class KubeNotFound(KubeAnswer):
@@ -108,6 +123,20 @@ class KubeConflict(KubeAnswer):
     def next_step(self) -> str:
         """Again."""
         return "somebody changed it at the same time: try again"
+
+
+class PodReplaced(KubeError):
+    """The pod that was worked with is no more, or is going: another one takes its place."""
+
+    def __init__(self, pod: str) -> None:
+        super().__init__(pod)
+        self.pod = pod
+
+    def __str__(self) -> str:
+        return (
+            f"pod {self.pod} was replaced in the middle of the work, and what came from a pipe cannot be read again; "
+            "start again, or save it to a file first"
+        )
 
 
 class NoPod(KubeError):
@@ -200,10 +229,36 @@ class RemoteError(KubeError):
         return self.sentence
 
 
-def answer_error(status: int, asked: str, namespace: str, message: str = "", *, permission: str = "") -> KubeAnswer:
-    """The error for a status; the message is cut to what fits a line."""
+class NotTheImage(KubeError):
+    """What the pod sent is not what it was asked for, though it says that all went well."""
+
+    def __init__(self, pod: str, reference: str, reason: str) -> None:
+        super().__init__(pod, reference, reason)
+        self.pod = pod
+        self.reference = reference
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"what pod {self.pod} sent is not {self.reference}: {self.reason}; do not use what came of it, "
+            "and see what runs there"
+        )
+
+
+def answer_error(
+    status: int, asked: str, namespace: str, message: str = "", *, permission: str = "", was_granted: bool = False
+) -> KubeAnswer:
+    """The error for a status; the message is cut to what fits a line.
+
+    `was_granted`: the same was allowed a moment ago. An API server that has just started refuses everything to all but
+    administrators until it knows the roles.
+    """
     message = " ".join(message.split())[:300]
     if status == 403:
-        return KubeForbidden(status, asked, namespace, message, permission=permission)
-    kinds = {401: KubeLoginRejected, 404: KubeNotFound, 409: KubeConflict}
-    return kinds.get(status, KubeAnswer)(status, asked, namespace, message)
+        error: KubeAnswer = KubeForbidden(status, asked, namespace, message, permission=permission)
+    else:
+        kinds = {401: KubeLoginRejected, 404: KubeNotFound, 409: KubeConflict}
+        error = kinds.get(status, KubeAnswer)(status, asked, namespace, message)
+    if was_granted and status in (401, 403):
+        error.temporary = True
+    return error

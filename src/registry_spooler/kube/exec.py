@@ -6,10 +6,14 @@ the connection idle. Memory is constant: a piece is sent when the socket takes i
 when the last one has been dealt with.
 
 Silence is what ends a connection, not duration: the far side says at least every ten seconds that it lives
-(`registry-client --remote`), so `silence_seconds` without a word mean that it, or the way to it, does not.
+(`registry-client --far-end`), so `silence_seconds` without a word mean that it, or the way to it, does not.
+
+What the server says of a command's end is a hint and no more. It reports success for a command whose kubelet died, and
+nothing at all while more than some 16 MiB of standard input wait for a command that has ended. So whoever reads the
+output may say with `is_over` that the command has said its last word; then the status is waited for only briefly.
 
 A command is ended by closing the connection: its standard input ends and its output goes nowhere. It is up to the
-command to notice, and `registry-client --remote` does.
+command to notice, and `registry-client --far-end` does.
 """
 
 from __future__ import annotations
@@ -38,6 +42,8 @@ PING_SECONDS: Final = 20.0
 
 ENDING_SECONDS: Final = 5.0
 """For what is still on its way when the exit code is known, and for the server to close the connection."""
+STATUS_SECONDS: Final = 1.0
+"""For the exit code when the command has said its last word."""
 
 _CLOSED: Final = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR})
 
@@ -90,6 +96,11 @@ class Execution:
         """Is the exit code known? The last output may still be on its way: servers copy each channel by itself."""
         return self._frames.exited is not None
 
+    @property
+    def code(self) -> int | None:
+        """The exit code, if it is known."""
+        return self._frames.exited.code if self._frames.exited is not None else None
+
     async def receive(self) -> Output | Exited | None:
         """What the command wrote next; that it has ended; and None when the server has closed the connection.
 
@@ -109,13 +120,15 @@ class Execution:
                 return event
 
     def exit_code(self) -> int:
-        """How the command ended. ExecCut when the connection ended before it did, ExecNotStarted when it never ran."""
+        """How the command ended. ExecCut when the connection did first, ExecNotStarted when the command cannot run."""
         exited = self._frames.exited
         if exited is None:
             raise ExecCut(self._container.pod, self._reason()) from self._socket.exception()
-        if exited.code is None:
+        if exited.code is not None:
+            return exited.code
+        if exited.never_starts:
             raise ExecNotStarted(self._container.pod, self._container.name, self._program, exited.message)
-        return exited.code
+        raise ExecCut(self._container.pod, f"{self._program} could not be started ({exited.message})")
 
     def _reason(self) -> str:
         code = self._socket.close_code
@@ -135,7 +148,7 @@ async def execute(
     query = [("container", container.name), *streams, *(("command", argument) for argument in command)]
     path = f"{cluster.pods_path}/{quote(container.pod, safe='')}/exec"
     asked = f"run {command[0]} in pod {container.pod}"
-    async with cluster.dial(path, query, asked=asked, permission="create pods/exec") as socket:
+    async with cluster.dial(path, query, asked=asked, permission="get pods/exec") as socket:
         yield Execution(socket, container, command[0])
 
 
@@ -144,48 +157,60 @@ async def run(
     on_output: OnOutput,
     *,
     stdin: AsyncGenerator[Buffer] | None = None,
+    closes_stdin: bool = True,
     silence_seconds: float = SILENCE_SECONDS,
-) -> int:
+    is_over: Callable[[], bool] = lambda: False,
+) -> int | None:
     """Send `stdin`, if there is any, and hand out what is written, until the command ends; its exit code.
 
-    Without `stdin` standard input stays open as long as the connection, so that the far side sees the caller
-    go. With it, it is closed at the end of the bytes where the channel can. What `on_output` or `stdin` raise
-    ends the connection and is raised here.
+    Standard input stays open as long as the connection, so that the far side sees the caller go; with
+    `closes_stdin` it is closed at the end of `stdin` where the channel can. `is_over` is asked after each output: once
+    it is true nothing more is sent, and None is returned when the exit code does not follow soon. What `on_output`
+    or `stdin` raise ends the connection and is raised here.
     """
     async with task_group() as tasks:
         tasks.start_soon(_keep_alive, execution)
         if stdin is not None:
-            tasks.start_soon(_send_all, execution, stdin)
-        code = await _receive_all(execution, on_output, silence_seconds)
+            tasks.start_soon(_send_all, execution, stdin, closes_stdin)
+        await _receive(execution, on_output, silence_seconds, is_over)
         tasks.cancel_scope.cancel()
-    return code
+    if not is_over():
+        return execution.exit_code()
+    async with task_group() as tasks:
+        tasks.start_soon(_keep_alive, execution)
+        with anyio.move_on_after(STATUS_SECONDS):
+            await _receive(execution, on_output, 2 * STATUS_SECONDS, lambda: execution.has_exited)
+        tasks.cancel_scope.cancel()
+    return execution.code
 
 
-async def _receive_all(execution: Execution, on_output: OnOutput, silence_seconds: float) -> int:
+async def _receive(
+    execution: Execution, on_output: OnOutput, silence_seconds: float, is_over: Callable[[], bool]
+) -> None:
+    """Hand out what is written until it is over, or nothing more can come."""
     seconds = silence_seconds
-    while True:
+    while not is_over():
         try:
             with anyio.fail_after(seconds):
                 event = await execution.receive()
         except TimeoutError as exc:
             if execution.has_exited:
-                break
+                return
             raise ExecCut(execution.pod, f"nothing was heard for {silence_seconds:g} seconds") from exc
         if event is None:
-            break
+            return
         if isinstance(event, Exited):
             seconds = ENDING_SECONDS
         else:
             await on_output(event)
-    return execution.exit_code()
 
 
-async def _send_all(execution: Execution, stdin: AsyncGenerator[Buffer]) -> None:
+async def _send_all(execution: Execution, stdin: AsyncGenerator[Buffer], closes_stdin: bool) -> None:
     try:
         async with aclosing(stdin):
             async for piece in stdin:
                 await execution.send(piece)
-        if execution.closes_stdin:
+        if closes_stdin and execution.closes_stdin:
             await execution.close_stdin()
     except ExecCut:
         return  # the receiving side knows more: perhaps the command has ended, and said why

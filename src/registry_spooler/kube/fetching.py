@@ -1,42 +1,64 @@
 """Pulling an image from afar: what `registry-client pull` writes in the pod, into a file here.
 
-The pod verifies every byte against the image's digests, and its exit code says whether all of them came. A file
+The pod verifies every byte against the image's digests, and its last word says whether all of them came. It is not
+believed: the archive is checked again as it comes, and what was asked for by its digest is traced back to it. A file
 appears under its name only then; until it does, a broken connection starts it again. What goes to a pipe cannot be
-taken back, so there a broken connection is an error.
+taken back, so there a broken connection is an error, and so is an archive that turns out to be wrong.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import anyio
 
+from registry_spooler.digest import Digest
+from registry_spooler.errors import ArchiveError
+from registry_spooler.kube.errors import NotTheImage
+from registry_spooler.kube.pulled import Pulled, PulledArchive
 from registry_spooler.kube.remote import Remote
 from registry_spooler.kube.session import PodSession
+from registry_spooler.kube.tarstream import NotAsPulled
+from registry_spooler.manifest import Manifest
+from registry_spooler.reference import Reference
 from registry_spooler.threads import in_thread
 
 WRITE_BYTES: Final = 1 << 20
 """What is collected before it is written: messages are small, and each write is a hand-off to a thread."""
+MANIFESTS_MAX: Final = 1_000
+"""Below one index: far more than any image has platforms."""
 
 OnBytes = Callable[[int], None]
 """Told how many bytes have come in this attempt."""
 
 
 async def fetch(
-    session: PodSession, arguments: Sequence[str], target: Path | BinaryIO, on_bytes: OnBytes = lambda _: None
+    session: PodSession,
+    reference: Reference,
+    options: Sequence[str],
+    target: Path | BinaryIO,
+    on_bytes: OnBytes = lambda _: None,
+    *,
+    is_archive: bool = True,
 ) -> int:
-    """Run a command in the pod and write its output to `target`; the number of bytes. KubeError, OSError."""
+    """Pull an image in the pod, with these options, and write it to `target`; the number of bytes.
+
+    NotTheImage when the pod sends something else, other KubeErrors, OSError. What is no archive is the file that the
+    image was made from, and comes as the pod sends it.
+    """
+    arguments = ["pull", *options, "--", str(reference)]
     if not isinstance(target, Path):
-        writer = _Writer(target, on_bytes)
-        return await writer.run(await session.remote(), arguments)
+        pull = _Pull(reference, arguments, target, on_bytes, is_archive)
+        return await pull.run(await session.remote())
     file, partial = await in_thread(_create, target)
     try:
-        writer = _Writer(file, on_bytes)
-        size = await session.ask(lambda remote: writer.run_again(remote, arguments))
+        pull = _Pull(reference, arguments, file, on_bytes, is_archive)
+        size = await session.ask(pull.run_again)
         await in_thread(_finish, file, partial, target)
         return size
     finally:
@@ -44,23 +66,64 @@ async def fetch(
             await in_thread(_discard, file, partial)
 
 
-class _Writer:
-    def __init__(self, file: BinaryIO, on_bytes: OnBytes) -> None:
+class _Pull:
+    def __init__(
+        self, reference: Reference, arguments: Sequence[str], file: BinaryIO, on_bytes: OnBytes, is_archive: bool
+    ) -> None:
+        self._reference = reference
+        self._arguments = arguments
         self._file = file
         self._on_bytes = on_bytes
+        self._is_archive = is_archive
+        self._archive = PulledArchive(reference)
         self._buffer = bytearray()
         self._size = 0
 
-    async def run_again(self, remote: Remote, arguments: Sequence[str]) -> int:
+    async def run_again(self, remote: Remote) -> int:
         """As `run`, from the file's beginning."""
         await in_thread(self._rewind)
-        return await self.run(remote, arguments)
+        return await self.run(remote)
 
-    async def run(self, remote: Remote, arguments: Sequence[str]) -> int:
-        """Run the command and write what it writes; the number of bytes."""
-        await remote.call(*arguments, on_stdout=self._take)
-        await self._flush()
+    async def run(self, remote: Remote) -> int:
+        """Write what the pod sends, and check it; the number of bytes."""
+        async with self._believed(remote):
+            await remote.call(*self._arguments, on_stdout=self._take)
+            await self._flush()
+            if self._is_archive:
+                await self._check(remote, await in_thread(self._archive.finish))
         return self._size
+
+    @asynccontextmanager
+    async def _believed(self, remote: Remote) -> AsyncGenerator[None]:
+        try:
+            yield
+        except (NotAsPulled, ArchiveError) as exc:
+            raise NotTheImage(remote.container.pod, str(self._reference), str(exc)) from exc
+
+    async def _check(self, remote: Remote, pulled: Pulled) -> None:
+        """See that the archive is what the digest means that was asked for."""
+        asked = self._reference.digest
+        if asked is None or asked in pulled.images:
+            return
+        waiting = [asked]
+        for _ in range(MANIFESTS_MAX):
+            if not waiting:
+                break
+            manifest = await self._manifest(remote, waiting.pop(0))
+            layers = tuple(layer.digest for layer in manifest.layers)
+            if manifest.digest in pulled.images or (
+                manifest.config is not None and (manifest.config.digest, layers) == (pulled.config, pulled.layers)
+            ):
+                return
+            waiting += [child.digest for child in manifest.manifests if not child.is_attestation]
+        raise NotAsPulled("it is another image")
+
+    async def _manifest(self, remote: Remote, digest: Digest) -> Manifest:
+        named = Reference(self._reference.repository, None, digest)
+        content = await remote.call("inspect", "--raw", "--", str(named))
+        if Digest.of(content, digest.algorithm) != digest:
+            raise NotAsPulled(f"its manifest is not {digest}")
+        return await in_thread(Manifest.parse, content)
 
     async def _take(self, data: bytes) -> None:
         self._buffer += data
@@ -71,9 +134,15 @@ class _Writer:
 
     async def _flush(self) -> None:
         piece, self._buffer = self._buffer, bytearray()
-        await in_thread(_write_all, self._file, piece)
+        await in_thread(self._write, piece)
+
+    def _write(self, piece: bytearray) -> None:
+        if self._is_archive:
+            self._archive.feed(piece)
+        _write_all(self._file, piece)
 
     def _rewind(self) -> None:
+        self._archive = PulledArchive(self._reference)
         self._buffer.clear()
         self._size = 0
         self._file.seek(0)

@@ -31,6 +31,14 @@ STATUS_LIMIT_BYTES: Final = 1 << 20
 """A status is a few hundred bytes; more than this is no status."""
 
 _CLOSE: Final = 255
+_CANNOT_START: Final = (
+    "executable",
+    "no such file or directory",
+    "permission denied",
+    "not a directory",
+    "exec format error",
+)
+"""Of the messages of runc, crun and gVisor, those about the program itself."""
 
 
 class Channel(enum.IntEnum):
@@ -53,10 +61,16 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The command's end. `code` is None when it never ran: then `message` says why."""
+    """The command's end. `code` is None when it never ran, or nobody knows how it ended: then `message` says why."""
 
     code: int | None
     message: str = ""
+
+    @property
+    def never_starts(self) -> bool:
+        """Does the container lack the program? Any other reason (no kubelet, no container yet) may pass."""
+        said = self.message.lower()
+        return self.code is None and "dial " not in said and any(words in said for words in _CANNOT_START)
 
 
 class FrameError(ValueError):

@@ -24,6 +24,8 @@ class Container:
     pod: str
     name: str
     image: str = ""
+    uid: str = ""
+    """The pod's: another pod may have the same name."""
 
 
 async def find_containers(
@@ -39,12 +41,11 @@ async def find_containers(
         asked="list pods",
         permission="list pods",
     )
-    pods: list[dict[str, Any]] = document.get("items") or []
-    running = [pod for pod in pods if _is_running(pod)]
+    pods = [_Pod(item) for item in _list(document.get("items"))]
+    running = [pod for pod in pods if pod.is_running]
     if not running:
-        raise NoPod(selector, cluster.namespace, tuple(_state(pod) for pod in pods))
-    found = (_container(pod, container) for pod in running)
-    return tuple(sorted(found, key=lambda chosen: chosen.pod))
+        raise NoPod(selector, cluster.namespace, tuple(pod.state for pod in pods))
+    return tuple(sorted((pod.container(container) for pod in running), key=lambda chosen: chosen.pod))
 
 
 async def read_log(cluster: Cluster, container: Container, *, follow: bool, lines: int) -> AsyncIterator[str]:
@@ -56,30 +57,59 @@ async def read_log(cluster: Cluster, container: Container, *, follow: bool, line
         yield line.decode("utf-8", "replace")
 
 
-def _is_running(pod: dict[str, Any]) -> bool:
-    going = pod.get("metadata", {}).get("deletionTimestamp")
-    return pod.get("status", {}).get("phase") == "Running" and going is None
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """A pod as the API server tells it; whatever is missing reads as empty."""
+
+    document: object
+
+    @property
+    def is_running(self) -> bool:
+        """Does it run, and is it to stay?"""
+        return _text(self._status, "phase") == "Running" and not self._is_going
+
+    @property
+    def state(self) -> str:
+        """`name: what it waits for`, as `kubectl get pods` shows it."""
+        phase = "Terminating" if self._is_going else _text(self._status, "phase") or "unknown"
+        for container in _list(self._status.get("containerStatuses")):
+            waiting = _object(_object(_object(container).get("state")).get("waiting"))
+            phase = _text(waiting, "reason") or phase
+        return f"{_text(self._metadata, 'name')}: {phase}"
+
+    def container(self, wanted: str) -> Container:
+        """One of its containers; NoContainer when it has none of that name."""
+        specification = _object(_object(self.document).get("spec"))
+        name, uid = _text(self._metadata, "name"), _text(self._metadata, "uid")
+        # A sidecar may be an init container that keeps running (`restartPolicy: Always`).
+        listed = (*_list(specification.get("containers")), *_list(specification.get("initContainers")))
+        containers = [_object(container) for container in listed]
+        for container in containers:
+            if container.get("name") == wanted:
+                return Container(name, wanted, _text(container, "image"), uid)
+        raise NoContainer(wanted, name, tuple(_text(container, "name") for container in containers))
+
+    @property
+    def _is_going(self) -> bool:
+        return self._metadata.get("deletionTimestamp") is not None
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return _object(_object(self.document).get("metadata"))
+
+    @property
+    def _status(self) -> dict[str, Any]:
+        return _object(_object(self.document).get("status"))
 
 
-def _container(pod: dict[str, Any], wanted: str) -> Container:
-    name = str(pod["metadata"]["name"])
-    # A sidecar may be an init container that keeps running (`restartPolicy: Always`).
-    specification = pod.get("spec", {})
-    containers = [*(specification.get("containers") or []), *(specification.get("initContainers") or [])]
-    for container in containers:
-        if container.get("name") == wanted:
-            return Container(name, wanted, str(container.get("image") or ""))
-    raise NoContainer(wanted, name, tuple(str(container.get("name")) for container in containers))
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
-def _state(pod: dict[str, Any]) -> str:
-    """`name: what it waits for`, as `kubectl get pods` shows it."""
-    status = pod.get("status", {})
-    phase = str(status.get("phase") or "unknown")
-    if pod.get("metadata", {}).get("deletionTimestamp"):
-        phase = "Terminating"
-    for container in status.get("containerStatuses") or []:
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason"):
-            phase = str(waiting["reason"])
-    return f"{pod.get('metadata', {}).get('name')}: {phase}"
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
+    return value if isinstance(value, str) else ""

@@ -11,11 +11,12 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from registry_spooler.blob import PIECE_BYTES
 from registry_spooler.digest import Digest
 from registry_spooler.errors import SourceChanged
+from registry_spooler.kube.document import Document
 from registry_spooler.kube.errors import ExecCut, RemoteError
 from registry_spooler.kube.redial import Redial
 from registry_spooler.kube.remote import Input, Remote
@@ -44,6 +45,24 @@ class Published:
     size: int
     digest: Digest
     since: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Arrived:
+    """What the pod has of the file: `size` is None when there is nothing. `now` is its time (RFC 3339)."""
+
+    size: int | None
+    sha256: str
+    now: str
+
+    @classmethod
+    def read(cls, answer: Document) -> Self:
+        size = answer["size"]
+        return cls(
+            size=None if size.value is None else size.count(),
+            sha256=answer["sha256"].text_or_none(),
+            now=answer["now"].text(),
+        )
 
 
 async def publish(
@@ -77,8 +96,8 @@ class _Publication:
     async def attempt(self) -> Published:
         """Send what has not arrived, and hand the file over; may be called again after a cut."""
         for _ in range(_LOOKS_MAX):
-            arrived = await self._deposit("--probe")
-            if arrived["size"] is None and self._finishing is not None:
+            arrived = _Arrived.read(await self._deposit("--probe"))
+            if arrived.size is None and self._finishing is not None:
                 return self._finishing  # renamed before the connection broke: nobody else takes `NAME~` away
             try:
                 return await self._send_and_finish(arrived)
@@ -91,12 +110,12 @@ class _Publication:
                     raise
         raise ExecCut(self._remote.container.pod, f"others keep writing {self._name!r}")
 
-    async def _send_and_finish(self, arrived: dict[str, Any]) -> Published:
+    async def _send_and_finish(self, arrived: _Arrived) -> Published:
         offset, checksum = await in_thread(self._compare, arrived)
         self.arrived = max(self.arrived, offset)
-        since = str(arrived["now"])
-        if offset < self._size or arrived["size"] != self._size:
-            since = await self._append(offset, arrived["size"], checksum)
+        since = arrived.now
+        if offset < self._size or arrived.size != self._size:
+            since = await self._append(offset, arrived.size, checksum)
         digest = Digest("sha256", checksum.hexdigest())
         self._finishing = Published(name=self._name, size=self._size, digest=digest, since=since)
         await self._deposit("--finish", digest.hex, "--size", str(self._size))
@@ -106,12 +125,12 @@ class _Publication:
         stdin = Input(self._size - offset, self._pieces(offset, checksum))
         seen = ("--arrived", str(arrived)) if arrived is not None else ()
         answer = await self._deposit("--offset", str(offset), "--size", str(self._size), *seen, stdin=stdin)
-        return str(answer["now"])
+        return answer["now"].text()
 
-    def _compare(self, arrived: dict[str, Any]) -> tuple[int, hashlib._Hash]:
+    def _compare(self, arrived: _Arrived) -> tuple[int, hashlib._Hash]:
         """Where to go on, and the checksum up to there; from the start when what arrived is not this file's start."""
         checksum = hashlib.sha256()
-        size = arrived["size"]
+        size = arrived.size
         if not size or size > self._size or self._distrust:
             return 0, checksum
         self._file.seek(0)
@@ -119,7 +138,7 @@ class _Publication:
         while left and (piece := self._file.read(min(left, PIECE_BYTES))):
             checksum.update(piece)
             left -= len(piece)
-        if left or checksum.hexdigest() != arrived["sha256"]:
+        if left or checksum.hexdigest() != arrived.sha256:
             return 0, hashlib.sha256()
         return size, checksum
 
@@ -141,6 +160,5 @@ class _Publication:
         checksum.update(piece)
         return piece
 
-    async def _deposit(self, *arguments: str, stdin: Input | None = None) -> dict[str, Any]:
-        answer = await self._remote.call_json("deposit", *arguments, "--", self._name, stdin=stdin)
-        return dict(answer)
+    async def _deposit(self, *arguments: str, stdin: Input | None = None) -> Document:
+        return await self._remote.call_json("deposit", *arguments, "--", self._name, stdin=stdin)

@@ -1,10 +1,14 @@
-"""Trying again what a broken connection interrupted."""
+"""Trying again what a broken connection interrupted.
+
+What counts is time: an API server, a kubelet or a pod that restarts is away for a minute, however often it is asked.
+The calls of one command share a Redial, so that what ails all of them is told once.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import anyio
@@ -18,32 +22,62 @@ LONGEST_PAUSE_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redial:
-    """When to give up. Attempts that got somewhere are not counted: a long push may break any number of times."""
+    """When to give up. A long push may break any number of times, as long as it gets on in between."""
 
-    attempts: int = 6
-    """About half a minute in all: an API server that restarts is back by then."""
+    patience_seconds: float = 90.0
+    """Since the first failure without progress."""
+    attempts_min: int = 4
+    """These are made however long each takes: an attempt may carry a large blob for an hour before it breaks."""
     first_pause_seconds: float = 0.5
     on_retry: Callable[[KubeError], None] = lambda _: None
-    """Told of each failure that is not the last."""
+    """Told of each failure that is not the last, but of the same one only once until a call succeeds."""
+    _told: set[str] = field(default_factory=set)
+    """What has been told since the last success: not empty while something is broken."""
 
-    async def run(self, work: Callable[[], Awaitable[T]], *, progress: Callable[[], int] = lambda: 0) -> T:
-        """Do `work` until it succeeds, fails for good, or fails too often without `progress` having grown."""
-        failures = 0
-        seen = progress()
+    async def run(
+        self,
+        work: Callable[[], Awaitable[T]],
+        *,
+        progress: Callable[[], int] = lambda: 0,
+        heals: bool = True,
+        has_worked: bool = False,
+    ) -> T:
+        """Do `work` until it succeeds, fails for good, or has failed for too long without `progress` having grown.
+
+        `heals`: when it succeeds, all is well again. `has_worked`: the pod's registry has answered before, so that it
+        is waited for as well.
+        """
+        failures, seen, since = 0, progress(), anyio.current_time()
         while True:
             try:
-                return await work()
-            except RemoteError:
-                raise  # what runs in the pod has tried again already
+                result = await work()
             except KubeError as exc:
-                if progress() > seen:
-                    failures, seen = 0, progress()
+                if not failures or progress() > seen:
+                    failures, seen, since = 0, progress(), anyio.current_time()
                 failures += 1
-                if not exc.temporary or failures >= self.attempts:
+                if not self._may_pass(exc, has_worked or failures > 1) or self._is_enough(
+                    failures, anyio.current_time() - since
+                ):
                     raise
-                self.on_retry(exc)
+                self._tell(exc)
+            else:
+                if heals:
+                    self._told.clear()
+                return result
             await anyio.sleep(self._pause(failures))
 
+    def _may_pass(self, error: KubeError, has_worked: bool) -> bool:
+        # What runs in the pod has tried for some seconds already: too short for a container that restarts.
+        return error.temporary and (has_worked or bool(self._told) or not isinstance(error, RemoteError))
+
+    def _is_enough(self, failures: int, seconds: float) -> bool:
+        return failures >= self.attempts_min and seconds >= self.patience_seconds
+
+    def _tell(self, error: KubeError) -> None:
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            self.on_retry(error)
+
     def _pause(self, failures: int) -> float:
-        longest: float = min(self.first_pause_seconds * 2 ** (failures - 1), LONGEST_PAUSE_SECONDS)
+        longest: float = min(self.first_pause_seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - it only spreads the callers

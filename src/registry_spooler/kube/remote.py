@@ -1,9 +1,10 @@
 """`registry-client` in one pod, called from here.
 
-Each call is one exec. Standard output is the answer; standard error is JSON, one object a line: signs of life,
-progress, and at the end the error, which is raised here as a RemoteError. A call without input keeps standard input
-open, so that the program sees its caller go; a call with input ends it by closing where the channel can
-(version 5), and else by telling its length. Which it is, the first call finds out.
+Each call is one exec. Standard output is the answer; standard error is JSON, and ends with the error, which is raised
+here as a RemoteError, or with the last word (see `lastword`), without which the call was cut. Standard input stays
+open, so that the program sees its caller go; where it ends, its length tells.
+
+After a cut the pod is looked for before it is called again: it may have been replaced by one of another name.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import ExecNotStarted, RemoteError
+from registry_spooler.kube.document import Document, UnreadableAnswer
+from registry_spooler.kube.errors import ExecCut, ExecNotStarted, KubeError, KubeNotFound, RemoteError
 from registry_spooler.kube.exec import SILENCE_SECONDS, execute, run
 from registry_spooler.kube.frames import Channel, Output
+from registry_spooler.kube.lastword import StderrReader
 from registry_spooler.kube.pods import Container
 from registry_spooler.kube.rate import STEP_BYTES, RateLimit
 
@@ -28,11 +31,13 @@ if TYPE_CHECKING:
 PROGRAM: Final = "registry-client"
 ANSWER_LIMIT_BYTES: Final = 64 << 20
 """A catalogue of a million tags is less."""
-LINE_LIMIT_BYTES: Final = 256 * 1024
-_PLAIN_LINES_KEPT: Final = 5
 _USAGE: Final = 2
 _NOT_STARTED: Final = frozenset({126, 127})
 """What a shell, and some runtimes, give for a program that cannot be run."""
+_KILLED: Final = 128
+"""An exit code from here on is a signal's."""
+
+OnStdout = Callable[[bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +53,8 @@ class Input:
         return cls(len(content), _once(content))
 
 
-class StderrReader:
-    """Reads the far side's standard error: plain code, fed bytes as they come."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self.error: dict[str, Any] | None = None
-        self.plain: list[str] = []
-        """The last lines that were no JSON: a traceback, or the words of another program."""
-
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes. Signs of life and progress are passed over: that they came is what counts."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self._rest = self._rest[-LINE_LIMIT_BYTES:]
-        for line in lines:
-            self._read(line)
-
-    def close(self) -> None:
-        """Take note that no more comes."""
-        self._read(self._rest)
-        self._rest = b""
-
-    def _read(self, line: bytes) -> None:
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            document = None
-        if not isinstance(document, dict):
-            if text := line.decode("utf-8", "replace").strip():
-                self.plain = [*self.plain, text[:500]][-_PLAIN_LINES_KEPT:]
-        elif "error" in document:
-            self.error = document
-
-
 class Remote:
-    """`registry-client` in one container."""
+    """`registry-client` in one container. `check`, asked after a cut, raises PodReplaced when the pod is no more."""
 
     def __init__(
         self,
@@ -91,23 +63,29 @@ class Remote:
         *,
         rate: RateLimit | None = None,
         silence_seconds: float = SILENCE_SECONDS,
+        check: Callable[[Container], Awaitable[None]] | None = None,
     ) -> None:
         self.cluster = cluster
         self.container = container
         self._rate = rate
         self.silence_seconds = silence_seconds
-        self._closes_stdin: bool | None = None
+        self._check = check
+        self._was_cut = False
 
     async def version(self) -> str:
-        """The version of the program in the pod; also finds out which version of the channel the server speaks."""
-        answer = await self._exec([PROGRAM, "--version"], None, None)
-        return answer.decode().strip().rpartition(" ")[2]
+        """The version of the program in the pod, which may be one that says no last word."""
+        call = _Call(self.container, None)
+        async with execute(self.cluster, self.container, [PROGRAM, "--version"]) as execution:
+            code = await run(execution, call.take, silence_seconds=self.silence_seconds)
+        if code != 0:
+            raise call.error(code or 0)
+        return call.answer.decode("utf-8", "replace").strip().rpartition(" ")[2]
 
     async def call(
         self,
         *arguments: str,
         stdin: Input | None = None,
-        on_stdout: Callable[[bytes], Awaitable[None]] | None = None,
+        on_stdout: OnStdout | None = None,
         on_sent: Callable[[int], None] | None = None,
     ) -> bytes:
         """Run one command and return what it wrote, which is nothing where `on_stdout` took it.
@@ -115,81 +93,122 @@ class Remote:
         `on_sent` is told the size of each piece of input that the connection has taken.
         RemoteError when the command failed; other KubeErrors when it could not be run to its end.
         """
-        command = [PROGRAM, "--remote"]
-        if stdin is None:
-            command += ["--stdin-bytes", "0"]
-        elif not await self._can_close_stdin():
-            command += ["--stdin-bytes", str(stdin.size)]
-        if stdin is not None and on_sent is not None:
-            stdin = Input(stdin.size, _told(stdin.pieces, on_sent))
-        return await self._exec([*command, *arguments], stdin, on_stdout)
+        if self._was_cut and self._check is not None:
+            await self._check(self.container)
+        length = str(stdin.size if stdin is not None else 0)
+        command = [PROGRAM, "--far-end", "--stdin-bytes", length, *arguments]
+        try:
+            answer = await self._run(command, self._pieces(stdin, on_sent), _Call(self.container, on_stdout))
+        except KubeNotFound as exc:
+            if self._check is None:
+                raise
+            self._was_cut = True
+            await self._check(self.container)
+            # The pod is there: a kubelet that has just started does not know it yet.
+            raise ExecCut(self.container.pod, exc.message or "it was not found") from exc
+        except KubeError as exc:
+            self._was_cut = exc.temporary
+            raise
+        self._was_cut = False
+        return answer
 
     async def call_json(
         self, *arguments: str, stdin: Input | None = None, on_sent: Callable[[int], None] | None = None
-    ) -> Any:
+    ) -> Document:
         """Run one command whose answer is JSON."""
         answer = await self.call(*arguments, stdin=stdin, on_sent=on_sent)
         try:
-            return orjson.loads(answer)
+            return Document(orjson.loads(answer), arguments[0])
         except orjson.JSONDecodeError as exc:
-            raise self._failed(f"{PROGRAM} {arguments[0]} did not answer with JSON", 1) from exc
+            raise UnreadableAnswer(arguments[0], "JSON") from exc
 
-    async def _can_close_stdin(self) -> bool:
-        if self._closes_stdin is None:
-            await self.version()
-        return bool(self._closes_stdin)
-
-    async def _exec(
-        self,
-        command: list[str],
-        stdin: Input | None,
-        on_stdout: Callable[[bytes], Awaitable[None]] | None,
-    ) -> bytes:
-        answer = bytearray()
-        stderr = StderrReader()
-
-        async def take(output: Output) -> None:
-            if output.channel is Channel.STDERR:
-                stderr.feed(output.data)
-            elif on_stdout is not None:
-                await on_stdout(output.data)
-            elif len(answer) + len(output.data) > ANSWER_LIMIT_BYTES:
-                raise self._failed(f"the answer of {PROGRAM} is too long", 1)
-            else:
-                answer.extend(output.data)
-
+    async def _run(self, command: list[str], stdin: AsyncGenerator[Buffer] | None, call: _Call) -> bytes:
         async with execute(self.cluster, self.container, command) as execution:
-            self._closes_stdin = execution.closes_stdin
-            pieces = stdin.pieces if stdin is not None else None
-            if pieces is not None and self._rate is not None:
-                pieces = self._rate.limited(pieces)
-            code = await run(execution, take, stdin=pieces, silence_seconds=self.silence_seconds)
-        stderr.close()
-        if code != 0:
-            raise self._error(code, stderr)
-        return bytes(answer)
+            code = await run(
+                execution,
+                call.take,
+                stdin=stdin,
+                closes_stdin=False,
+                silence_seconds=self.silence_seconds,
+                is_over=call.is_over,
+            )
+        call.conclude(code)
+        return bytes(call.answer)
 
-    def _error(self, code: int, stderr: StderrReader) -> Exception:
-        said = "; ".join(stderr.plain)
-        if stderr.error is not None:
+    def _pieces(self, stdin: Input | None, on_sent: Callable[[int], None] | None) -> AsyncGenerator[Buffer] | None:
+        if stdin is None:
+            return None
+        pieces = _told(stdin.pieces, on_sent) if on_sent is not None else stdin.pieces
+        return self._rate.limited(pieces) if self._rate is not None else pieces
+
+
+class _Call:
+    """What one command says, and what that comes to."""
+
+    def __init__(self, container: Container, on_stdout: OnStdout | None) -> None:
+        self._container = container
+        self._on_stdout = on_stdout
+        self._stderr = StderrReader()
+        self._stdout_bytes = 0
+        self.answer = bytearray()
+
+    async def take(self, output: Output) -> None:
+        """Take the next output."""
+        if output.channel is Channel.STDERR:
+            self._stderr.feed(output.data)
+            return
+        self._stdout_bytes += len(output.data)
+        if self._on_stdout is not None:
+            await self._on_stdout(output.data)
+        elif self._stdout_bytes > ANSWER_LIMIT_BYTES:
+            raise self._failed(f"the answer of {PROGRAM} is too long", 1)
+        else:
+            self.answer.extend(output.data)
+
+    def is_over(self) -> bool:
+        """Has it said all that it had to say?"""
+        return self._stderr.is_over(self._stdout_bytes)
+
+    def conclude(self, code: int | None) -> None:
+        """Return when all went well, whatever the cluster thinks of it; raise what did not."""
+        self._stderr.close()
+        last = self._stderr.last_word
+        if self._stderr.error is not None or last is None:
+            raise self.error(code or 0)
+        if last.stdout_bytes != self._stdout_bytes:
+            raise ExecCut(
+                self._container.pod, f"{self._stdout_bytes:,} of {last.stdout_bytes:,} bytes of the answer came"
+            )
+        if last.code != 0:
+            raise self._failed(f"{PROGRAM} ended with exit code {last.code}", last.code, "; ".join(self._stderr.plain))
+
+    def error(self, code: int) -> KubeError:
+        """What it means that a command ended so."""
+        self._stderr.close()
+        complaint, said = self._stderr.error, "; ".join(self._stderr.plain)
+        if complaint is not None:
             return RemoteError(
-                str(stderr.error["error"]),
-                exit_code=code,
-                kind=str(stderr.error.get("kind") or ""),
-                temporary=bool(stderr.error.get("temporary")),
-                detail=str(stderr.error.get("detail") or ""),
+                complaint.sentence,
+                exit_code=complaint.code,
+                kind=complaint.kind,
+                temporary=complaint.temporary,
+                detail=complaint.detail,
             )
         if code in _NOT_STARTED:
-            return ExecNotStarted(self.container.pod, self.container.name, PROGRAM, said or f"exit code {code}")
+            return ExecNotStarted(self._container.pod, self._container.name, PROGRAM, said or f"exit code {code}")
         if code == _USAGE:
             return self._failed(
                 "its registry-client is of another version; `kubectl spool doctor` compares them", code, said
             )
+        if code >= _KILLED:
+            return ExecCut(self._container.pod, f"{PROGRAM} was killed there (exit code {code})")
+        if code == 0 or not said:
+            return ExecCut(self._container.pod, f"{PROGRAM} did not say that it was through")
         return self._failed(f"{PROGRAM} ended with exit code {code}", code, said)
 
     def _failed(self, sentence: str, code: int, detail: str = "") -> RemoteError:
         said = f" ({detail})" if detail else ""
-        return RemoteError(f"pod {self.container.pod}: {sentence}{said}", exit_code=code, detail=detail)
+        return RemoteError(f"pod {self._container.pod}: {sentence}{said}", exit_code=code, detail=detail)
 
 
 async def _once(content: bytes) -> AsyncGenerator[Buffer]:

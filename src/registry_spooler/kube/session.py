@@ -1,7 +1,7 @@
 """The pod that a client works with, and another one when that goes.
 
 Pods are replaced: by an update, a drained node, a crash. What is asked of a pod that is no more is asked again of
-the one that took its place; whoever asks starts over there, and finds out what has arrived.
+the one that took its place, whatever its name; whoever asks starts over there, and finds out what has arrived.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import KubeNotFound, NoPod
+from registry_spooler.kube.errors import NoPod, PodReplaced
 from registry_spooler.kube.pods import Container, find_containers
 from registry_spooler.kube.rate import RateLimit
 from registry_spooler.kube.redial import Redial
@@ -18,7 +18,7 @@ from registry_spooler.kube.remote import Remote
 
 T = TypeVar("T")
 
-REPLACEMENTS_MAX: Final = 3
+REPLACEMENTS_MAX: Final = 5
 """In the course of one piece of work."""
 
 
@@ -42,6 +42,7 @@ class PodSession:
         self._pod = pod
         self._rate = rate
         self._remote: Remote | None = None
+        self._had_pod = False
 
     async def containers(self) -> tuple[Container, ...]:
         """All that the selector finds, in the order of the pods' names."""
@@ -50,22 +51,44 @@ class PodSession:
     async def remote(self) -> Remote:
         """`registry-client` in the pod that is worked with: chosen once, until `use` finds it gone."""
         if self._remote is None:
-            found = await self.redial.run(self.containers)
-            wanted = [container for container in found if self._pod in (None, container.pod)]
-            if not wanted:
-                raise NoPod(f"{self._selector} (pod {self._pod})", self.cluster.namespace)
-            self._remote = Remote(self.cluster, wanted[0], rate=self._rate)
+            chosen = await self.redial.run(self._choose, heals=False)
+            self._remote = Remote(self.cluster, chosen, rate=self._rate, check=self._check)
+            self._had_pod = True
         return self._remote
 
     async def use(self, work: Callable[[Remote], Awaitable[T]]) -> T:
         """Do `work` with the pod, and from its beginning with another when that one is no more."""
         for _ in range(REPLACEMENTS_MAX):
+            remote = await self.remote()
             try:
-                return await work(await self.remote())
-            except KubeNotFound:
-                self._remote = None
+                return await work(remote)
+            except PodReplaced:
+                if self._remote is remote:
+                    self._remote = None
         return await work(await self.remote())
 
     async def ask(self, work: Callable[[Remote], Awaitable[T]]) -> T:
         """As `use`, and again after a cut: for what can be asked twice."""
         return await self.use(lambda remote: self.redial.run(lambda: work(remote)))
+
+    async def _choose(self) -> Container:
+        try:
+            return self._wanted(await self.containers())
+        except NoPod as exc:
+            exc.temporary = exc.temporary or self._had_pod  # the next one is on its way
+            raise
+
+    def _wanted(self, found: tuple[Container, ...]) -> Container:
+        for container in found:
+            if self._pod in (None, container.pod):
+                return container
+        raise NoPod(f"{self._selector} (pod {self._pod})", self.cluster.namespace)
+
+    async def _check(self, container: Container) -> None:
+        """See that the pod is still the one that it was; PodReplaced when it is gone or going."""
+        try:
+            found = await self.containers()
+        except NoPod as exc:
+            raise PodReplaced(container.pod) from exc
+        if container not in found:
+            raise PodReplaced(container.pod)

@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
 from registry_spooler.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.digest import Digest
 from registry_spooler.errors import NotFound
+from registry_spooler.kube.document import Document
 from registry_spooler.kube.errors import RemoteError
 from registry_spooler.kube.packed import PackedBlob, measure, reread_part
 from registry_spooler.kube.packing import Part, blob_path, content_part, image_parts, pack
@@ -30,9 +31,6 @@ from registry_spooler.kube.remote import Input, Remote
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
@@ -83,6 +81,7 @@ class ThinRegistry:
         self._present: dict[tuple[str, Digest], int] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._tagged: dict[Reference, Descriptor] = {}
+        self._has_worked = False
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not hold it."""
@@ -157,11 +156,10 @@ class ThinRegistry:
             waiting.manifests[manifest.digest] = manifest
             return manifest.digest
         parts = image_parts(manifest, reference.tag, waiting.manifests.values(), waiting.blobs.values())
-        document = await self._again(lambda: self._send("receive", "--", str(reference), parts=parts))
-        digest = Digest.parse(str(document["digest"]))
-        self._tagged[reference] = Descriptor(
-            media_type=str(document.get("media_type") or manifest.media_type), digest=digest, size=manifest.size
-        )
+        answer = await self._again(lambda: self._send("receive", "--", str(reference), parts=parts))
+        digest = answer["digest"].digest()
+        media_type = answer["media_type"].text_or_none() or manifest.media_type
+        self._tagged[reference] = Descriptor(media_type=media_type, digest=digest, size=manifest.size)
         self._arrived(reference.repository, waiting.blobs.values())
         del self._waiting[reference.repository]
         return digest
@@ -193,10 +191,10 @@ class ThinRegistry:
                 await self._send("receive", "--blobs", "--", repository, parts=list(left.values()))
 
         async with self._streams:
-            await self._redial.run(attempt, progress=lambda: -len(left))
+            await self._redial.run(attempt, progress=lambda: -len(left), has_worked=self._has_worked)
         self._arrived(repository, blobs.values())
 
-    async def _send(self, *arguments: str, parts: list[Part]) -> Any:
+    async def _send(self, *arguments: str, parts: list[Part]) -> Document:
         stdin = pack(parts)
         self._progress.bytes_to_send += stdin.size
         return await self._remote.call_json(*arguments, stdin=stdin, on_sent=self._count)
@@ -218,11 +216,15 @@ class ThinRegistry:
     async def _missing(self, repository: str, digests: list[Digest]) -> dict[Digest, int]:
         """The sizes of those blobs that the repository holds."""
         lines = "".join(f"{digest}\n" for digest in digests).encode()
-        document = await self._remote.call_json("missing", "--json", "--mount", "--", repository, stdin=Input.of(lines))
-        return {Digest.parse(text): int(size) for text, size in document["present"].items()}
+        answer = await self._remote.call_json("missing", "--json", "--mount", "--", repository, stdin=Input.of(lines))
+        present = answer["present"]
+        sizes = present.fields()
+        return {digest: present[str(digest)].count() for digest in digests if str(digest) in sizes}
 
     async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
-        return await self._redial.run(work)
+        result = await self._redial.run(work, has_worked=self._has_worked)
+        self._has_worked = True
+        return result
 
     def _known_size(self, repository: str, digest: Digest) -> int | None:
         waiting = self._waiting.get(repository)

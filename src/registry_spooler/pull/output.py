@@ -42,6 +42,8 @@ class Output:
     name: str
     leaves_writes: bool = True
     """May a write go on in its thread after a cancellation?"""
+    on_written: Callable[[int], None] = lambda _: None
+    """Told the size of each piece that was written."""
 
     async def write(self, piece: Buffer) -> None:
         """Write all of a piece; OutputClosed when nobody reads any more, OutputFailed for anything else."""
@@ -51,13 +53,14 @@ class Output:
             if exc.errno in (errno.EPIPE, errno.ECONNRESET):
                 raise OutputClosed from exc
             raise OutputFailed(self.name, exc.strerror or str(exc)) from exc
+        self.on_written(memoryview(piece).nbytes)
 
 
-def standard_output() -> Output:
+def standard_output(on_written: Callable[[int], None] = lambda _: None) -> Output:
     """The standard output of the process; a pipe is made large enough to keep both ends busy."""
     with contextlib.suppress(OSError, AttributeError):  # no pipe, over the user's limit, or not Linux
         fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return Output(1, "standard output")
+    return Output(1, "standard output", on_written=on_written)
 
 
 @asynccontextmanager
