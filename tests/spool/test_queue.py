@@ -604,13 +604,14 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         delay=st.sampled_from((0.0, 1.0, 30.0)),
-        reason=st.sampled_from((Reason.STATUS, Reason.WRITING, Reason.UNREACHABLE)),
+        reason=st.sampled_from((Reason.STATUS, Reason.WRITING, Reason.UNREACHABLE, Reason.PROTOCOL, Reason.SPOOL)),
     )
     def defer(self, data: st.DataObject, delay: float, reason: Reason) -> None:
         file = self.take(data)
         due = self.now + delay
-        if reason is Reason.UNREACHABLE:
-            due = max(due, self.queue.hold(file, reason, until=due, patience=30))
+        if reason not in {Reason.STATUS, Reason.WRITING}:
+            probes = reason is Reason.PROTOCOL
+            due = max(due, self.queue.hold(file, reason, until=due, patience=30, probes=probes))
         self.queue.defer(file, self.now, due=due, reason=reason, error="", lets_pass=reason is Reason.WRITING)
 
     @precondition(lambda self: self.running)
@@ -634,6 +635,15 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def release(self) -> None:
         self.queue.release(self.now)
+
+    @precondition(lambda self: self.queue.wants_probe(self.now))
+    @rule()
+    def ask(self) -> None:
+        self.queue.probe_started()
+
+    @rule(is_over=st.booleans())
+    def answer(self, is_over: bool) -> None:
+        self.queue.probed(self.now, is_over=is_over, until=self.now + 1, next_try=0.0)
 
     def take(self, data: st.DataObject) -> Entry:
         file = data.draw(st.sampled_from(self.running))
@@ -673,10 +683,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever has happened: left alone, with nothing going wrong any more, everything gets done."""
+        self.answer(True)
         for _ in range(200):
             for file in self.running:
                 self.queue.finish(file, self.now)
-            self.queue.release(self.now)
+                self.queue.release(self.now)
+            if self.queue.wants_probe(self.now):
+                self.ask()
+                self.answer(True)
             self.running = self.queue.start_next(self.now)
             if not len(self.queue):
                 return
