@@ -90,7 +90,7 @@ async def test_the_deadline_is_counted_from_the_end_of_the_body():
                 received.update(piece)
                 left -= len(piece)
                 await asyncio.sleep(0.05)
-            writer.write(page(201))
+            writer.write(page(201, f"Docker-Content-Digest: {Digest.of(content)}\r\n"))
 
     async with lying(answer) as url, RegistryClient(url, retry=QUICK) as client:
         with anyio.fail_after(60):

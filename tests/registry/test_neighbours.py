@@ -156,6 +156,57 @@ async def test_no_push_succeeds_and_no_file_is_at_fault(neighbour, size):
     assert caught.value.temporary, caught.value
 
 
+def _lies() -> dict[str, Callable[[], web.StreamResponse]]:
+    """Answers that no registry gives, to one of several questions."""
+    return {
+        "200": lambda: web.Response(status=200),
+        "200 with a page": lambda: web.Response(status=200, text="<html>", content_type="text/html"),
+        "201": lambda: web.Response(status=201),
+        "202": lambda: web.Response(status=202),
+        "202 with numbers": lambda: web.Response(
+            status=202, headers={"Location": "/v2/u", "Range": f"0-{'9' * 3000}", "OCI-Chunk-Min-Length": "9" * 3000}
+        ),
+        "another digest": lambda: web.Response(status=201, headers={"Docker-Content-Digest": "sha256:" + "0" * 64}),
+        "no digest": lambda: web.Response(status=201, headers={"Docker-Content-Digest": "sha256:xyz"}),
+        "204": lambda: web.Response(status=204),
+        "206": lambda: web.Response(status=206, text="x"),
+        "302": lambda: web.Response(status=302),
+        "302 to itself": lambda: web.Response(status=302, headers={"Location": ""}),
+        "307 to no URL": lambda: web.Response(status=307, headers={"Location": "http://a..b/"}),
+        "307 to a login": lambda: web.Response(status=307, headers={"Location": "/login"}),
+        "a Location that is none": lambda: web.Response(status=202, headers={"Location": "http://[::1"}),
+        "503 for a while": lambda: web.Response(status=503, headers={"Retry-After": "0"}),
+        "a date that is none": lambda: web.Response(status=503, headers={"Retry-After": "Thu, 99 Foo 99999 99:99:99"}),
+        "507": lambda: web.Response(status=507),
+    }
+
+
+@pytest.mark.parametrize("lie", _lies())
+@pytest.mark.parametrize("at", ["POST /uploads", "PATCH /uploads", "PUT /uploads", "GET /uploads", "HEAD /blobs",
+                                "PUT /manifests", "HEAD /manifests", "GET /manifests"])  # fmt: skip
+async def test_one_lie_among_good_answers_is_no_files_fault_and_no_false_success(at, lie):
+    method, part = at.split(" /")
+    blob = Blob(noise(3 << 20))
+
+    def gate(request: web.Request) -> web.StreamResponse | None:
+        is_upload = "/uploads/" in request.path
+        fits = request.method == method and (is_upload if part == "uploads" else f"/{part}/" in request.path)
+        return _lies()[lie]() if fits else None
+
+    async with running_registry(gate=gate) as registry, RegistryClient(registry.url, retry=QUICK) as client:
+        try:
+            await client.mount_blob("a/b", blob.digest, "c")
+            if await client.blob_exists("a/b", blob.digest) is None:
+                await client.put_blob("a/b", blob.opener, Progress())
+            await client.put_bytes("a/b", EMPTY_JSON)
+            await _put_manifest_and_confirm(client)
+        except SpoolerError as error:
+            assert error.temporary, error
+        else:
+            assert registry.manifests["a/b", "tag"][1] == MANIFEST.content
+            assert {str(blob.digest), str(DIGEST)} <= registry.blobs.keys()
+
+
 @pytest.mark.parametrize("neighbour", NEIGHBOURS)
 async def test_a_blob_is_not_there_because_a_neighbour_says_so(neighbour):
     """None makes it be sent, which is safe; a size would leave it out."""

@@ -205,6 +205,10 @@ def _placeholder_registry(
         said = {"Docker-Content-Digest": str(Digest.of(request["data"]))}
         return CallbackResult(status=201, headers=said, response_class=GivenResponse)
 
+    def put_blob(url, **request):
+        said = {"Docker-Content-Digest": url.query["digest"]}
+        return CallbackResult(status=201, headers=said, response_class=GivenResponse)
+
     def delete(url, **request):
         done.append(("DELETE", url.raw_path.rpartition("/")[2]))
         return CallbackResult(status=delete_statuses.pop(0), headers=VERSION, response_class=GivenResponse)
@@ -216,7 +220,7 @@ def _placeholder_registry(
     answers.get(f"{BASE}/a/b/manifests/tag", body=DOCUMENT, headers={"Content-Type": mediatype.OCI_MANIFEST})
     location = {"Location": "/v2/a/b/blobs/uploads/u"}
     answers.post(f"{BASE}/a/b/blobs/uploads/", status=202, headers=location, repeat=True)
-    answers.put(re.compile(rf"{BASE}/a/b/blobs/uploads/u\?digest=.*"), status=201, repeat=True)
+    answers.put(re.compile(rf"{BASE}/a/b/blobs/uploads/u\?digest=.*"), callback=put_blob, repeat=True)
     answers.put(re.compile(rf"{BASE}/a/b/manifests/.*"), callback=put, repeat=True)
     answers.delete(re.compile(rf"{BASE}/a/b/manifests/sha256.*"), callback=delete, repeat=True)
     return done

@@ -232,8 +232,10 @@ class Exchange:
         return said
 
     def is_own(self, answer: Answer) -> bool:
-        """Return whether it came from the registry, and not from where the registry has sent us."""
-        return Origin.of(answer.url) == self.address.origin
+        """Return whether it came from the registry, and not from where the registry, or a neighbour, has sent us."""
+        if Origin.of(answer.url) != self.address.origin:
+            return False
+        return not answer.request.is_redirected or answer.url.startswith(self.address.base)
 
     async def _await_turn(self, request: Request, origin: Origin) -> None:
         remaining = self.pauses.remaining_seconds(origin.authority)
@@ -258,7 +260,7 @@ class Exchange:
             return None
         if request.method not in {"GET", "HEAD"} and answer.status not in {307, 308}:
             return None
-        return dataclasses.replace(request, url=self.rules.redirect(request.url, location))
+        return dataclasses.replace(request, url=self.rules.redirect(request.url, location), is_redirected=True)
 
 
 def is_doubtful(answer: Answer) -> bool:

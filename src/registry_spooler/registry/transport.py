@@ -85,6 +85,8 @@ class Request:
     body: bytes | StreamedBody | None = None
     head_seconds: float = HEAD_SECONDS
     silence_seconds: float = SILENCE_SECONDS
+    is_redirected: bool = False
+    """Did an answer to another request lead here?"""
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {redact(self.url)}>"

@@ -197,7 +197,7 @@ class Upload:
         session = await self._open_session()
         answer = await session.put(digest, self._small or b"", self._place.options.commit_seconds)
         if answer.status in ACCEPTED:
-            self._check_digest(answer, digest)
+            await self._check_stored(answer, digest)
             return True
         error = self._place.exchange.error_of(answer)
         if self._small and answer.status in _NO_WHOLE_PUT:
@@ -216,7 +216,7 @@ class Upload:
         await self._abandon_session()
         await self._send_stream(await self._open_session(), lambda: _one_piece(content), len(content))
 
-    def _check_digest(self, answer: Answer, digest: Digest) -> None:
+    async def _check_stored(self, answer: Answer, digest: Digest) -> None:
         said, address = answer.headers.get("Docker-Content-Digest"), str(self._place.exchange.address)
         if said and said.partition(":")[0] != digest.algorithm:
             raise DigestNotSupported(address, digest)
@@ -224,6 +224,8 @@ class Upload:
             raise RegistryProtocolError(
                 address, f"it stored a blob as something else than {digest}, as which it was sent"
             )
+        if not said and await self._size_of(digest) is None:
+            raise RegistryProtocolError(address, f"it answered {answer.status} to a blob, and does not hold it")
 
     async def _size_of(self, digest: Digest) -> int | None:
         return await blob_size(self._place.exchange, self.repository, digest, self._place.access)
