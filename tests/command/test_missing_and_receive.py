@@ -190,7 +190,8 @@ def test_from_afar_an_error_is_a_line_of_json(client, repository):
     process = client.start("--far-end", "--stdin-bytes", "0", "inspect", "--", repository, stdin=subprocess.PIPE)
 
     assert process.wait(30) == 3
-    error = json.loads(process.stderr.read().splitlines()[-1])
+    error, last_word = map(json.loads, process.stderr.read().splitlines()[-2:])
+    assert last_word == {"done": True, "stdout_bytes": 0, "code": 3}
     assert (error["kind"], error["temporary"]) == ("NotFound", False)
     assert "404" in error["error"]
     close(process)
