@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+import zstandard
 
 import archives
 import hostile
@@ -16,7 +18,7 @@ from archive_parts import COMPRESSORS, make_tar
 from archive_reading import opened, read_archive
 from registry_spooler.archive import FileSource, open_archive
 from registry_spooler.archive.contents import Contents
-from registry_spooler.archive.inflation import Inflater
+from registry_spooler.archive.inflation import Inflater, window_bytes
 from registry_spooler.errors import ArchiveError
 
 MIB = 1 << 20
@@ -219,3 +221,64 @@ async def test_many_documents_that_look_worth_keeping(tmp_path):
             if archive.is_document:
                 await archive.keep()
         assert archive._contents._kept_bytes <= 24 * MIB
+
+
+def zstd_of_window(log: int, content: bytes) -> bytes:
+    """As from a pipe: the frame does not tell its size, and so claims the whole window."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=log)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(content) + compressor.flush()
+
+
+def windows() -> dict[str, tuple[bytes, int]]:
+    """Compressed tars, and the window that they claim."""
+    content = archives.podman_docker()
+    return {
+        "xz -6": (lzma.compress(content), 8 * MIB),
+        "xz -9": (lzma.compress(content, preset=9), 64 * MIB),
+        "zstd 20": (zstd_of_window(20, content), MIB),
+        "zstd 26": (zstd_of_window(26, content), 64 * MIB),
+        "zstd of one segment": (zstandard.ZstdCompressor().compress(content), len(content)),
+        "zstd, skippable": (b"\x50\x2a\x4d\x18\0\0\0\0" + zstd_of_window(20, content), 64 * MIB),
+        "gzip": (hostile.packed(content), 0),
+        "cut off": (lzma.compress(content)[:14], 0),
+    }
+
+
+@pytest.mark.parametrize("name", windows())
+def test_the_window_that_an_archive_claims(name):
+    content, expected = windows()[name]
+    assert window_bytes(content[:512]) == expected
+
+
+async def test_archives_with_large_windows_take_turns(tmp_path):
+    """Each is read, one after the other, and those with usual ones beside them."""
+    for name, (content, _) in windows().items():
+        (tmp_path / name).write_bytes(content)
+    opened_wide = 0
+
+    async def read(name: str, expected: int) -> None:
+        nonlocal opened_wide
+        async with FileSource.open(tmp_path / name) as source, open_archive(source) as archive:
+            opened_wide += expected
+            assert opened_wide <= 1
+            async for _ in archive.members():
+                await anyio.lowlevel.checkpoint()
+            async with open_archive(source) as again:  # the same file's further pass has its turn already
+                async for _ in again.members():
+                    pass
+            opened_wide -= expected
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for name in ("xz -9", "zstd 26", "zstd, skippable"):
+                tasks.start_soon(read, name, 1)
+            for name in ("xz -6", "zstd 20", "gzip"):
+                tasks.start_soon(read, name, 0)
+
+
+async def test_a_large_window_behind_a_small_one_is_refused(tmp_path):
+    path = tmp_path / "two.tar.zst"
+    path.write_bytes(windows()["zstd 20"][0] + windows()["zstd 26"][0])
+    with pytest.raises(ArchiveError, match="needs more than 8 MiB of memory to decompress"):
+        await read_archive(path)

@@ -40,6 +40,9 @@ _ERRORS: Final[tuple[type[Exception], ...]] = (
     ValueError,
 )
 
+_LZMA2: Final = 0x21
+"""The filter's number in an xz file."""
+
 _XZ_OVERHEAD_BYTES: Final = 4 << 20
 """What liblzma takes besides the dictionary."""
 
@@ -61,15 +64,55 @@ class _Decompressor(Protocol):
     def decompress(self, data: Buffer, max_length: int = ...) -> bytes: ...
 
 
-def _decompressor(compression: Compression) -> _Decompressor:
+def window_bytes(head: bytes) -> int:
+    """The window or dictionary that compressed data claim at their beginning; the largest when it is not told there.
+
+    https://www.rfc-editor.org/rfc/rfc8878#name-frame_header and https://tukaani.org/xz/xz-file-format.txt, 3.1
+    """
+    try:
+        match sniff(head):
+            case Compression.ZSTD:
+                return _zstd_window(head)
+            case Compression.XZ:
+                return _xz_dictionary(head)
+            case _:
+                return 0  # a few megabytes at the most
+    except IndexError:
+        return 0  # it is cut off
+
+
+def _zstd_window(head: bytes) -> int:
+    if head[3] != 0xFD:
+        return WINDOW_MAX_BYTES  # a frame to be skipped comes first
+    flags = head[4]
+    if flags & 0x20:  # a single segment: the window is the content
+        at, size = 5 + (0, 1, 2, 4)[flags & 3], (1, 2, 4, 8)[flags >> 6]
+        return int.from_bytes(head[at : at + size], "little") + (256 if size == 2 else 0)
+    base = 1 << (10 + (head[5] >> 3))
+    return base + base // 8 * (head[5] & 7)
+
+
+def _xz_dictionary(head: bytes) -> int:
+    at, flags = 14, head[13]
+    for _ in range((flags >> 6 & 1) + (flags >> 7)):  # sizes of variable length
+        while head[at] & 0x80:
+            at += 1
+        at += 1
+    if head[at] != _LZMA2:
+        return WINDOW_MAX_BYTES  # another filter comes first
+    bits = head[at + 2]
+    return (2 | bits & 1) << (bits // 2 + 11)
+
+
+def _decompressor(compression: Compression, window_max_bytes: int) -> _Decompressor:
     match compression:
         case Compression.GZIP:
             return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         case Compression.ZSTD:
-            window_log = WINDOW_MAX_BYTES.bit_length() - 1
+            window_log = window_max_bytes.bit_length() - 1
             return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
         case Compression.XZ:
-            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW_MAX_BYTES + _XZ_OVERHEAD_BYTES)
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=window_max_bytes + _XZ_OVERHEAD_BYTES)
         case Compression.BZIP2:
             return bz2.BZ2Decompressor()
         case _:
@@ -79,10 +122,11 @@ def _decompressor(compression: Compression) -> _Decompressor:
 class Inflater:
     """Decompresses one stream. Errors name `name` and the byte of the compressed form."""
 
-    def __init__(self, compression: Compression, *, name: str = "") -> None:
+    def __init__(self, compression: Compression, *, name: str = "", window_max_bytes: int = WINDOW_MAX_BYTES) -> None:
         self._compression = compression
         self._name = name
-        self._decompressor: _Decompressor | None = _decompressor(compression)
+        self._decompressor: _Decompressor | None = _decompressor(compression, window_max_bytes)
+        self._window_max_bytes = window_max_bytes
         self._data = memoryview(b"")
         self._at = 0
         self._members = 1
@@ -133,7 +177,7 @@ class Inflater:
         if sniff(rest) is not self._compression:
             raise self._garbage()
         self._members += 1
-        self._decompressor = _decompressor(self._compression)
+        self._decompressor = _decompressor(self._compression, self._window_max_bytes)
         return True
 
     def _step(self, max_bytes: int) -> bytes:
@@ -183,8 +227,8 @@ class Inflater:
         kind, said = self._compression.value, str(exc)
         if "emory" in said:
             return ArchiveError(
-                f"the {kind} data needs more than {WINDOW_MAX_BYTES >> 20} MiB of memory to decompress; compress it "
-                "again without --long or --ultra",
+                f"the {kind} data needs more than {self._window_max_bytes >> 20} MiB of memory to decompress; compress "
+                "it again without --long or --ultra",
                 where=self._where(),
             )
         what = "its checksum is wrong" if "hecksum" in said or "CRC" in said else "it cannot be decompressed"

@@ -49,6 +49,9 @@ LINK_HOPS_MAX: Final = 40
 WINDOW_MAX_BYTES: Final = 64 << 20
 """What a zstd window or an xz dictionary may take: all that `xz -9` and `zstd -19` need."""
 
+WINDOW_USUAL_BYTES: Final = 8 << 20
+"""The window of `xz -6` and `zstd -19`. Archives with a larger one take turns: four at once would be 256 MiB."""
+
 ZERO_TAIL_MAX_BYTES: Final = 64 << 20
 """How far behind the end of a tar another one, concatenated to it, is looked for."""
 

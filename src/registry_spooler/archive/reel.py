@@ -14,7 +14,7 @@ from typing import Final
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.header import BLOCK_BYTES
 from registry_spooler.archive.inflation import Inflater, TrailingGarbage
-from registry_spooler.archive.limits import TAIL_MAX_BYTES
+from registry_spooler.archive.limits import TAIL_MAX_BYTES, WINDOW_MAX_BYTES
 from registry_spooler.archive.member import Member
 from registry_spooler.archive.recognition import check_inside, recognise
 from registry_spooler.archive.source import Feed
@@ -41,10 +41,12 @@ class Part:
 class InflatedTape:
     """A tape, decompressed. `check` is called before each piece of output, and may raise."""
 
-    def __init__(self, tape: StreamTape, compression: Compression, check: Callable[[], None]) -> None:
+    def __init__(
+        self, tape: StreamTape, compression: Compression, check: Callable[[], None], window_max_bytes: int
+    ) -> None:
         self._tape = tape
         self._check = check
-        self._inflater = Inflater(compression)
+        self._inflater = Inflater(compression, window_max_bytes=window_max_bytes)
 
     def read(self, count: int) -> bytes:
         """The next bytes, 1 to `count`; none at the end, after its checksums have been checked."""
@@ -67,8 +69,9 @@ class Reel:
     has been seen.
     """
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, *, window_max_bytes: int = WINDOW_MAX_BYTES) -> None:
         self._feed = feed
+        self._window_max_bytes = window_max_bytes
         self._raw = StreamTape(feed.read)
         self._tape = self._raw
         self._reader: TarReader | None = None
@@ -83,7 +86,7 @@ class Reel:
         """Look what it is, and get to the tar."""
         compression = recognise(self._raw.peek(BLOCK_BYTES))
         if compression is not Compression.NONE:
-            self._tape = StreamTape(InflatedTape(self._raw, compression, self._feed.check).read)
+            self._tape = StreamTape(InflatedTape(self._raw, compression, self._feed.check, self._window_max_bytes).read)
             check_inside(self._tape.peek(BLOCK_BYTES), compression)
         return TarReader(self._tape)
 

@@ -32,6 +32,8 @@ class FileSource:
         self.fd = fd
         self.name = name
         self.size = os.fstat(fd).st_size
+        self.has_turn = False
+        """Is it this file's turn among those that take much memory to decompress?"""
         self._seeking = threading.Lock()
 
     @classmethod

@@ -219,10 +219,10 @@ class _PartOrigin:
 
 
 @asynccontextmanager
-async def stream(feed: Feed) -> AsyncIterator[StreamedArchive]:
+async def stream(feed: Feed, *, window_max_bytes: int) -> AsyncIterator[StreamedArchive]:
     """Read ahead of the consumer for the time of an `async with`."""
     failure: Exception | None = None
-    reel = Reel(feed)
+    reel = Reel(feed, window_max_bytes=window_max_bytes)
     send, receive = anyio.create_memory_object_stream[Batch](_BATCHES_AHEAD)
     async with send, receive, anyio.create_task_group() as tasks:
         tasks.start_soon(_read_ahead, reel, send)
