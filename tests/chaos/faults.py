@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.world import World
+from chaos.world import START_TIMEOUT_SECONDS, World
 from faultproxy import Fault, Headers
+from running_spooler import HEALTH_PORT
 
 FOR_EVER = 1 << 30
 SOONER_SECONDS = 0.4
@@ -189,6 +191,9 @@ class Breaker:
             self._launch_all()
             return exc.strerror
         self._launch_all()
+        for spooler in self.world.spoolers:
+            with contextlib.suppress(AssertionError):  # it may refuse to start
+                spooler.wait_for_log(HEALTH_PORT, START_TIMEOUT_SECONDS)
         time.sleep(SOONER_SECONDS)
         self._kill_all(may_have_ended=True)
         folder.unlink()
