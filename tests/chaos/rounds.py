@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import random
 import shutil
@@ -125,7 +124,10 @@ class _Round:
 
 
 def is_settled(world: World) -> bool:
-    """Does nothing wait, and is nothing set aside?"""
+    """Does nothing wait, is nothing set aside, and is nothing of a dead spooler left?"""
     folder = world.spool.folder
     waiting = (name for name in os.listdir(folder) if not name.startswith(".") and not is_odd(str(folder / name)))
-    return not any(waiting) and not glob.glob(f"{glob.escape(str(folder))}/.work/*/*/*")
+    if any(waiting) or any(folder.glob(".work/*/*/*")):
+        return False
+    held = {line.split()[5].rpartition(":")[2] for line in Path("/proc/locks").read_text().splitlines()}
+    return all(str(alive.stat().st_ino) in held for alive in folder.glob(".work/*/alive"))
