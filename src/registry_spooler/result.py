@@ -10,6 +10,28 @@ from registry_spooler.reference import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An entry of an archive that was not pushed."""
+
+    digest: Digest
+    """Of its manifest; of its config, where a docker archive names no manifest."""
+    reason: str
+    name: str = ""
+    """What the archive calls it, if it does."""
+
+    def to_json(self) -> dict[str, str]:
+        """For a receipt."""
+        document = {"digest": str(self.digest), "reason": self.reason}
+        return document | ({"name": self.name} if self.name else {})
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> LeftOut:
+        """Read what `to_json` gave; ValueError or KeyError when it is not that."""
+        digest, name = Digest.parse(str(document["digest"])), str(document.get("name") or "")
+        return cls(digest=digest, reason=str(document.get("reason") or ""), name=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResult:
     """One image that the registry now answers for by tag (or that it no longer has)."""
 
@@ -22,6 +44,10 @@ class ImageResult:
     platforms: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """The digests of those children of an index that neither the archive nor the registry held."""
+    referrers: int = 0
+    """Signatures, attestations and SBOMs that went with it."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Entries of the archive that were not pushed."""
     blobs_uploaded: int = 0
     blobs_existing: int = 0
     blobs_mounted: int = 0
@@ -36,6 +62,8 @@ class ImageResult:
             "size_bytes": self.size_bytes,
             "platforms": list(self.platforms),
             "missing": list(self.missing),
+            "referrers": self.referrers,
+            "left_out": [entry.to_json() for entry in self.left_out],
             "blobs": {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted},
             "uploaded_bytes": self.uploaded_bytes,
         }
@@ -52,6 +80,8 @@ class ImageResult:
             size_bytes=int(document.get("size_bytes") or 0),
             platforms=tuple(document.get("platforms") or ()),
             missing=tuple(document.get("missing") or ()),
+            referrers=int(document.get("referrers") or 0),
+            left_out=tuple(LeftOut.from_json(entry) for entry in document.get("left_out") or ()),
             blobs_uploaded=int(blobs.get("uploaded") or 0),
             blobs_existing=int(blobs.get("existing") or 0),
             blobs_mounted=int(blobs.get("mounted") or 0),

@@ -355,7 +355,7 @@ class TestWhatBelongsToAnother:
     async def test_the_image_is_the_only_one_and_its_referrers_are_known(self, images_of, named):
         (image,) = await images_of(self.layout(named=named))
         assert str(image.root.digest) == self.image["digest"]
-        assert [entry.digest for entry in image.referrers] == [
+        assert [referrer.entry.digest for referrer in image.referrers] == [
             digest(dumps(self.signature)),
             digest(dumps(self.countersignature)),
         ]

@@ -50,7 +50,7 @@ async def test_what_is_shorter_than_announced_does_not_pass() -> None:
 
 
 async def test_an_image_begins_with_its_index() -> None:
-    archive = await joined(pack(image_parts(MANIFEST, "v1", (), ())))
+    archive = await joined(pack(image_parts(MANIFEST, "v1", manifests=(), companions={}, blobs=())))
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         assert ["oci-layout", "index.json", blob_path(MANIFEST.digest)] == tar.getnames()
         (entry,) = json.load(tar.extractfile("index.json"))["manifests"]  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ import anyio
 import pytest
 
 import archives
+import signed
 from apiserver import V4, V5, ApiServer
-from archive_parts import COMPRESSORS, Image, big_layer, layer
+from archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer, make_tar, read_tar
 from registry_spooler.archive import Compression
 from registry_spooler.errors import ArchiveError
 from registry_spooler.kube.cluster import Cluster
@@ -43,6 +44,11 @@ def image(repository: str, *sizes: int) -> Image:
     """An image that no other test has pushed: one small layer, and one of each size."""
     seed = int(repository[-12:], 16)
     return Image(layers=(layer(repository), *(big_layer(size, seed=seed + at) for at, size in enumerate(sizes))))
+
+
+def index_tag(subject: bytes) -> str:
+    """What the tags of all that speaks of a manifest begin with."""
+    return f"sha256-{hexdigest(subject)}"
 
 
 class Outside:
@@ -92,6 +98,29 @@ async def test_formats(outside: Outside, registry: RunningRegistry, name: str, s
     assert Reference(outside.repository, "1") == result.reference
     assert ("linux/amd64",) == result.platforms
     assert (3, 0) == (result.blobs_uploaded, result.blobs_existing)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+async def test_what_speaks_of_an_image_goes_with_it(outside: Outside, registry: RunningRegistry, suffix: str) -> None:
+    """What is found by a tag, what has a subject, and what the index does not list; of the image and of a platform."""
+    images = [image(outside.repository), Image(platform="linux/arm64")]
+    index, arm = signed.index_of(*images), archives.oci_manifest(images[1])
+    attached = {"sigs": signed.signature(index), "atts": signed.attestation(arm), "sboms": signed.sbom()}
+    bundle, large = signed.bundle(arm), signed.bundle(index, kind=archives.INDEX, content=os.urandom(400 * KILO))
+    tar = signed.cosign_save_index(index, images, attached)
+    more = [entry for one in (bundle, large) for entry in one.entries]
+    result = await outside.push(COMPRESSORS[suffix](make_tar([*read_tar(tar).items(), *more])), suffix=suffix)
+    reader = Reader(registry)
+    assert reader.image(outside.repository, "1").content == index
+    tags = {f"{index_tag(index)}.sig": "sigs", f"{index_tag(arm)}.att": "atts", f"{index_tag(index)}.sbom": "sboms"}
+    for tag, kind in tags.items():
+        assert reader.image(outside.repository, tag).content == attached[kind].manifest
+    for subject, one in ((arm, bundle), (index, large)):
+        (child,) = reader.image(outside.repository, index_tag(subject)).children
+        assert child.content == one.manifest
+    assert (result.referrers, result.left_out) == (5, ())
+    again = await outside.push(COMPRESSORS[suffix](tar), "2", suffix=suffix)
+    assert (again.digest, again.referrers, again.blobs_uploaded) == (result.digest, 3, 0)
 
 
 @pytest.mark.parametrize("protocols", [(V5, V4), (V4,)])

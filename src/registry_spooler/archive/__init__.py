@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from registry_spooler.archive.compression import Compression, sniff
 from registry_spooler.archive.detect import is_image_archive
-from registry_spooler.archive.image import ArchiveImage, DockerImage, DockerLayer, Names, OciImage
+from registry_spooler.archive.image import ArchiveImage, DockerImage, DockerLayer, Names, OciImage, Referrer
 from registry_spooler.archive.indexed import IndexedArchive
 from registry_spooler.archive.measure import Expectation
 from registry_spooler.archive.member import Kind, Member
@@ -38,6 +38,7 @@ __all__ = [
     "Names",
     "OciImage",
     "PipeSource",
+    "Referrer",
     "Source",
     "StreamedArchive",
     "file_blob",

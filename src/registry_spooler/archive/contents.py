@@ -17,11 +17,13 @@ from registry_spooler.archive.limits import (
     LINK_HOPS_MAX,
     MEMBERS_MAX,
     PARSED_DESCRIPTORS_MAX,
+    PEEKED_TOTAL_MAX_BYTES,
 )
 from registry_spooler.archive.member import Kind, Member, escapes, normalise, quoted, require_file, shown
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 from registry_spooler.manifest import Descriptor, Manifest
+from registry_spooler.result import LeftOut
 
 INDEXES: Final = frozenset({"manifest.json", "index.json"})
 """The documents that say what the images are."""
@@ -46,7 +48,10 @@ class Contents:
         self._volumes: dict[str, int] = {}
         self._shared: str | None = None
         """The folder that all files so far have in common; None before the first."""
+        self._peeked_bytes = 0
         self.complete = False
+        self.left_out: list[LeftOut] = []
+        """Entries of the archive's index that belong to none of its images."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
@@ -150,6 +155,19 @@ class Contents:
         if content is not None and (error := self._check(digest, content, member)) is not None:
             raise error
         return content
+
+    def peek(self, digest: Digest, limit_bytes: int) -> bytes | None:
+        """The unchecked bytes of a small blob that may be of interest; None when it is not here, or too large.
+
+        Nothing is kept, and after PEEKED_TOTAL_MAX_BYTES of one archive there is nothing more.
+        """
+        member = self.find(digest)
+        if member is None or member.kind is not Kind.FILE or member.size > limit_bytes:
+            return None
+        if member.path in self._kept or self._fetch is None:
+            return self._kept.get(member.path)
+        self._peeked_bytes += member.size
+        return self._fetch(member) if self._peeked_bytes <= PEEKED_TOTAL_MAX_BYTES else None
 
     def _check(self, digest: Digest, content: bytes, member: Member) -> ArchiveError | None:
         """Compare a document with its digest, once: an index may name it a thousand times."""

@@ -1,31 +1,36 @@
 """The graph of an OCI layout: which entries of its index are images, and which belong to another.
 
-Most tools list images alone. BuildKit and containerd may list attestations and referrers beside them, cosign its
-signatures, and oras every manifest: the children of an index, and what refers to another by its `subject`.
+Most tools list images alone. BuildKit and containerd may list attestations and referrers beside them, cosign and Hauler
+signatures, and oras every manifest: the children of an index, and what refers to another. `cosign save` does not even
+list its newer signatures: they are blobs of the layout, known by their `subject`.
+
+`sort_out` gives every entry a place. It is an image, or a part of one (the child of an index), or it speaks of a
+manifest that is in the archive (`claims` tells of which), or it is left out, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
+from registry_spooler.archive.claims import Claim, claim_of, cosign_tag, is_listing, signed_digests
 from registry_spooler.archive.contents import Contents
-from registry_spooler.archive.image import Names
+from registry_spooler.archive.image import Names, Referrer
+from registry_spooler.archive.limits import LISTED_MAX
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, InvalidReference
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.reference import ImageName, check_tag
+from registry_spooler.result import LeftOut
 
 _CONTAINERD_NAME: Final = "io.containerd.image.name"
-_CONTAINERD_SUBJECT: Final = "io.containerd.manifest.subject"
-_COSIGN_KIND: Final = "kind"
-_COSIGN_SIGNATURES: Final = frozenset(f"dev.cosignproject.cosign/{kind}" for kind in ("sigs", "atts"))
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _DEPTH_MAX: Final = 4
 _MANIFESTS_MAX: Final = 1000
-
-Referrers = dict[Digest, list[Descriptor]]
-"""Entries that speak of another, by the digest of what they speak of."""
+_UNLISTED_MAX_BYTES: Final = 256 << 10
+"""Of a manifest that no index lists: those of signatures have a few thousand bytes."""
 
 
 def names_of(entry: Descriptor) -> Names:
@@ -39,34 +44,178 @@ def names_of(entry: Descriptor) -> Names:
         return Names()  # whatever it is, nobody can ask for it by this name
 
 
-def sort_out(contents: Contents, entries: Sequence[Descriptor]) -> tuple[list[Descriptor], Referrers]:
-    """The entries that are images of their own, and those that refer to another; all, when none is an image."""
+@dataclass(slots=True)
+class Sorted:
+    """The entries of an index, by what they are."""
+
+    images: list[Descriptor] = field(default_factory=list)
+    referrers: dict[Digest, list[Referrer]] = field(default_factory=dict)
+    """What speaks of a manifest, by that one's digest."""
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def leave_out(self, entry: Descriptor, reason: str) -> None:
+        """Take note of an entry that is not pushed."""
+        self.left_out.append(LeftOut(digest=entry.digest, reason=reason, name=str(names_of(entry))))
+
+
+def sort_out(contents: Contents, entries: Sequence[Descriptor]) -> Sorted:
+    """Give each entry its place; when none is an image, all are."""
+    result = Sorted()
+    entries = _without_listings(contents, entries, result)
     distinct = {entry.digest: entry for entry in entries}.values()
     found = {entry.digest: manifest for entry in distinct if (manifest := _manifest(contents, entry)) is not None}
     children = {child.digest for manifest in found.values() for child in manifest.manifests}
-    images, referrers = [], Referrers()
+    claims: dict[Digest, tuple[Descriptor, Claim]] = {}
+    named: list[Descriptor] = []
     for entry in entries:
-        subject = found[entry.digest].subject if entry.digest in found else None
-        if subject is not None:
-            referrers.setdefault(subject.digest, []).append(entry)
-        is_part = not names_of(entry) and (subject is not None or entry.digest in children)
-        if not is_part and not _speaks_of_another(entry):
-            images.append(entry)
-    return images or list(entries), referrers
+        manifest, called = found.get(entry.digest), names_of(entry)
+        claim = claim_of(entry, manifest, called)
+        by_itself = manifest is not None and manifest.subject is not None
+        if entry.digest in children and not by_itself and (claim is not None or not called):
+            continue  # a part of an image
+        if claim is None:
+            result.images.append(entry)
+        else:
+            claims[entry.digest] = entry, claim
+            if by_itself and called:
+                named.append(entry)
+    taken = {name for entry in result.images for name in _names(entry)}
+    result.images += [entry for entry in named if taken.isdisjoint(_names(entry))]
+    if not result.images:
+        return Sorted(images=list(entries))
+    _Owners(contents, result, claims).settle()
+    return result
 
 
-def referrers_of(contents: Contents, root: Descriptor, referrers: Referrers) -> tuple[Descriptor, ...]:
+def referrers_of(contents: Contents, root: Descriptor, result: Sorted) -> tuple[Referrer, ...]:
     """What refers to an image, to one of its platforms, or to one of its referrers."""
-    if not referrers:
-        return ()
-    pending = [root.digest, *(manifest.digest for manifest in manifests_of(contents, root))]
-    belonging: dict[Digest, Descriptor] = {}
+    return tuple(_reached(digests_below(contents, root), result)) if result.referrers else ()
+
+
+def _reached(digests: Iterable[Digest], result: Sorted) -> Iterator[Referrer]:
+    pending, seen = list(dict.fromkeys(digests)), set[Digest]()
     while pending:
-        for entry in referrers.get(pending.pop(), ()):
-            if entry.digest not in belonging:
-                belonging[entry.digest] = entry
-                pending.append(entry.digest)
-    return tuple(belonging.values())
+        for referrer in result.referrers.get(pending.pop(), ()):
+            if referrer.entry.digest not in seen:
+                seen.add(referrer.entry.digest)
+                pending.append(referrer.entry.digest)
+                yield referrer
+
+
+class _Owners:
+    """Finds out what each claim is about."""
+
+    def __init__(self, contents: Contents, result: Sorted, claims: dict[Digest, tuple[Descriptor, Claim]]) -> None:
+        self._contents = contents
+        self._result = result
+        self._claims = claims
+        self._trees: dict[Digest, set[Digest]] = {}
+        self._by_name: dict[object, list[Digest]] = {}
+        self._tags: dict[str, Digest] = {}
+
+    def settle(self) -> None:
+        """Enter what speaks of a manifest of this archive; leave out the rest."""
+        unlisted = _unlisted(self._contents, {entry.digest for entry in self._result.images} | self._claims.keys())
+        if not self._claims and not unlisted:
+            return
+        self._grow_trees()
+        known = set().union(*self._trees.values(), self._claims, unlisted)
+        for entry, claim in self._claims.values():
+            self._enter(entry, claim, known)
+        for manifest in unlisted.values():
+            assert manifest.subject is not None
+            if manifest.subject.digest in known:
+                self._add(manifest.descriptor(), manifest.subject.digest, "")
+        reached = {r.entry.digest for r in _reached(set().union(*self._trees.values()), self._result)}
+        entered = {r.entry.digest: r.entry for found in self._result.referrers.values() for r in found}
+        for digest in self._claims.keys() & entered.keys() - reached:
+            self._result.leave_out(entered[digest], "what it speaks of is left out")
+
+    def _grow_trees(self) -> None:
+        count = 0
+        for image in self._result.images:
+            for name in _names(image):
+                self._by_name.setdefault(name, []).append(image.digest)
+            if image.digest not in self._trees and count < LISTED_MAX:
+                self._trees[image.digest] = set(digests_below(self._contents, image))
+                count += len(self._trees[image.digest])
+
+    def _enter(self, entry: Descriptor, claim: Claim, known: set[Digest]) -> None:
+        subject, reason = (claim.subject, "") if claim.subject is not None else self._find_subject(entry)
+        if subject is None:
+            self._result.leave_out(entry, reason)
+        elif subject not in known:
+            if entry not in self._result.images:
+                self._result.leave_out(entry, f"it speaks of {subject}, which the archive does not hold")
+        else:
+            self._add(entry, subject, claim.suffix)
+
+    def _find_subject(self, entry: Descriptor) -> tuple[Digest | None, str]:
+        """By the name that it shares with an image, then by what is signed; or why neither tells."""
+        sharing = dict.fromkeys(digest for name in _names(entry) for digest in self._by_name.get(name, ()))
+        owners = list(sharing or self._trees)
+        signed = signed_digests(self._contents, _manifest(self._contents, entry))
+        for digest in signed:
+            if any(digest in self._trees.get(owner, ()) for owner in owners):
+                return digest, ""
+        if signed:
+            return None, f"it speaks of {signed[0]}, which the archive does not hold"
+        if len(owners) == 1:
+            return owners[0], ""
+        return None, f"nothing tells which of the archive's {len(owners)} images it speaks of"
+
+    def _add(self, entry: Descriptor, subject: Digest, suffix: str) -> None:
+        tag = cosign_tag(subject, suffix) if suffix else ""
+        if tag and self._tags.setdefault(tag, entry.digest) != entry.digest:
+            self._result.leave_out(entry, f"another entry, {self._tags[tag]}, goes to its tag {tag}")
+            return
+        self._result.referrers.setdefault(subject, []).append(Referrer(entry=entry, subject=subject, tag=tag))
+
+
+def _without_listings(contents: Contents, entries: Sequence[Descriptor], result: Sorted) -> Sequence[Descriptor]:
+    """The entries, with those in place of a list of referrers that it lists."""
+    listings = [entry for entry in entries if is_listing(entry, names_of(entry))]
+    if not listings or len(listings) == len(entries):
+        return entries
+    kept = {entry.digest: entry for entry in listings}
+    listed: dict[Digest, Descriptor] = {}
+    for entry in kept.values():
+        result.leave_out(entry, "it lists what refers to a manifest; the registry keeps such a list itself")
+        manifest = _manifest(contents, entry)
+        listed |= {child.digest: child for child in manifest.manifests} if manifest is not None else {}
+    left = [entry for entry in entries if entry.digest not in kept]
+    return [*left, *(child for digest, child in listed.items() if digest not in {entry.digest for entry in left})]
+
+
+def _unlisted(contents: Contents, listed: set[Digest]) -> dict[Digest, Manifest]:
+    """Manifests with a subject that are in the layout and in no index, as `cosign save` leaves them."""
+    found: dict[Digest, Manifest] = {}
+    for member in contents:
+        digest = member.blob_digest
+        if digest is None or digest in listed or member.size > _UNLISTED_MAX_BYTES:
+            continue
+        content = contents.peek(digest, _UNLISTED_MAX_BYTES)
+        if content is None or not content.lstrip().startswith(b"{") or b'"subject"' not in content:
+            continue
+        with suppress(ArchiveError):
+            manifest = Manifest.parse(content)
+            if manifest.subject is not None and manifest.digest == digest:
+                found[digest] = manifest
+    return found
+
+
+def digests_below(contents: Contents, root: Descriptor) -> Iterator[Digest]:
+    """A root, and all manifests that it and the indexes below it list, whether the archive holds them or not."""
+    pending, seen = [(root, 0)], 0
+    while pending and seen < _MANIFESTS_MAX:
+        descriptor, depth = pending.pop()
+        seen += 1
+        yield descriptor.digest
+        if descriptor.is_manifest or depth > _DEPTH_MAX:
+            continue
+        manifest = _manifest(contents, descriptor)
+        if manifest is not None:
+            pending += [(child, depth + 1) for child in reversed(manifest.manifests)]
 
 
 def manifests_of(contents: Contents, root: Descriptor) -> Iterable[Manifest]:
@@ -93,7 +242,6 @@ def _manifest(contents: Contents, entry: Descriptor) -> Manifest | None:
         return None
 
 
-def _speaks_of_another(entry: Descriptor) -> bool:
-    annotations = entry.annotations
-    is_signature = annotations.get(_COSIGN_KIND) in _COSIGN_SIGNATURES
-    return entry.is_attestation or _CONTAINERD_SUBJECT in annotations or is_signature
+def _names(entry: Descriptor) -> tuple[object, ...]:
+    called = names_of(entry)
+    return (*called.names, *called.tags)

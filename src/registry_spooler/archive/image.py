@@ -41,13 +41,24 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Referrer:
+    """A manifest that speaks of an image, of one of its platforms, or of another referrer: a signature, an SBOM."""
+
+    entry: Descriptor
+    subject: Digest
+    """What it speaks of."""
+    tag: str = ""
+    """Cosign's tag for it; empty for one that says itself what it speaks of, and goes by its digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OciImage:
     """An image of an OCI layout: `root` is a manifest or an index, to be pushed byte for byte."""
 
     root: Descriptor
     called: Names = Names()
-    referrers: tuple[Descriptor, ...] = ()
-    """Manifests of the layout that refer to it by their `subject`: signatures, SBOMs; pushed by digest."""
+    referrers: tuple[Referrer, ...] = ()
+    """Manifests of the layout that speak of it."""
 
     @property
     def names(self) -> tuple[ImageName, ...]:
@@ -58,6 +69,11 @@ class OciImage:
     def tags(self) -> tuple[str, ...]:
         """Names that are a tag alone, of whatever repository."""
         return self.called.tags
+
+    @property
+    def digest(self) -> Digest:
+        """Of its manifest or index."""
+        return self.root.digest
 
     @property
     def identity(self) -> object:
@@ -112,6 +128,16 @@ class DockerImage:
     def tags(self) -> tuple[str, ...]:
         """Names that are a tag alone: docker archives have none."""
         return self.called.tags
+
+    @property
+    def digest(self) -> Digest:
+        """What names it in the archive: its manifest, if there is one, or its config."""
+        return self.as_oci.digest if self.as_oci is not None else self.config_digest
+
+    @property
+    def referrers(self) -> tuple[Referrer, ...]:
+        """None: signatures speak of manifests."""
+        return ()
 
     @property
     def config_descriptor(self) -> Descriptor:

@@ -18,6 +18,7 @@ from registry_spooler.archive.tar import TarReader
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
 from registry_spooler.manifest import Descriptor, Manifest
+from registry_spooler.result import LeftOut
 from registry_spooler.threads import in_worker
 
 _HEAD_BYTES: Final = 512
@@ -54,6 +55,11 @@ class IndexedArchive:
     async def images(self) -> tuple[ArchiveImage, ...]:
         """What the archive holds; ArchiveError with a sentence for the user when it holds no image."""
         return await in_worker(find_images, self._contents)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Entries of the index that belong to no image; known when the images are."""
+        return tuple(self._contents.left_out)
 
     async def content(self, digest: Digest) -> bytes | None:
         """A manifest's or a config's bytes (at most 4 MiB), checked; None when the archive lacks it."""

@@ -34,6 +34,9 @@ KEPT_INDEX_MAX_BYTES: Final = 8 << 20
 KEPT_TOTAL_MAX_BYTES: Final = 16 << 20
 """All that is kept of one archive, but that `manifest.json` and `index.json` may come on top of it."""
 
+PEEKED_TOTAL_MAX_BYTES: Final = 32 << 20
+"""What is read of one archive in search of signatures."""
+
 PARSED_DESCRIPTORS_MAX: Final = 50_000
 """What is kept of the manifests that have been read: some 300 bytes each."""
 

@@ -22,17 +22,22 @@ def read_layout(contents: Contents) -> tuple[OciImage, ...]:
         raise ArchiveError("it is an image manifest, not an index", where="index.json")
     if not index.manifests:
         raise ArchiveError("it names no image", where="index.json")
-    entries, referrers = sort_out(contents, index.manifests)
+    found = sort_out(contents, index.manifests)
+    entries = found.images
     for entry in entries:
         if not entry.is_index and not entry.is_manifest:
             raise ArchiveError(
                 f"it names something of type {entry.media_type[:100]!r}, which is no image", where="index.json"
             )
+    contents.left_out = found.left_out
     if _is_flat(entries):
         contents.make(index.digest, index.content)
-        return (OciImage(root=index.descriptor(), called=_all_names(entries)),)
+        root = index.descriptor()
+        # BuildKit's attestations are children of this index like the images.
+        referrers = tuple(r for r in referrers_of(contents, root, found) if not r.entry.is_attestation)
+        return (OciImage(root=root, called=_all_names(entries), referrers=referrers),)
     return tuple(
-        OciImage(root=entry, called=names_of(entry), referrers=referrers_of(contents, entry, referrers))
+        OciImage(root=entry, called=names_of(entry), referrers=referrers_of(contents, entry, found))
         for entry in entries
     )
 

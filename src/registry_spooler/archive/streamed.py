@@ -27,6 +27,7 @@ from registry_spooler.archive.source import Feed, FileFeed
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, SpoolerError
 from registry_spooler.manifest import Descriptor, Manifest
+from registry_spooler.result import LeftOut
 from registry_spooler.threads import in_worker
 
 _HEAD_BYTES: Final = 512
@@ -146,6 +147,11 @@ class StreamedArchive:
         if not self._at_end:
             raise RuntimeError("the images are known after the last member")
         return await in_worker(find_images, self._contents)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Entries of the index that belong to no image; known when the images are."""
+        return tuple(self._contents.left_out)
 
     async def content(self, digest: Digest) -> bytes | None:
         """A kept manifest's or config's bytes; None when the archive lacks it or it was not kept."""

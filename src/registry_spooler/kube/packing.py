@@ -8,10 +8,10 @@ that cannot end standard input can be told it.
 from __future__ import annotations
 
 import tarfile
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -66,17 +66,37 @@ def pack(parts: Sequence[Part]) -> Input:
     return Input(size, _pieces(parts))
 
 
-def image_parts(root: Manifest, tag: str, manifests: Iterable[Manifest], blobs: Iterable[Part]) -> list[Part]:
-    """An OCI layout whose one image is `root`: the index first, so that the reader knows what comes."""
-    entry = root.descriptor().to_json() | {"annotations": {"org.opencontainers.image.ref.name": tag}}
-    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": [entry]}
-    contents = {manifest.digest: manifest.content for manifest in (root, *manifests)}
+def image_parts(
+    root: Manifest,
+    tag: str,
+    *,
+    manifests: Collection[Manifest],
+    companions: Mapping[str, Manifest],
+    blobs: Iterable[Part],
+) -> list[Part]:
+    """An OCI layout whose one image is `root`: the index first, so that the reader knows what comes.
+
+    `companions` speak of it, or of its parts, and go to the tags that they are given by.
+    """
+    speaking = [manifest for manifest in manifests if manifest.subject is not None]
+    entries = [
+        _entry(root, tag),
+        *map(_entry, speaking),
+        *(_entry(manifest, name) for name, manifest in companions.items()),
+    ]
+    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": entries}
+    contents = {manifest.digest: manifest.content for manifest in (root, *manifests, *companions.values())}
     return [
         content_part("oci-layout", _LAYOUT),
         content_part("index.json", orjson.dumps(index)),
         *(content_part(blob_path(digest), content) for digest, content in contents.items()),
         *blobs,
     ]
+
+
+def _entry(manifest: Manifest, tag: str = "") -> dict[str, Any]:
+    named = {"annotations": {"org.opencontainers.image.ref.name": tag}} if tag else {}
+    return manifest.descriptor().to_json() | named
 
 
 async def _pieces(parts: Sequence[Part]) -> AsyncGenerator[Buffer]:

@@ -60,6 +60,7 @@ class _Waiting:
     """What goes with the tag of one repository's next image."""
 
     manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    companions: dict[str, Manifest] = field(default_factory=dict)
     blobs: dict[Digest, Part] = field(default_factory=dict)
 
     @property
@@ -155,7 +156,13 @@ class ThinRegistry:
         if reference.tag is None:
             waiting.manifests[manifest.digest] = manifest
             return manifest.digest
-        parts = image_parts(manifest, reference.tag, waiting.manifests.values(), waiting.blobs.values())
+        parts = image_parts(
+            manifest,
+            reference.tag,
+            manifests=waiting.manifests.values(),
+            companions=waiting.companions,
+            blobs=waiting.blobs.values(),
+        )
         answer = await self._again(lambda: self._send("receive", "--", str(reference), parts=parts))
         digest = answer["digest"].digest()
         media_type = answer["media_type"].text_or_none() or manifest.media_type
@@ -163,6 +170,13 @@ class ThinRegistry:
         self._arrived(reference.repository, waiting.blobs.values())
         del self._waiting[reference.repository]
         return digest
+
+    async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store what speaks of the image that is tagged next: it goes with that one, and is confirmed there."""
+        assert reference.tag is not None
+        self._waits(reference.repository).companions[reference.tag] = manifest
+        self._tagged[reference] = manifest.descriptor()
+        return manifest.digest
 
     async def deliver(self, repository: str, measured: Measured, part: Part) -> None:
         """Bring a packed blob to the registry, or nearer to it."""

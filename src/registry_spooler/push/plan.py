@@ -76,10 +76,20 @@ async def plan_image(
     root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery
 ) -> Plan:
     """Walk the graph under `root`; ArchiveError when nothing complete is left of it."""
+    plan = await plan_or_lack(root, archive, registry, delivery)
+    if isinstance(plan, ArchiveError):
+        raise plan
+    return plan
+
+
+async def plan_or_lack(
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery
+) -> Plan | ArchiveError:
+    """Walk the graph under `root`; what it lacks when nothing complete is left of it."""
     missing: list[Digest] = []
     branch = _prune(await _Walk(archive, registry, delivery).branch(root, depth=0), missing)
     if branch.lacks:
-        raise archive.missing(branch.lacks)
+        return archive.missing(branch.lacks)
     manifest = branch.manifest
     if manifest is None:
         manifest = await registry.get_manifest(Reference(delivery.repository, None, branch.descriptor.digest))

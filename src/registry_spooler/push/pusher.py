@@ -6,7 +6,7 @@ blobs, put the manifests, tag, confirm. Nothing is tagged before every blob of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +23,7 @@ from registry_spooler.archive import (
     file_blob,
     open_archive,
 )
+from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, TagNotConfirmed
 from registry_spooler.manifest import Manifest
 from registry_spooler.progress import Progress
@@ -36,6 +37,9 @@ from registry_spooler.push.stream import Guess, Sessions, guess_all, guess_blobs
 from registry_spooler.push.target import Claim, Target, Targeting, claim_freely, config_need
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
+
+PutManifest = Callable[[Reference, Manifest], Awaitable[Digest]]
+"""Stores a manifest under its reference."""
 
 LANES: Final = 4
 """Blobs from plain tars on their way at once, in all jobs together. More would not be faster, only hold more memory."""
@@ -124,7 +128,7 @@ class Pusher:
         await delivery.send_content(config_need(config), config.content)
         manifest = raw_manifest(config.descriptor, layer, _title(source.name))
         before_tag()
-        await self._tag(reference, manifest)
+        await self._tag(reference, manifest, self.registry.put_manifest)
         return _raw_result(reference, manifest, delivery.counts)
 
     async def receive_blobs(self, source: Source, repository: str, progress: Progress) -> Counts:
@@ -150,13 +154,15 @@ class Pusher:
                 await target.delivery.send_content(need, target.origin.content)
         for child in target.children:
             await self.registry.put_manifest(Reference(target.repository, None, child.digest), child)
+        for tag, companion in target.companions.items():
+            await self._tag(Reference(target.repository, tag), companion, self.registry.put_companion)
         root = target.manifest()
-        await self._tag(target.reference, root)
+        await self._tag(target.reference, root, self.registry.put_manifest)
         return target.result(root)
 
-    async def _tag(self, reference: Reference, manifest: Manifest) -> None:
+    async def _tag(self, reference: Reference, manifest: Manifest, put: PutManifest) -> None:
         """Put the manifest under its tag, and see that the registry answers with it."""
-        await self.registry.put_manifest(reference, manifest)
+        await put(reference, manifest)
         answer = await self.registry.head_manifest(reference)
         if answer is None or answer.digest != manifest.digest:
             raise TagNotConfirmed(str(reference), manifest.digest, answer.digest if answer is not None else None)

@@ -54,3 +54,6 @@ class Registry(Protocol):
 
     async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
         """Store a manifest under a tag or its digest."""
+
+    async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store what speaks of the image that is tagged next, a signature say, under a tag of its own."""

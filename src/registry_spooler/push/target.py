@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from registry_spooler.archive import (
     ArchiveImage,
@@ -13,18 +13,20 @@ from registry_spooler.archive import (
     IndexedArchive,
     Member,
     OciImage,
+    Referrer,
     StreamedArchive,
     select_image,
 )
+from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
 from registry_spooler.manifest import Manifest, Platform, load_object
 from registry_spooler.push.delivery import Deliveries, Delivery
 from registry_spooler.push.image import ImageConfig, image_manifest
 from registry_spooler.push.need import Need, docker_needs
-from registry_spooler.push.plan import Plan, plan_image
+from registry_spooler.push.plan import Plan, plan_image, plan_or_lack
 from registry_spooler.push.registry import Registry
 from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
+from registry_spooler.result import ImageResult, LeftOut
 
 Archive = IndexedArchive | StreamedArchive
 Claim = Callable[[Collection[str]], Awaitable[None]]
@@ -47,6 +49,11 @@ class Target:
     platforms: tuple[str, ...] = ()
     children: tuple[Manifest, ...] = field(default=())
     """Pushed by digest before the manifest that is tagged."""
+    companions: dict[str, Manifest] = field(default_factory=dict)
+    """What speaks of the image and is found by a tag of its own, by that tag."""
+    referrers: int = 0
+    """How many manifests speak of the image."""
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def repository(self) -> str:
@@ -78,6 +85,8 @@ class Target:
             size_bytes=sum(manifest.size for manifest in manifests) + sum(blobs.values()),
             platforms=self.platforms,
             missing=tuple(str(digest) for digest in self.origin.missing) if isinstance(self.origin, Plan) else (),
+            referrers=self.referrers,
+            left_out=self.left_out,
             blobs_uploaded=counts.uploaded,
             blobs_existing=counts.existing + len(blobs.keys() - seen_to),
             blobs_mounted=counts.mounted,
@@ -100,10 +109,13 @@ class Targeting:
         """The image that `reference` means, or with None all that the archive has names for, if `claim` allows it."""
         images = await self.archive.images()
         if reference is not None:
-            return (await self._target(select_image(images, reference), reference),)
+            image = select_image(images, reference)
+            target = await self._target(image, reference)
+            return (_with_left_out(target, (*_others(image, images), *self.archive.left_out)),)
         named = _by_name(images)
         await claim({to.repository for to in named})
-        return tuple([await self._target(image, to) for to, image in named.items()])
+        first, *rest = [await self._target(image, to) for to, image in named.items()]
+        return (_with_left_out(first, self.archive.left_out), *rest)
 
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
         delivery = self.deliveries.to(reference)
@@ -122,14 +134,28 @@ class Targeting:
     async def _oci(self, image: OciImage, reference: Reference, delivery: Delivery) -> Target:
         """The image's graph, and those of what refers to it: signatures and SBOMs, pushed by digest."""
         plan = await plan_image(image.root, self.archive, self.registry, delivery)
-        others = [await plan_image(referrer, self.archive, self.registry, delivery) for referrer in image.referrers]
+        others: list[tuple[Referrer, Plan]] = []
+        left_out: list[LeftOut] = []
+        for referrer in image.referrers:
+            other = await plan_or_lack(referrer.entry, self.archive, self.registry, delivery)
+            if isinstance(other, Plan):
+                others.append((referrer, other))
+            elif other.incomplete:
+                raise other
+            else:
+                left_out.append(LeftOut(digest=referrer.entry.digest, reason=str(other)))
+        by_digest = [manifest for _, other in others for manifest in other.children]
+        by_digest += [other.root for referrer, other in others if not referrer.tag]
         return Target(
             reference=reference,
             delivery=delivery,
-            needs=tuple(dict.fromkeys(need for part in (plan, *others) for need in part.needs)),
+            needs=tuple(dict.fromkeys(need for part in (plan, *(other for _, other in others)) for need in part.needs)),
             origin=plan,
             platforms=plan.platforms,
-            children=(*plan.children, *(manifest for other in others for manifest in (*other.children, other.root))),
+            children=(*plan.children, *by_digest),
+            companions={referrer.tag: other.root for referrer, other in others if referrer.tag},
+            referrers=len(others),
+            left_out=tuple(left_out),
         )
 
     async def _docker(self, image: DockerImage, reference: Reference, delivery: Delivery) -> Target:
@@ -142,6 +168,26 @@ class Targeting:
             origin=config,
             platforms=(str(platform),) if platform is not None else (),
         )
+
+
+def _with_left_out(target: Target, more: Sequence[LeftOut]) -> Target:
+    return replace(target, left_out=(*target.left_out, *more))
+
+
+def _others(chosen: ArchiveImage, images: Sequence[ArchiveImage]) -> list[LeftOut]:
+    """The images of an archive that its file's name does not mean, and what speaks of them alone."""
+    pushed = {referrer.entry.digest for referrer in chosen.referrers}
+    left_out: dict[Digest, LeftOut] = {}
+    for image in images:
+        if image is chosen or image.digest in pushed:
+            continue
+        reason = "the file's name means another image of the archive"
+        left_out[image.digest] = LeftOut(digest=image.digest, reason=reason, name=str(image.called))
+        for referrer in image.referrers:
+            if referrer.entry.digest not in pushed:
+                reason = f"it speaks of {referrer.subject}, which the file's name does not mean"
+                left_out[referrer.entry.digest] = LeftOut(digest=referrer.entry.digest, reason=reason)
+    return list(left_out.values())
 
 
 def config_need(config: ImageConfig) -> Need:

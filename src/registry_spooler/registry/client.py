@@ -232,6 +232,10 @@ class RegistryClient:
             await referrers.note_referrer(self._exchange, reference.repository, manifest, access)
         return manifest.digest
 
+    async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store what speaks of the image that is tagged next: to a registry it is a manifest like any other."""
+        return await self.put_manifest(reference, manifest)
+
     async def list_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         """The manifests whose subject is this digest."""
         return await referrers.list_referrers(self._exchange, self._path(repository), digest, self._access(repository))

@@ -36,7 +36,10 @@ def receipt_document(
         "seconds": round(finished - started, 3),
     }
     images = [head | result.to_json() | tail for result in results]
-    return images[0] if images and not is_bundle else head | {"images": images} | tail
+    if images and not is_bundle:
+        return images[0]
+    left_out = [entry.to_json() for result in results for entry in result.left_out]
+    return head | {"images": images, "left_out": left_out} | tail
 
 
 def receipt_name(name: str) -> str:
