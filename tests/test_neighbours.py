@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import urllib.error
 import urllib.request
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from faultproxy import Fault, running_proxy
+from lyingserver import body_of, lying, page
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 
@@ -49,9 +53,13 @@ def _wait_until_ready(spooler: RunningSpooler, status: int, spool: Spool) -> str
     return found[-1]
 
 
-def _attempts(spooler: RunningSpooler) -> list[int]:
+def _status(spooler: RunningSpooler) -> dict[str, Any]:
     with urllib.request.urlopen(spooler.health_url + "/status", timeout=10) as answer:
-        document = json.load(answer)
+        return dict(json.load(answer))
+
+
+def _attempts(spooler: RunningSpooler) -> list[int]:
+    document = _status(spooler)
     assert document["spool"]["failed_files"] == 0
     return [file["attempts"] for file in document["deferred"]]
 
@@ -93,3 +101,42 @@ async def test_good_files_wait_for_a_neighbour_to_go_and_then_all_go_through_in_
         finished[number % REPOSITORIES].append(receipt["finished"])
     for times in finished.values():
         assert times == sorted(times)
+
+
+PASSWORD = "s3cret/of the+registry"
+BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+
+
+async def _repeat(head: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A registry that says the login again in all that it refuses; now for good, now for a while."""
+    await body_of(head, reader)
+    mark = "Docker-Distribution-Api-Version: registry/2.0\r\n"
+    if BASIC not in head:
+        writer.write(page(401, mark + 'WWW-Authenticate: Basic realm="x"\r\n'))
+    elif head.startswith("GET /v2/ "):
+        writer.write(page(200, mark, b"{}"))
+    else:
+        entry = {"code": f"X {BASIC}", "message": f"not with {PASSWORD}, {quote(PASSWORD, safe='')} or {BASIC}"}
+        status = 413 if "/failing/" in head.split("\r\n")[0] else 507
+        writer.write(page(status, mark, json.dumps({"errors": [entry]}).encode()))
+
+
+async def test_no_secret_that_a_registry_repeats_is_in_log_status_or_record(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.drop("failing\\app", b"1")
+    spool.drop("waiting\\app", b"2")
+    login = {"REGISTRY_SPOOLER_USERNAME": "user", "REGISTRY_SPOOLER_PASSWORD": PASSWORD}
+    async with lying(_repeat) as url:
+        spooler = RunningSpooler(spool, url, "-vv", environment=login)
+        await asyncio.to_thread(spooler.start)
+        try:
+            record = await asyncio.to_thread(spool.failure, "failing\\app")
+            await asyncio.to_thread(spool.wait_until, lambda: _status(spooler)["deferred"])
+            status = await asyncio.to_thread(_status, spooler)
+        finally:
+            await asyncio.to_thread(spooler.terminate)
+    assert "not with …, … or …" in record["error"]
+    assert "not with …, … or …" in str(status["deferred"])
+    shown = "".join([*(spooler.log or ()), json.dumps(record), json.dumps(status)])
+    for secret in (PASSWORD, BASIC.rstrip("="), quote(PASSWORD, safe="")):
+        assert secret not in shown
