@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+import archives
 import real_archives as tools
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool, program
@@ -89,6 +90,29 @@ def test_any_other_file_becomes_an_image_that_holds_it(spooler, spool, registry,
     image = Reader(registry).image(repository, "v1.bin")
     assert Reader(registry).unpacked(repository, image.layers[0]) == content
     assert spool.waiting == []
+
+
+@pytest.mark.parametrize("pack", [bytes, OUTER_COMPRESSIONS[".tgz"]], ids=["plain", "gzip"])
+@pytest.mark.parametrize("rest", [":v1", ":v1.img"])
+def test_an_image_archive_whose_suffix_was_forgotten_is_the_image(pack, rest, spooler, spool, registry, repository):
+    name = file_name(repository, rest)
+    spool.drop(name, pack(archives.docker_legacy(archives.Image())))
+    receipt = spool.receipt(name)
+    assert receipt["reference"] == f"{repository}{rest}"
+    assert Reader(registry).image(repository, rest[1:]).diff_ids == tuple(archives.Image().diff_ids)
+
+
+def test_a_tar_of_something_else_is_pushed_as_it_is(spooler, spool, registry, repository):
+    name, content = file_name(repository, ":sources"), archives.make_tar([("manifest.json", b"{}"), ("src/a.c", b"")])
+    spool.drop(name, content)
+    spool.receipt(name)
+    (layer,) = Reader(registry).image(repository, "sources").layers
+    assert Reader(registry).unpacked(repository, layer) == content
+
+
+def test_a_tar_that_is_packed_in_an_unknown_way_fails_with_the_reason(spooler, spool):
+    spool.drop("app.tar.lz4", b"\x04\x22\x4d\x18")
+    assert "'.tar.lz4' is no ending that can be read" in spool.failure("app.tar.lz4")["error"]
 
 
 def test_what_was_pushed_is_deleted_by_its_name(spooler, spool, registry, repository):

@@ -1,9 +1,10 @@
-"""What the daemon does before its imports: one heap without caches, and no authorities in an unused TLS context."""
+"""What the daemon does before its imports: it can be stopped, and an unused TLS context gets no authorities."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import trustme
 
 from registry_spooler.daemon.start import without_authorities
+from registry_spooler.daemon.stopping import StopSignals
 from running_spooler import RunningSpooler, Spool
 
 PROGRAM = """
@@ -50,30 +52,48 @@ def test_the_environment_is_as_it_was(authority: Path, monkeypatch: pytest.Monke
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize("told", ["", "glibc.malloc.arena_max=2"])
-def test_the_c_library_is_told_once_and_keeps_what_it_was_told(tmp_path: Path, told: str) -> None:
-    """The process stays the same, and so do its arguments."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import os, sys\n"
-        "from registry_spooler.daemon.memory import have_one_heap\n"
-        "print(os.getpid(), *sys.argv[1:], os.environ['GLIBC_TUNABLES'], flush=True)\n"
-        "have_one_heap()\n"
-        "print('on it goes')\n"
-    )
-    environment = {**os.environ, "GLIBC_TUNABLES": told}
-    process = subprocess.Popen(
-        [sys.executable, "-B", str(program), "a b", "c"], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    output, _ = process.communicate(timeout=20)
-    rest = "glibc.malloc.tcache_count=0"
-    all_told = f"{told}:{rest}" if told else f"glibc.malloc.arena_max=1:{rest}"
-    assert output.splitlines() == [f"{process.pid} a b c {told}", f"{process.pid} a b c {all_told}", "on it goes"]
-    assert process.returncode == 0
+@pytest.mark.parametrize("imported", ["asyncio", "click", "aiohttp", "registry_spooler.daemon.service"])
+def test_sigterm_during_the_start_is_a_clean_stop(tmp_path: Path, imported: str) -> None:
+    """At several points of it: each module is named once it has been imported."""
+    spooler = RunningSpooler(Spool(made(tmp_path)), "localhost:1", environment={"PYTHONPROFILEIMPORTTIME": "1"})
+    spooler.launch()
+    spooler.wait_for_log(rf"\| +{re.escape(imported)}$")
+    assert spooler.terminate() == 0
 
 
-def test_the_daemon_runs_with_one_heap_without_caches(tmp_path: Path) -> None:
-    with RunningSpooler(Spool(tmp_path / "spool"), "localhost:1") as spooler:
-        environment = Path(f"/proc/{spooler.process.pid}/environ").read_bytes()
-    # Some versions of glibc write a zero over the colon.
-    assert re.search(rb"GLIBC_TUNABLES=glibc.malloc.arena_max=1[:\0]glibc.malloc.tcache_count=0\0", environment)
+@pytest.mark.parametrize("imported", ["click", "registry_spooler.daemon.service"])
+def test_sigterm_during_the_start_of_the_first_process_of_a_container(tmp_path: Path, imported: str) -> None:
+    before = ("unshare", *(("--user", "--map-root-user") if os.geteuid() else ()), "--pid", "--fork", "--mount-proc")
+    environment = {"PYTHONPROFILEIMPORTTIME": "1"}
+    spooler = RunningSpooler(Spool(made(tmp_path)), "localhost:1", environment=environment, before=before)
+    spooler.launch()
+    try:
+        spooler.wait_for_log(rf"\| +{re.escape(imported)}$")
+        unshare = spooler.process.pid
+        (first,) = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        assert spooler.ended() == 0
+    except BaseException:
+        spooler.process.kill()
+        raise
+
+
+def test_a_signal_that_came_before_the_loop_is_not_lost() -> None:
+    signals, told = StopSignals(), list[str]()
+    signals.started()
+    signals.install()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        signals.tell(lambda: told.append("told"))
+        assert told == ["told"]
+        signal.raise_signal(signal.SIGINT)
+        assert told == ["told", "told"]
+        assert signals.received == [signal.SIGTERM, signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def made(folder: Path) -> Path:
+    (folder / "spool").mkdir()
+    return folder / "spool"

@@ -68,8 +68,8 @@ class FileName:
         action = Action.DELETE if name.endswith("!") else Action.PUSH
         stem = name.removesuffix("!")
         suffix = archive_suffix(stem)
-        if not suffix and (unknown := _UNKNOWN_SUFFIX.search(stem)) is not None and unknown.end() == len(stem):
-            raise InvalidFileName(name, f"'{unknown[0]}' is no ending that can be read; use {_SUFFIXES}")
+        if unknown := _unknown_suffix(stem):
+            raise InvalidFileName(name, f"'{unknown}' is no ending that can be read; use {_SUFFIXES}")
         if stem.startswith("@"):
             _check_bundle(name, action, suffix)
             return cls(name, action, None, True)
@@ -96,7 +96,7 @@ def spool_name(reference: Reference, suffix: str = ".tar") -> str:
     if reference.tag is None:
         raise InvalidReference(str(reference), "a spool file needs a tag")
     tag, ending = reference.tag, suffix.removesuffix("!")
-    if not ending and archive_suffix(tag):
+    if not ending and (archive_suffix(tag) or _unknown_suffix(tag)):
         # The end of the tag would be taken for a suffix.
         tag = "%2E".join(tag.rsplit(".", 1))
     name = f"{reference.repository.replace('/', chr(92))}:{tag}{suffix}"
@@ -120,6 +120,11 @@ def published_name(file: str, wanted: str | None) -> str:
         raise InvalidFileName(name, "the spooler ignores what starts with '.' or ends with '~'")
     FileName.parse(name)
     return name
+
+
+def _unknown_suffix(name: str) -> str:
+    found = _UNKNOWN_SUFFIX.search(name)
+    return found[0] if found and found.end() == len(name) and not archive_suffix(name) else ""
 
 
 def _check_bundle(name: str, action: Action, suffix: str) -> None:

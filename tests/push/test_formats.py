@@ -199,6 +199,17 @@ class TestMissingParts:
         assert result.missing == (f"sha256:{archives.hexdigest(archives.oci_manifest(self.ARM))}",)
         assert result.platforms == ("linux/amd64",)
 
+    async def test_the_attestation_of_a_platform_that_is_left_out_is_left_out(
+        self, desk: Desk, reader: Reader, repository: str
+    ) -> None:
+        tar = archives.containerd([self.AMD, self.ARM], missing=[self.ARM], attest=True)
+        result = await desk.push(tar, repository)
+        of_amd, of_arm = (archives.hexdigest(archives.attestation(image)[0]) for image in (self.AMD, self.ARM))
+        pushed = [child["digest"] for child in reader.image(repository).manifest["manifests"]]
+        amd, arm = (archives.hexdigest(archives.oci_manifest(image)) for image in (self.AMD, self.ARM))
+        assert pushed == [f"sha256:{amd}", f"sha256:{of_amd}"]
+        assert set(result.missing) == {f"sha256:{arm}", f"sha256:{of_arm}"}
+
     async def test_several_left_are_a_smaller_index(self, desk: Desk, reader: Reader, repository: str) -> None:
         tar = archives.containerd([self.AMD, self.ARM, self.S390], missing=[self.ARM])
         result = await desk.push(tar, repository)

@@ -8,6 +8,10 @@ import os
 import pytest
 
 from desk import Desk
+from registry_spooler.archive import FileSource
+from registry_spooler.progress import Progress
+from registry_spooler.push import Pusher
+from registry_spooler.reference import Reference
 from verify import Reader
 
 
@@ -23,6 +27,25 @@ async def test_its_bytes_come_back(size: int, desk: Desk, reader: Reader, reposi
     assert only.media_type == "application/gzip"  # not a tar
     assert image.manifest["annotations"] == {"org.opencontainers.image.title": "hello.txt"}
     assert result.size_bytes == len(image.content) + image.manifest["config"]["size"] + only.size
+
+
+async def test_its_progress_shows_while_it_is_read(
+    desk: Desk, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, progress, seen = desk.folder / "data.bin", Progress(), list[tuple[int, int]]()
+    path.write_bytes(os.urandom(8 << 20))
+    read_at = FileSource.read_at
+
+    def note(source: FileSource, position: int, count: int) -> bytes:
+        seen.append((progress.bytes_done, progress.bytes_read))
+        return read_at(source, position, count)
+
+    monkeypatch.setattr(FileSource, "read_at", note)
+    async with FileSource.open(path) as source:
+        await Pusher(desk.registry, desk.known).push_file(source, Reference(repository, "latest"), progress)
+    assert sorted(seen) == seen
+    assert len(set(seen)) > 3
+    assert (progress.bytes_done, progress.bytes_read) == (8 << 20, 8 << 20)
 
 
 async def test_the_same_file_has_the_same_digest(desk: Desk, repository: str) -> None:

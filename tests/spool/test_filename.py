@@ -114,6 +114,12 @@ def test_a_name_that_does_not_fit_is_refused_with_the_reason(name: str) -> None:
     assert caught.value.reason
 
 
+def test_a_tag_that_ends_like_an_unknown_archive_is_escaped() -> None:
+    assert FileName.parse("app:1.tar%2Elz4").reference == Reference("app", "1.tar.lz4")
+    assert FileName.parse("app:1.tar.5").reference == Reference("app", "1.tar.5")
+    assert spool_name(Reference("app", "1.tar.lz4"), "") == "app:1.tar%2Elz4"
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_bundle_is_an_archive_by_its_name(suffix: str) -> None:
     bundle = FileName.parse(f"@whatever: it \\ says{suffix}")

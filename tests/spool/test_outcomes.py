@@ -222,10 +222,44 @@ async def test_a_retry_by_hand_removes_the_old_error(spool_directory: Path, hand
         await running.until(lambda: len(running.ends) == 2)
         assert failure(spool_directory, "app.tar")["error"] == "second"
         await running.until(lambda: running.board.failed_count == 1)
+        assert [(record["file"], record["error"]) for record in running.board.failures] == [("app.tar", "second")]
         os.rename(spool_directory / ".failed" / "app.tar", spool_directory / "app.tar")
         await running.until(lambda: len(running.ends) == 3 and running.board.failed_count == 0)
+        assert not running.board.failures
     assert os.listdir(spool_directory / ".failed") == []
     assert handler.registry == {"app:latest": b"bytes"}
+
+
+async def test_a_failure_that_somebody_has_taken_away_is_not_shown(spool_directory: Path, handler: Handler) -> None:
+    handler.first("app.tar", ArchiveError("no archive"))
+    handler.first("other.tar", ArchiveError("no archive"))
+    drop(spool_directory, "app.tar")
+    async with spooling(spool_directory, handler, rescan_seconds=0.1) as running:
+        await running.until_done("app.tar")
+        os.unlink(spool_directory / ".failed" / "app.tar")
+        drop(spool_directory, "other.tar")
+        await running.until_done("other.tar")
+        await running.until(lambda: [record["file"] for record in running.board.failures] == ["other.tar"])
+
+
+async def test_a_hard_link_that_others_may_have_made_is_refused(spool_directory: Path, handler: Handler) -> None:
+    spool_directory.chmod(0o1777)
+    outside = spool_directory.parent / "outside"
+    outside.write_bytes(b"somebody's")
+    if os.geteuid() == 0:
+        os.chown(outside, 65534, 65534)
+    else:
+        spool_directory.chmod(0o755)  # nobody else may write there then, nor can the file be another's
+    os.link(outside, spool_directory / "app.tar")
+    async with spooling(spool_directory, handler) as running:
+        if os.geteuid() == 0:
+            await running.until(lambda: running.board.deferred())
+            (deferred,) = running.board.deferred()
+            assert "it has another name elsewhere (a hard link)" in deferred.error
+            assert handler.attempts == []
+            outside.unlink()
+        await running.until_done("app.tar")
+    assert handler.pushes == [("app.tar", b"somebody's")]
 
 
 async def test_failures_of_the_same_name_are_all_kept(spool_directory: Path, handler: Handler) -> None:

@@ -6,19 +6,20 @@ the registry. A second signal does not wait for them.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.abc
 
 from registry_spooler.daemon.settings import DaemonSettings
+from registry_spooler.daemon.stopping import STOP_SIGNALS
 from registry_spooler.daemon.work import Work
 from registry_spooler.errors import SpoolerError
 from registry_spooler.health import About, serve
@@ -40,6 +41,7 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
     # A bundle holds a lock, an open file, for each of its repositories.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    STOP_SIGNALS.started()
     try:
         anyio.run(_serve, settings, registry, version)
     except Exception as exc:
@@ -53,29 +55,34 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
 
 async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: str) -> None:
     spool = Spool(settings.spool)
-    async with registry.client() as client, _stopped_by_signals(spool):
-        about = About(
-            version=version, registry=client.address, directory=str(settings.spool.directory), started=time.time()
-        )
-        known = KnownBlobs(settings.spool.directory / STATE)
-        work = Work(client, Pusher(client, known, settings.push))
-        health = settings.health
-        async with serve(
-            spool.board, about, ping=client.ping, address=health.address, port=health.port, hosts=health.hosts
-        ) as serving:
-            _log.info(
-                "registry-spooler %s: %s to %s, health on port %d",
-                version,
-                settings.spool.directory,
-                client.address,
-                serving.port,
-            )
-            async with anyio.create_task_group() as tasks:
-                # Beside the spool, which must not wait for a slow disk to look through what can be forgotten.
-                tasks.start_soon(known.trim)
-                tasks.start_soon(_warn_of_settings, client)
-                await spool.run(work, client.ping)
+    async with registry.client() as client:
+        with anyio.CancelScope() as everything, _stopped_by_signals(spool, everything):
+            await _work(settings, client, spool, version)
     _log.info("stopped")
+
+
+async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, version: str) -> None:
+    about = About(
+        version=version, registry=client.address, directory=str(settings.spool.directory), started=time.time()
+    )
+    known = KnownBlobs(settings.spool.directory / STATE)
+    work = Work(client, Pusher(client, known, settings.push))
+    health = settings.health
+    async with serve(
+        spool.board, about, ping=client.ping, address=health.address, port=health.port, hosts=health.hosts
+    ) as serving:
+        _log.info(
+            "registry-spooler %s: %s to %s, health on port %d",
+            version,
+            settings.spool.directory,
+            client.address,
+            serving.port,
+        )
+        async with anyio.create_task_group() as tasks:
+            # Beside the spool, which must not wait for a slow disk to look through what can be forgotten.
+            tasks.start_soon(known.trim)
+            tasks.start_soon(_warn_of_settings, client)
+            await spool.run(work, client.ping)
 
 
 async def _warn_of_settings(client: RegistryClient) -> None:
@@ -84,20 +91,26 @@ async def _warn_of_settings(client: RegistryClient) -> None:
         _log.warning("%s", trouble)
 
 
-@asynccontextmanager
-async def _stopped_by_signals(spool: Spool) -> AsyncIterator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_listen, spool, tasks.cancel_scope)
+@contextmanager
+def _stopped_by_signals(spool: Spool, everything: anyio.CancelScope) -> Iterator[None]:
+    is_asked = False
+
+    def stop() -> None:
+        nonlocal is_asked
+        name = STOP_SIGNALS.received[-1].name
+        _log.info("%s: stopping%s", name, " at once" if is_asked else "")
+        if is_asked:
+            everything.cancel()
+        is_asked = True
+        spool.stop()
+
+    loop = asyncio.get_running_loop()
+
+    def hand_over() -> None:
+        loop.call_soon_threadsafe(stop)
+
+    STOP_SIGNALS.tell(hand_over)
+    try:
         yield
-        tasks.cancel_scope.cancel()
-
-
-async def _listen(spool: Spool, everything: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        asked = False
-        async for number in signals:
-            _log.info("%s: stopping%s", signal.Signals(number).name, " at once" if asked else "")
-            if asked:
-                everything.cancel()
-            asked = True
-            spool.stop()
+    finally:
+        STOP_SIGNALS.tell(lambda: None)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_spooler.daemon.memory import have_one_heap
+from registry_spooler.daemon.stopping import STOP_SIGNALS
 
 _AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Where OpenSSL looks instead of the system's own places: https://docs.openssl.org/3.0/man7/openssl-env/"""
@@ -20,7 +20,7 @@ _AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 def main() -> None:
     """Run the program."""
-    have_one_heap()
+    STOP_SIGNALS.install()
     with without_authorities():
         from registry_spooler.daemon.main import command
     command(prog_name="registry-spooler")

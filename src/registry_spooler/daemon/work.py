@@ -7,7 +7,7 @@ from typing import Final
 
 import anyio
 
-from registry_spooler.archive import FileSource
+from registry_spooler.archive import FileSource, is_image_archive
 from registry_spooler.daemon.memory import give_back
 from registry_spooler.filename import Action
 from registry_spooler.progress import Progress
@@ -45,7 +45,8 @@ class Work:
     async def _push(
         self, job: Job, source: FileSource, file: OpenedFile, progress: Progress
     ) -> tuple[ImageResult, ...]:
-        if job.filename.is_archive:
+        # Whoever forgot the suffix meant the image; a bundle has to have one.
+        if job.filename.is_archive or await is_image_archive(source):
             return await self.pusher.push_archive(
                 source, job.reference, progress, claim=job.claim, before_tag=file.check_unchanged
             )

@@ -35,6 +35,7 @@ from registry_spooler.push.need import Need
 from registry_spooler.push.registry import Registry
 from registry_spooler.push.stream import Guess, Sessions, guess_all, guess_blobs, guess_nothing
 from registry_spooler.push.target import Claim, Target, Targeting, claim_freely, config_need
+from registry_spooler.push.watched import watched
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult
 
@@ -119,11 +120,10 @@ class Pusher:
     ) -> ImageResult:
         """Push a raw file as an image of one gzip layer that holds the file's bytes."""
         delivery = Delivery(self.registry, reference.repository, self.known, progress)
-        measured = await self.registry.put_blob(reference.repository, file_blob(source), progress)
+        measured = await self.registry.put_blob(reference.repository, watched(file_blob(source), progress), progress)
         assert measured.diff_id is not None
         expect = Expectation(digest=measured.digest, size=measured.size)
         layer = await delivery.sent(Need(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
-        progress.bytes_done = progress.bytes_read = source.size
         config = ImageConfig.parse(raw_config(measured.diff_id), where="config")
         await delivery.send_content(config_need(config), config.content)
         manifest = raw_manifest(config.descriptor, layer, _title(source.name))

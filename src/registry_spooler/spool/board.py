@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from registry_spooler.progress import Progress
 from registry_spooler.reference import Reference
 from registry_spooler.spool.entry import Entry, Phase
 from registry_spooler.spool.job import JobEnd, Outcome, Reason
-from registry_spooler.spool.names import display
+from registry_spooler.spool.names import display, record_text
 from registry_spooler.spool.queue import Queue
 
 RECORDS_SHOWN: Final = 50
@@ -215,7 +215,8 @@ class Board:
     # Written by the spool
 
     def job_started(self, entry: Entry, progress: Progress, started: float) -> None:
-        """A job begins."""
+        """A job begins: the file may have failed before, and is being tried again."""
+        self._forget_failure(record_text(entry.name))
         self._running[entry.key] = RunningJob(
             name=display(entry.name),
             action=entry.action,
@@ -227,6 +228,23 @@ class Board:
         )
         if self.on_job_start is not None:
             self.on_job_start()
+
+    def job_failed(self, record: dict[str, Any]) -> None:
+        """A file has come to `.failed/`: the latest record of its name counts."""
+        self._forget_failure(record["file"])
+        self.failures.append(record)
+
+    def keep_failures(self, names: Collection[str], shown: Collection[dict[str, Any]]) -> None:
+        """These are in `.failed/`: forget the others, of what was `shown` before somebody looked there."""
+        self.failed_count = len(names)
+        there = {record_text(name) for name in names}
+        for record in shown:
+            if record["file"] not in there and record in self.failures:
+                self.failures.remove(record)
+
+    def _forget_failure(self, file: str) -> None:
+        for record in [record for record in self.failures if record["file"] == file]:
+            self.failures.remove(record)
 
     def progress_of(self, entry: Entry) -> Progress:
         """What the file's job has done so far."""

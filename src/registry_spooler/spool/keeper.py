@@ -93,7 +93,8 @@ class Keeper:
     async def count_failed(self) -> None:
         """Files have come to `.failed/`, or were fetched back from there."""
         with suppress(OSError):
-            self._board.failed_count = len(await in_thread(look_for_failed, self._settings.directory))
+            shown = tuple(self._board.failures)
+            self._board.keep_failures(await in_thread(look_for_failed, self._settings.directory), shown)
 
     def suspect(self, error: str) -> None:
         """A job could not write to the spool: find out more, now."""
@@ -193,7 +194,7 @@ class Keeper:
 
     async def _scan(self, watched: tuple[int, int] | None) -> bool:
         """Look at everything. False when another directory has come into the place of the one that is watched."""
-        started = self._clock()
+        started, shown = self._clock(), tuple(self._board.failures)
         self._scan_at = started + self._settings.rescan_seconds
         try:
             listing = await in_thread(self._list)
@@ -206,6 +207,8 @@ class Keeper:
             return False
         self._board.watching.set(True)
         await self._take_listing(listing, started)
+        if listing.failed is not None:
+            self._board.keep_failures(listing.failed, shown)
         return True
 
     def _list(self) -> Listing:
@@ -221,7 +224,7 @@ class Keeper:
         await self._enqueue(files, {})
         self._queue.keep_only(listing.files, self._clock(), seen_before=started)
         self._note_odd(listing.odd)
-        self._board.stale_count, self._board.failed_count = listing.stale, len(listing.failed)
+        self._board.stale_count = listing.stale
         self._board.scanned.set(True)
         self._board.last_scan = time.time()
 

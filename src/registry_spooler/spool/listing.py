@@ -26,8 +26,8 @@ class Listing:
     """Names that were asked for and have nothing behind them."""
     stale: int = 0
     """Files that have been "being written" (`…~`) for too long."""
-    failed: list[str] = field(default_factory=list)
-    """Files in `.failed/`."""
+    failed: list[str] | None = None
+    """Files in `.failed/`; None when nobody has looked there, or could."""
 
 
 def list_directory(directory: Path, *, stale_after_seconds: float) -> Listing:

@@ -9,7 +9,9 @@ happens after the handler is not cancelled half-way.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -20,6 +22,7 @@ import anyio
 
 from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerDied, SpoolerError
 from registry_spooler.filename import Action, FileName
+from registry_spooler.folder import Folder
 from registry_spooler.progress import Progress
 from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
@@ -255,11 +258,26 @@ async def _begin(turn: Turn, entry: Entry) -> Elsewhere | Deferred | None:
 def _open_entry(entry: Entry, room: Room) -> OpenedFile:
     folder = entry.aside.folder if entry.aside is not None else room.layout.directory
     try:
-        return open_file(folder, entry.name, must_read=entry.action is Action.PUSH)
+        file = open_file(folder, entry.name, must_read=entry.action is Action.PUSH)
     except PermissionError as exc:
         status = folder.status(entry.name)
         whose = f"it belongs to user {status.st_uid} and group {status.st_gid}, mode {status.st_mode & 0o7777:o}"
         raise PermissionError(exc.errno, f"{said(exc)} ({whose}; the spooler is user {os.geteuid()})") from exc
+    if entry.action is Action.PUSH and _is_linked_by_others(file, folder):
+        file.close()
+        raise PermissionError(
+            errno.EPERM, "it has another name elsewhere (a hard link), and may be another user's; put a copy there"
+        )
+    return file
+
+
+def _is_linked_by_others(file: OpenedFile, folder: Folder) -> bool:
+    """Return whether somebody else may have made a link to the file, which may be one that they cannot read."""
+    status, own = os.fstat(file.fd), os.geteuid()
+    if status.st_nlink == 1 or (status.st_uid == own and own != 0):
+        return False
+    where = os.fstat(folder.fd)
+    return where.st_uid not in {0, own} or bool(where.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _examine(entry: Entry, turn: Turn, file: OpenedFile) -> Writers | None:

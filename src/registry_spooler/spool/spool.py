@@ -197,7 +197,7 @@ class Spool:
             self._queue.release(now)
         elif isinstance(ending, Failed):
             journal.failed(entry, ending, now - began)
-            self.board.failures.append(ending.record)
+            self.board.job_failed(ending.record)
             self._end(entry, Outcome.FAILED, began, error=str(ending.record["error"]))
             self._queue.finish(entry, now)
             if ending.answered or self._queue.held_for is Reason.SPOOL:
