@@ -149,7 +149,7 @@ class ApiServer:
         self._kubelet_lost.set()
         self._kubelet_lost = asyncio.Event()
 
-    async def all_ended(self, seconds: float = 5.0) -> list[int]:
+    async def all_ended(self, seconds: float = 60.0) -> list[int]:
         """Wait for every process to end by itself; their exit codes. TimeoutError when one stays."""
         async with asyncio.timeout(seconds):
             return [await asyncio.to_thread(running.process.wait, seconds) for running in self.executions]
