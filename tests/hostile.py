@@ -106,6 +106,20 @@ def many_names_for_one_image(names: int = 9_000) -> bytes:
     return layout_of(entries, small)
 
 
+def many_names_for_one_large_image(names: int = 100, blobs: int = 2_000) -> bytes:
+    """As before, with an image of many layers, all of which are there."""
+    contents = [b"%d" % at for at in range(blobs)]
+    large = dumps(
+        {"schemaVersion": 2, "mediaType": archives.MANIFEST}
+        | {"layers": [archives.descriptor("t", content) for content in contents]}
+    )
+    entries = [
+        archives.descriptor(archives.MANIFEST, large, annotations={"org.opencontainers.image.ref.name": f"r/a:{at}"})
+        for at in range(names)
+    ]
+    return layout_of(entries, large, *contents)
+
+
 def many_values(values: int, value: bytes = b"{}") -> bytes:
     """A JSON list of this value, so often."""
     return b"[" + b",".join([value] * values) + b"]"

@@ -102,6 +102,11 @@ async def test_a_manifest_that_is_listed_a_thousand_times(
         assert re.search("more than 10,000 are refused|any complete image of the 1500", str(caught.value))
 
 
+async def test_a_bundle_whose_names_all_mean_one_large_image(desk: Desk) -> None:
+    with pytest.raises(ArchiveError, match=r"the images of the bundle have more than 100,000 blobs in all"):
+        await desk.push_bundle(hostile.many_names_for_one_large_image())
+
+
 async def test_indexes_within_indexes(desk: Desk, repository: str) -> None:
     with pytest.raises(ArchiveError, match="or 2000 manifests in one image"):
         await desk.push(hostile.indexes_within_indexes(), f"{repository}:1", suffix=".tgz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from registry_spooler.archive import (
     ArchiveImage,
@@ -27,6 +28,9 @@ from registry_spooler.push.plan import Plan, plan_image, plan_or_lack
 from registry_spooler.push.registry import Registry
 from registry_spooler.reference import Reference
 from registry_spooler.result import ImageResult, LeftOut
+
+BUNDLE_BLOBS_MAX: Final = 100_000
+"""Blobs of all images of a bundle, shared ones counted for each of their names."""
 
 Archive = IndexedArchive | StreamedArchive
 Claim = Callable[[Collection[str]], Awaitable[None]]
@@ -114,8 +118,14 @@ class Targeting:
             return (_with_left_out(target, (*_others(image, images), *self.archive.left_out)),)
         named = _by_name(images)
         await claim({to.repository for to in named})
-        first, *rest = [await self._target(image, to) for to, image in named.items()]
-        return (_with_left_out(first, self.archive.left_out), *rest)
+        targets: list[Target] = []
+        blobs = 0
+        for to, image in named.items():
+            targets.append(await self._target(image, to))
+            blobs += len(targets[-1].needs)
+            if blobs > BUNDLE_BLOBS_MAX:
+                raise ArchiveError(f"the images of the bundle have more than {BUNDLE_BLOBS_MAX:,} blobs in all")
+        return (_with_left_out(targets[0], self.archive.left_out), *targets[1:])
 
     async def _target(self, image: ArchiveImage, reference: Reference) -> Target:
         delivery = self.deliveries.to(reference)
