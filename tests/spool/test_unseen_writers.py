@@ -122,3 +122,14 @@ def test_what_is_renamed_into_place_does_not_wait(place: Path) -> None:
         until(lambda: any(line.event == "end" for line in Logged.read(place / "log")))
     lines = Logged.read(place / "log")
     assert [(line.event, line.content) for line in lines] == [("start", ""), ("push", "0 "), ("end", "done")]
+
+
+def test_what_comes_later_waits_for_what_nobody_sees(place: Path) -> None:
+    first, second = place / "spool" / "app:1", place / "spool" / "app:2"
+    with write(first, 1, 0):
+        pass
+    with spooler(place):
+        with write(f"{second}~", 2, 0, second):
+            pass
+        until_empty(place / "spool")
+    assert ["0 ", "0 1 "] == pushed(place / "log")

@@ -48,8 +48,15 @@ class Deferred:
     retry_after_seconds: float | None = None
     delay_seconds: float | None = None
     """When it is known how long to wait; else the back-off says."""
+    keeps_place: bool = False
+    """Do later files of its repository wait for it, whatever the reason?"""
     is_shared: bool = False
     """Does every other job meet the same trouble?"""
+
+    @property
+    def lets_pass(self) -> bool:
+        """May later files of its repository go first?"""
+        return self.reason in LETS_PASS and not self.keeps_place
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from registry_spooler.filename import Action
 from registry_spooler.moment import rfc3339
 from registry_spooler.progress import Progress
 from registry_spooler.result import ImageResult
-from registry_spooler.spool.ending import LETS_PASS, Deferred, Done, Failed
+from registry_spooler.spool.ending import Deferred, Done, Failed
 from registry_spooler.spool.entry import Entry
 from registry_spooler.spool.names import display
 from registry_spooler.text import size_text
@@ -131,7 +131,7 @@ def suspected(entry: Entry) -> None:
 def _delayed(entry: Entry, ending: Deferred) -> str:
     """Since when a file is tried again and again, and who waits for it."""
     since = f"; it has been here since {rfc3339(entry.since)}"
-    if ending.reason in LETS_PASS:
+    if ending.lets_pass:
         return since
     if entry.is_unread:
         return f"{since}, and all that came after it waits for it"

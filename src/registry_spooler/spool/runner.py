@@ -323,6 +323,7 @@ def _resting(what: str, remaining_seconds: float) -> Deferred:
         reason=Reason.SETTLING,
         error=f"nobody here can see who writes to the file: it {what} when it has lain unchanged",
         delay_seconds=remaining_seconds,
+        keeps_place=True,  # most such files are complete, and an older one must not be pushed over a newer one
     )
 
 

@@ -19,7 +19,6 @@ from registry_spooler.spool import journal
 from registry_spooler.spool.board import Board
 from registry_spooler.spool.ending import (
     ANSWERED,
-    LETS_PASS,
     WITHOUT_ANSWER,
     Deferred,
     Done,
@@ -233,8 +232,7 @@ class Spool:
         elif ending.reason in ANSWERED and self._queue.held_for in WITHOUT_ANSWER:
             self._queue.release(now)
         entry.next_try = time.time() + due - now
-        lets_pass = ending.reason in LETS_PASS
-        self._queue.defer(entry, now, due=due, reason=ending.reason, error=ending.error, lets_pass=lets_pass)
+        self._queue.defer(entry, now, due=due, reason=ending.reason, error=ending.error, lets_pass=ending.lets_pass)
 
     def _delay(self, ending: Deferred, failures: int) -> float:
         if ending.delay_seconds is not None:
