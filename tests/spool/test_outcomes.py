@@ -48,6 +48,8 @@ async def test_a_file_that_is_done_is_removed_and_has_a_receipt(spool_directory:
         "missing": [],
         "blobs": {"uploaded": 1, "existing": 0, "mounted": 0},
         "uploaded_bytes": 7,
+        "left_out": [],
+        "referrers": 0,
         "attempts": 1,
     }
     assert handler.registry == {"team/app:1.2": b"archive"}
