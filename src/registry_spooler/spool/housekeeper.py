@@ -123,9 +123,13 @@ class Housekeeper:
             # What the dead have worked on is known before the first job starts.
             room = await in_thread(open_recovered_room, self._directory)
             self._recover_at = self._clock() + RECOVER_SECONDS
-            with suppress(OSError):
-                await in_thread(clear_locks, room.layout.locks)
-            await self.collect(room)
+            try:
+                with suppress(OSError):
+                    await in_thread(clear_locks, room.layout.locks)
+                await self.collect(room)
+            except BaseException:  # cancelled before it is in use
+                self._retired.append(room)
+                raise
             self.room = room
             self._wake()
         else:
