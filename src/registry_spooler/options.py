@@ -31,16 +31,19 @@ from registry_spooler.text import quoted
 
 C = TypeVar("C", bound=Callable[..., Any])
 
-_SIZE: Final = re.compile(r"(\d+)\s*([kmg]?)(i?)b?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d+)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 CHUNK_LEAST_BYTES: Final = 64 << 10
 CHUNK_MOST_BYTES: Final = 1 << 30
-_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3}
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 class ByteSize(click.ParamType[int]):
-    """The size of a chunk in bytes: `16777216`, `16MiB`, `16M` (binary) or `16MB` (decimal)."""
+    """A number of bytes: `16777216`, `16MiB`, `16Mi` or `16M` (binary), or `16MB` (decimal)."""
 
     name = "size"
+
+    def __init__(self, least_bytes: int, most_bytes: int, between: str) -> None:
+        self._least_bytes, self._most_bytes, self._between = least_bytes, most_bytes, between
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number of bytes; a usage error when it is none."""
@@ -53,9 +56,13 @@ class ByteSize(click.ParamType[int]):
         is_decimal = bool(unit) and not match[3] and str(value).strip()[-1:].lower() == "b"
         base = 1000 if is_decimal else 1024
         size = int(match[1]) * int(base ** _POWERS[unit])
-        if not CHUNK_LEAST_BYTES <= size <= CHUNK_MOST_BYTES:
-            raise click.BadParameter(f"{quoted(str(value))} is not between 64KiB and 1GiB", ctx, param)
+        if not self._least_bytes <= size <= self._most_bytes:
+            raise click.BadParameter(f"{quoted(str(value))} is not between {self._between}", ctx, param)
         return size
+
+
+CHUNK_SIZE: Final = ByteSize(CHUNK_LEAST_BYTES, CHUNK_MOST_BYTES, "64KiB and 1GiB")
+SPOOL_SIZE: Final = ByteSize(1 << 20, 1 << 50, "1MiB and 1024TiB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +188,7 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
         option(prefixes, "--docker-config", type=file,
                help="A docker config.json or a Kubernetes .dockerconfigjson, for when neither token nor user name is "
                "given. Credential helpers are not run."),
-        option(prefixes, "--chunk-size", "chunk_size_bytes", type=ByteSize(), metavar="SIZE",
+        option(prefixes, "--chunk-size", "chunk_size_bytes", type=CHUNK_SIZE, metavar="SIZE",
                help="Bytes of one upload request, fewer when memory is short; what suits the registry, mostly 16MiB, "
                "when not given."),
         option(prefixes, "--upload-form", type=click.Choice([form.value for form in UploadForm]),
@@ -201,4 +208,4 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
     return decorate
 
 
-__all__ = ["ByteSize", "RegistrySettings", "environment", "option", "registry_options"]
+__all__ = ["SPOOL_SIZE", "RegistrySettings", "environment", "option", "registry_options"]

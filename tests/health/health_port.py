@@ -73,9 +73,17 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def health_port(board: ScriptedBoard, directory: Path) -> AsyncIterator[HealthPort]:
+async def health_port(
+    board: ScriptedBoard, directory: Path, *, spool_limit_bytes: int | None = None
+) -> AsyncIterator[HealthPort]:
     registry = ScriptedRegistry()
-    about = About(version="1.2.3", registry="http://localhost:5000", directory=str(directory), started=time.time())
+    about = About(
+        version="1.2.3",
+        registry="http://localhost:5000",
+        directory=str(directory),
+        started=time.time(),
+        spool_limit_bytes=spool_limit_bytes,
+    )
     async with (
         serve(board, about, ping=registry.ping, address="127.0.0.1", port=0) as health,  # type: ignore[arg-type]
         aiohttp.ClientSession() as session,

@@ -13,7 +13,7 @@ from browser import Chromium, Tab, tab_of
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
 
-from registry_spooler.health.volume import Room
+from registry_spooler.capacity import Capacity
 from registry_spooler.progress import Progress
 from registry_spooler.spool import OddEntryShown
 
@@ -116,10 +116,10 @@ async def test_trouble_is_shown_and_said_once(browser: Chromium, port: HealthPor
 
 async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chromium, port: HealthPort) -> None:
     async with page(browser, port) as tab:
-        port.health.checks._volume.room = Room(free_bytes=4_096, size_bytes=1 << 30)
+        port.health.checks._volume.room = Capacity(free_bytes=4_096, size_bytes=1 << 30)
         await tab.until("document.querySelector('#checks li.warn') !== null")
 
-        assert "Room in the spool: the volume has only 4,096 bytes left" in await text(tab, "#checks li.warn")
+        assert "Room in the spool: the volume has only 4.0 KiB left" in await text(tab, "#checks li.warn")
         assert "Ready" == await text(tab, "#state")
 
 

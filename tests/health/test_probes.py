@@ -6,12 +6,12 @@ import pytest
 from health_port import HealthPort, until
 from scripted_board import ScriptedBoard
 
+from registry_spooler.capacity import Capacity
 from registry_spooler.errors import RegistryUnreachable
 from registry_spooler.health import registry_watch
 from registry_spooler.health.check import Check
 from registry_spooler.health.pulse import HELD_SECONDS, Pulse
 from registry_spooler.health.registry_watch import look_at_registry
-from registry_spooler.health.volume import Room
 
 LIVE = {"event_loop", "watch"}
 READY = LIVE | {"first_scan", "registry", "spool_writable", "spool_space"}
@@ -73,13 +73,13 @@ async def test_the_registry_is_asked_again_sooner_when_it_is_down() -> None:
 async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
     assert 200 == (await port.json("/ready"))[0]
     board.writable.set(False, "the spool cannot be written to: No space left on device")
-    port.health.checks._volume.room = Room(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
+    port.health.checks._volume.room = Capacity(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
 
     assert (
         {"/live": 200, "/healthz": 200, "/ready": 503},
         {
             "spool_writable": "the spool cannot be written to: No space left on device",
-            "spool_space": "warning: the volume has only 0 bytes left",
+            "spool_space": "warning: the volume has only 0 B left",
         },
     ) == await failing(port)
 
@@ -87,11 +87,11 @@ async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort,
 async def test_little_room_is_told_and_leaves_the_pod_ready(port: HealthPort) -> None:
     """Unready, it would take the registry in the same pod out of its Service, though files are still worked through."""
     assert 200 == (await port.json("/ready"))[0]
-    port.health.checks._volume.room = Room(free_bytes=409_600, size_bytes=409_600)
+    port.health.checks._volume.room = Capacity(free_bytes=409_600, size_bytes=409_600)
 
     assert (
         {"/live": 200, "/healthz": 200, "/ready": 200},
-        {"spool_space": "warning: the volume has only 409,600 bytes left"},
+        {"spool_space": "warning: the volume has only 400.0 KiB left"},
     ) == await failing(port)
     assert "ok" == (await port.json("/ready"))[1]["status"]
     status = (await port.json("/status"))[1]
@@ -102,16 +102,16 @@ async def test_little_room_is_told_and_leaves_the_pod_ready(port: HealthPort) ->
 @pytest.mark.parametrize(
     ("room", "shortage"),
     [
-        (Room(), ""),
-        (Room(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=0), ""),
-        (Room(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=1, inodes=9), ""),
+        (Capacity(), ""),
+        (Capacity(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=0), ""),
+        (Capacity(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=1, inodes=9), ""),
         (
-            Room(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=9),
+            Capacity(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=9),
             "the volume has none of its 9 inodes free",
         ),
     ],
 )
-def test_inodes_run_out_too(room: Room, shortage: str) -> None:
+def test_inodes_run_out_too(room: Capacity, shortage: str) -> None:
     assert shortage == room.shortage
 
 
@@ -154,11 +154,11 @@ def test_a_stall_is_forgotten_after_a_while() -> None:
 
 async def test_a_change_between_two_questions_is_noticed_when_it_happens(port: HealthPort) -> None:
     assert 200 == (await port.json("/ready"))[0]
-    port.health.checks._volume.room = Room(free_bytes=0, size_bytes=1 << 30)
+    port.health.checks._volume.room = Capacity(free_bytes=0, size_bytes=1 << 30)
 
     await until(lambda: not port.health.checks.space.passing)
 
-    assert "the volume has only 0 bytes left" == port.health.checks.space.detail
+    assert "the volume has only 0 B left" == port.health.checks.space.detail
 
 
 def test_since_when_is_the_last_change() -> None:

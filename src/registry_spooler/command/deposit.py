@@ -23,9 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from registry_spooler.capacity import measure
 from registry_spooler.errors import InvalidFileName, SpoolerError
 from registry_spooler.filename import FileName, is_ignored
 from registry_spooler.moment import rfc3339
+from registry_spooler.text import size_text
 
 PIECE_BYTES: Final = 1 << 20
 LOCK_SECONDS: Final = 5.0
@@ -63,17 +65,24 @@ class Deposit:
 
     directory: Path
     name: str
+    limit_bytes: int | None = None
+    """What the directory may hold, where its file system can hold more."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
 
-    def probe(self) -> dict[str, Any]:
-        """How many bytes have arrived, and their sha256; `size` is None when there are none at all."""
+    def probe(self, size: int = 0) -> dict[str, Any]:
+        """How many bytes have arrived, and their sha256; `size` is None when there are none at all.
+
+        `size` is what the whole will be: what would not fit is refused here, before its caller sends anything.
+        """
         try:
             with self._opened(os.O_RDONLY) as file:
-                size = os.fstat(file).st_size
-                return {"size": size, "sha256": _sha256(file), "now": _now()}
+                arrived = os.fstat(file).st_size
+                self._check_room(size - arrived)
+                return {"size": arrived, "sha256": _sha256(file), "now": _now()}
         except NothingArrived:
+            self._check_room(size)
             return {"size": None, "sha256": None, "now": _now()}
 
     def append(self, source: int, offset: int, *, arrived: int | None, size: int) -> dict[str, Any]:
@@ -81,6 +90,7 @@ class Deposit:
 
         `arrived` is what `probe` said; `size` is what the whole will be.
         """
+        self._check_room(size - (arrived or 0))
         first = os.read(source, PIECE_BYTES)
         if not first and offset < size:
             raise DepositError(self.name, "no byte of it came", temporary=True)
@@ -112,6 +122,19 @@ class Deposit:
     @property
     def _partial(self) -> Path:
         return self.directory / f"{self.name}~"
+
+    def _check_room(self, needed_bytes: int) -> None:
+        """Refuse what would not fit before any of it is written."""
+        try:
+            free_bytes = measure(self.directory, self.limit_bytes).free_bytes
+        except OSError:
+            return  # whatever is wrong with the directory is told by what comes next
+        if needed_bytes > free_bytes:
+            raise DepositError(
+                self.name,
+                f"it needs {size_text(needed_bytes)}, and the spool has room for {size_text(free_bytes)}; "
+                "wait for the queue, remove what lies in .failed/, or give the spool more room",
+            )
 
     @contextmanager
     def _opened(self, flags: int) -> Generator[int]:
@@ -156,10 +179,11 @@ class Deposit:
 
     def _translated(self, exc: OSError) -> DepositError:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = os.statvfs(self.directory)
-            left = free.f_bavail * free.f_frsize
+            free_bytes = measure(self.directory).free_bytes
             return DepositError(
-                self.name, f"the spool volume is full, {left} bytes are left; wait for the queue, or grow it"
+                self.name,
+                f"the spool volume is full, {size_text(free_bytes)} are left; "
+                "wait for the queue, or give the spool more room",
             )
         return DepositError(self.name, exc.strerror or str(exc))
 

@@ -14,6 +14,7 @@ from registry_spooler.command import queue
 from registry_spooler.command.deposit import Deposit
 from registry_spooler.command.ending import ExitCode
 from registry_spooler.command.printing import say, say_json
+from registry_spooler.options import SPOOL_SIZE, option
 from registry_spooler.text import count_text
 
 directory_option = click.option(
@@ -40,6 +41,15 @@ address_option = click.option(
     help="The address at which it listens, if not at all of them.",
 )
 
+limit_option = option(
+    ("REGISTRY_CLIENT", "REGISTRY_SPOOLER"),
+    "--spool-limit",
+    "spool_limit_bytes",
+    type=SPOOL_SIZE,
+    metavar="SIZE",
+    help="What the spool directory may hold.",
+)
+
 
 @click.command()
 @directory_option
@@ -48,18 +58,26 @@ address_option = click.option(
 @click.option("--finish", metavar="SHA256", help="Compare with this checksum, and hand the file to the spooler.")
 @click.option("--arrived", type=click.IntRange(min=0), help="What --probe said of its size, if it was there.")
 @click.option("--size", type=click.IntRange(min=0), default=0, help="The number of bytes in all.")
+@limit_option
 @click.argument("name")
 def deposit(
-    directory: Path, probe: bool, offset: int, finish: str | None, arrived: int | None, size: int, name: str
+    directory: Path,
+    probe: bool,
+    offset: int,
+    finish: str | None,
+    arrived: int | None,
+    size: int,
+    spool_limit_bytes: int | None,
+    name: str,
 ) -> None:
     """Write standard input into the spool directory as NAME~; rename it to NAME with --finish.
 
     A program's command: `kubectl spool publish` calls it. It can be made again after a cut, from the byte where
     that ended.
     """
-    file = Deposit(directory, name)
+    file = Deposit(directory, name, spool_limit_bytes)
     if probe:
-        say_json(file.probe())
+        say_json(file.probe(size))
     elif finish is not None:
         say_json(file.finish(size, finish))
     else:

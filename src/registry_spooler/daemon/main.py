@@ -13,7 +13,7 @@ from registry_spooler.archive import Compression
 from registry_spooler.daemon.log import logging_to
 from registry_spooler.daemon.service import run
 from registry_spooler.daemon.settings import DaemonSettings, HealthSettings, LogSettings
-from registry_spooler.options import RegistrySettings, option, registry_options
+from registry_spooler.options import SPOOL_SIZE, RegistrySettings, option, registry_options
 from registry_spooler.push import PushOptions
 from registry_spooler.spool import SpoolSettings
 
@@ -40,6 +40,9 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
         help="Between two full scans, for file systems that send no events.")  # fmt: skip
 @option(PREFIX, "--stale-after", type=click.FloatRange(1), default=86400.0, metavar="SECONDS",
         help="When a …~ file shows as stale.")  # fmt: skip
+@option(PREFIX, "--spool-limit", "spool_limit_bytes", type=SPOOL_SIZE, metavar="SIZE",
+        help="What the spool directory may hold, such as 10GiB, where its file system can hold more: uploads beyond it "
+             "are refused, and less free room is shown.")  # fmt: skip
 @option(PREFIX, "--receipts", type=click.IntRange(1), default=1000, help="How many receipts are kept.")
 @option(PREFIX, "--shutdown-grace", type=click.FloatRange(0, 3600), default=20.0, metavar="SECONDS",
         help="For running jobs to finish after SIGTERM.")  # fmt: skip
@@ -82,7 +85,10 @@ def _settings(values: dict[str, Any]) -> DaemonSettings:
         ),
         push=PushOptions(compression=Compression(values["compression"]), inflate=values["verify"] == "full"),
         health=HealthSettings(
-            address=values["health_address"], port=values["health_port"], hosts=values["health_hosts"]
+            address=values["health_address"],
+            port=values["health_port"],
+            hosts=values["health_hosts"],
+            spool_limit_bytes=values["spool_limit_bytes"],
         ),
         log=LogSettings(
             path=values["log"],

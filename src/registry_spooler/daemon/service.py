@@ -63,7 +63,11 @@ async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: 
 
 async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, version: str) -> None:
     about = About(
-        version=version, registry=client.address, directory=str(settings.spool.directory), started=time.time()
+        version=version,
+        registry=client.address,
+        directory=str(settings.spool.directory),
+        started=time.time(),
+        spool_limit_bytes=settings.health.spool_limit_bytes,
     )
     known = KnownBlobs(settings.spool.directory / STATE)
     work = Work(client, Pusher(client, known, settings.push))

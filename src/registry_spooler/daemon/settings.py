@@ -16,6 +16,8 @@ class HealthSettings:
     address: str = ""
     """Empty: on every address, IPv4 and IPv6, since the kubelet's probes come from outside the pod."""
     port: int = 8086
+    spool_limit_bytes: int | None = None
+    """What the spool directory may hold, where its file system can hold more. None: no limit but that."""
     hosts: tuple[str, ...] = ()
     """Names, beside the machine's own, under which page and status are answered: an ingress's, say."""
 

@@ -162,8 +162,10 @@ class _Families(Collector):
             "Directories, links and other entries of the spool that are never opened.",
             _plain(len(board.odd)),
         )
-        yield _gauge("spool_free_bytes", "Free bytes of the spool's volume.", _plain(room.free_bytes))
-        yield _gauge("spool_size_bytes", "Size of the spool's volume.", _plain(room.size_bytes))
+        yield _gauge(
+            "spool_free_bytes", "Free bytes of the spool's volume, or of the spool's limit.", _plain(room.free_bytes)
+        )
+        yield _gauge("spool_size_bytes", "Size of the spool's volume, or the spool's limit.", _plain(room.size_bytes))
         yield _gauge("spool_free_inodes", "Free inodes of the spool's volume.", _plain(room.free_inodes))
         yield _gauge(
             "spool_inodes", "Inodes of the spool's volume; 0 when it has no fixed number.", _plain(room.inodes)

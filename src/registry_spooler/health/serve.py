@@ -42,7 +42,7 @@ async def serve(
     means all of the machine's; port 0 lets the system choose; `hosts` are further names that `/` and `/status` are
     answered under.
     """
-    pulse, volume = Pulse(), Volume(Path(about.directory))
+    pulse, volume = Pulse(), Volume(Path(about.directory), about.spool_limit_bytes)
     checks = Checks(board, pulse, volume)
     metrics = Metrics(about.version, board, checks, volume, pulse)
     page = await in_thread(Page.read)

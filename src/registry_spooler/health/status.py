@@ -35,6 +35,8 @@ class About:
     directory: str
     started: float
     """Wall-clock seconds since the epoch."""
+    spool_limit_bytes: int | None = None
+    """What the spool directory may hold; None: what its file system can."""
 
 
 class Status:
@@ -79,6 +81,7 @@ class Status:
             "writable": board.writable.holds,
             "free_bytes": room.free_bytes,
             "size_bytes": room.size_bytes,
+            "limit_bytes": room.limit_bytes,
             "free_inodes": room.free_inodes,
             "inodes": room.inodes,
             "failed_files": board.failed_count,

@@ -96,7 +96,7 @@ class _Publication:
     async def attempt(self) -> Published:
         """Send what has not arrived, and hand the file over; may be called again after a cut."""
         for _ in range(_LOOKS_MAX):
-            arrived = _Arrived.read(await self._deposit("--probe"))
+            arrived = _Arrived.read(await self._deposit("--probe", "--size", str(self._size)))
             if arrived.size is None and self._finishing is not None:
                 return self._finishing  # renamed before the connection broke: nobody else takes `NAME~` away
             try:
