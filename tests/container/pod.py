@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import tarfile
 from typing import Any, Self
 
 import yaml
-from machine import Machine
+from machine import REGISTRY, Machine
 
 from registry_spooler import mediatype
 from registry_spooler.digest import Digest
 
+PINNED_REGISTRY = re.compile(r"docker\.io/library/registry:\S+@sha256:[0-9a-f]{64}")
+"""What the manifests run; the image that is built here has another digest."""
 NAME = "registry-spooler-pod"
 """How the pod's name starts; podman 4 adds a number."""
 
@@ -26,37 +29,73 @@ class Pod:
 
     def __init__(self, machine: Machine, manifest: str) -> None:
         self._machine = machine
+        self._manifest = PINNED_REGISTRY.sub(REGISTRY, manifest)
         self.deployment: dict[str, Any] = next(
-            document for document in yaml.safe_load_all(manifest) if document["kind"] == "Deployment"
+            document for document in yaml.safe_load_all(self._manifest) if document["kind"] == "Deployment"
         )
+        self._play()
+
+    def _play(self) -> None:
         # podman publishes every containerPort unless the network is the host's; so the host's is a new one here.
-        machine.run(
+        self._machine.run(
             "unshare",
             "--net",
             "sh",
             "-c",
             "ip link set lo up && podman kube play --network=slirp4netns -",
-            text=manifest,
+            text=self._manifest,
         )
-        self.name = machine.podman("pod", "ps", f"--filter=name={NAME}", "--format={{.Name}}").strip()
+        self.name = self._machine.podman("pod", "ps", f"--filter=name={NAME}", "--format={{.Name}}").strip()
         self.spooler = f"{self.name}-spooler"
-        self._process = machine.podman("inspect", "--format={{.State.Pid}}", self.spooler).strip()
+        self._process = self._machine.podman("inspect", "--format={{.State.Pid}}", self.spooler).strip()
 
     def container(self, name: str) -> dict[str, Any]:
         """A container as the manifest has it."""
         containers = self.deployment["spec"]["template"]["spec"]["containers"]
         return next(container for container in containers if container["name"] == name)
 
+    @property
+    def probes(self) -> list[tuple[str, str]]:
+        """The containers and kinds of all probes of the manifest."""
+        return [
+            (container["name"], kind)
+            for container in self.deployment["spec"]["template"]["spec"]["containers"]
+            for kind in ("startupProbe", "livenessProbe", "readinessProbe")
+            if kind in container
+        ]
+
     def get(self, port: int, path: str) -> tuple[int, str]:
         """Ask as the kubelet would, from the pod's own network."""
+        return self.ask(port, path, "GET")
+
+    def ask(self, port: int, path: str, method: str) -> tuple[int, str]:
+        """The same by another method."""
         found = self._machine.run(
             "nsenter", f"--target={self._process}", "--net",
-            "curl", "--silent", "--max-time", "5", "--write-out", "\n%{http_code}",
+            "curl", "--request", method, "--silent", "--max-time", "5", "--write-out", "\n%{http_code}",
             "--header", f"Accept: {mediatype.MANIFEST_ACCEPT}, */*;q=0.1", f"http://127.0.0.1:{port}{path}",
             check=False,
         )  # fmt: skip
         body, _, status = found.rpartition("\n")
         return int(status), body
+
+    def listening(self) -> dict[int, set[str]]:
+        """The addresses that are listened on, by port."""
+        found: dict[int, set[str]] = {}
+        for line in self._machine.run(
+            "nsenter", f"--target={self._process}", "--net", "ss", "--listening", "--tcp", "--numeric", "--no-header"
+        ).splitlines():
+            address, _, port = line.split()[3].rpartition(":")
+            found.setdefault(int(port), set()).add(address.strip("[]").replace("*", "::"))
+        return found
+
+    def replace(self) -> None:
+        """Take the pod away and play it again: what is on its volumes stays."""
+        self._machine.podman("pod", "rm", "--force", "--time=10", self.name)
+        # podman makes a volume of each claim, and wants to make it each time.
+        documents = [found for found in yaml.safe_load_all(self._manifest) if found["kind"] != "PersistentVolumeClaim"]
+        self._manifest = yaml.safe_dump_all(documents)
+        self._play()
 
     def probe(self, container: str, kind: str) -> None:
         """Return when a probe of the manifest has answered, asked as often as the manifest says and no oftener."""
@@ -93,6 +132,7 @@ class Pod:
 
     def __exit__(self, *_: object) -> None:
         self._machine.podman("pod", "rm", "--force", "--time=0", self.name)
+        self._machine.podman("volume", "rm", "registry-spooler-spool", "registry-spooler-registry")
 
 
 def docker_archive() -> bytes:

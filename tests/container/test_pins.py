@@ -53,3 +53,9 @@ def test_nothing_is_pinned_that_nobody_asks_for() -> None:
 def test_no_index_is_named(name: str) -> None:
     content = (ROOT / "container" / name).read_text()
     assert not re.search(r"https?://|--(?:extra-)?index-url |--find-links |--trusted-host ", content)
+
+
+def test_the_base_image_is_pinned_by_digest() -> None:
+    content = (ROOT / "container" / "Containerfile").read_text()
+    assert re.search(r"^ARG BASE=\S+:\S+@sha256:[0-9a-f]{64}$", content, re.MULTILINE)
+    assert {"${BASE}"} == {line.split()[1] for line in content.splitlines() if line.startswith("FROM ")}

@@ -66,9 +66,8 @@ def pod(machine: Machine) -> Iterator[Pod]:
 
 
 def test_an_archive_goes_through_tls_and_a_password(pod: Pod) -> None:
-    for container in ("registry", "spooler"):
-        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
-            pod.probe(container, kind)
+    for container, kind in pod.probes:
+        pod.probe(container, kind)
 
     assert "team/app:1.0" == pod.push("team\\app:1.0.tar")["reference"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from registry_spooler.spool import SpoolSettings
+
 MANIFESTS = Path(__file__).resolve().parent.parent.parent / "manifests"
-OVERLAYS = ("base", "secure", "monitoring", "shared-spool", "existing-registry")
-COMPONENTS = ("persistent", "secure", "cert-manager", "monitoring")
-VERSIONS = ("1.25.0", "1.32.0", "1.34.0")
+OVERLAYS = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")
+COMPONENTS = ("ephemeral", "secure", "cert-manager", "monitoring")
+VERSIONS = ("1.30.0", "1.32.0", "1.34.0")
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule"}
 """Kinds that come with cert-manager and the Prometheus operator, not with Kubernetes."""
 
@@ -71,6 +75,10 @@ def environment(described: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def listens_on_loopback(described: dict[str, Any]) -> bool:
+    return environment(described).get("REGISTRY_HTTP_ADDR", "").startswith("127.0.0.1:")
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_overlay_is_valid(overlay: str) -> None:
     documents = render(MANIFESTS / overlay)
@@ -100,8 +108,10 @@ def test_every_container_is_confined(overlay: str) -> None:
             "capabilities": {"drop": ["ALL"]},
         } == described["securityContext"]
         assert {"requests", "limits"} == set(described["resources"])
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert probe in described
+        if listens_on_loopback(described):
+            assert not [probe for probe in PROBES if probe in described], "the kubelet cannot reach it"
+        else:
+            assert [probe for probe in PROBES if probe in described] == [*PROBES]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -113,11 +123,10 @@ def test_nothing_hangs_in_the_air(overlay: str) -> None:
     assert {volume["name"] for volume in pod["volumes"]} == mounted
     for volume in pod["volumes"]:
         assert 1 == len(volume.keys() - {"name"})
-    ports = {port["name"] for described in pod["containers"] for port in described["ports"]}
+    ports = {port["name"] for described in pod["containers"] for port in described.get("ports", ())}
     for described in pod["containers"]:
-        own = {port["name"] for port in described["ports"]}
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            assert described[probe]["httpGet"]["port"] in own
+        own = {port["name"] for port in described.get("ports", ())}
+        assert {described[probe]["httpGet"]["port"] for probe in PROBES if probe in described} <= own
     for document in documents:
         if document["kind"] == "NetworkPolicy":
             named = {port["port"] for rule in document["spec"].get("ingress", ()) for port in rule["ports"]}
@@ -129,15 +138,71 @@ def test_nothing_hangs_in_the_air(overlay: str) -> None:
 def test_the_base_is_a_registry_and_a_spooler_in_one_pod() -> None:
     documents = render(MANIFESTS / "base")
 
-    assert ["Deployment", "NetworkPolicy", "Role", "Service", "ServiceAccount"] == kinds(documents)
-    assert ["registry", "spooler"] == [described["name"] for described in pod_of(documents)["containers"]]
-    assert "docker.io/library/registry:3" == container(documents, "registry")["image"]
+    claims = ["PersistentVolumeClaim"] * 2
+    assert ["Deployment", "NetworkPolicy", *claims, "Role", "Service", "ServiceAccount"] == kinds(documents)
+    assert ["registry", "registry-reader", "spooler"] == [
+        described["name"] for described in pod_of(documents)["containers"]
+    ]
     assert "true" == environment(container(documents, "registry"))["REGISTRY_STORAGE_DELETE_ENABLED"]
     assert "http://localhost:5000" == environment(container(documents, "spooler"))["REGISTRY_SPOOLER_REGISTRY"]
-    for volume in pod_of(documents)["volumes"]:
-        assert "sizeLimit" in volume["emptyDir"]
     probes = container(documents, "spooler")
     assert ("/live", "/ready") == tuple(probes[kind]["httpGet"]["path"] for kind in ("livenessProbe", "readinessProbe"))
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_registry_is_pinned_by_digest(overlay: str) -> None:
+    images = [described["image"] for described in pod_of(render(MANIFESTS / overlay))["containers"]]
+    pinned = [
+        image for image in images if re.fullmatch(r"docker\.io/library/registry:[\d.]+@sha256:[0-9a-f]{64}", image)
+    ]
+    assert len(images) - 1 == len(pinned)
+
+
+@pytest.mark.parametrize("overlay", ["base", "monitoring", "ephemeral", "shared-spool"])
+def test_without_a_login_nobody_pushes_from_outside_the_pod(overlay: str) -> None:
+    documents = render(MANIFESTS / overlay)
+
+    writable, reader = container(documents, "registry"), container(documents, "registry-reader")
+    assert listens_on_loopback(writable)
+    assert "ports" not in writable
+    maintenance = yaml.safe_load(environment(reader)["REGISTRY_STORAGE_MAINTENANCE"])
+    assert {"readonly": {"enabled": True}, "uploadpurging": {"enabled": False}} == maintenance
+    assert all(mount["readOnly"] for mount in reader.get("volumeMounts", ()))
+    (served,) = one(documents, "Service")["spec"]["ports"]
+    assert (5000, "registry") == (served["port"], served["targetPort"])
+    assert [("registry", 5001)] == [(port["name"], port["containerPort"]) for port in reader["ports"]]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_policy_lets_a_pod_reach_link_local_addresses(overlay: str) -> None:
+    policies = [document for document in render(MANIFESTS / overlay) if document["kind"] == "NetworkPolicy"]
+    rules = [rule for policy in policies for rule in policy["spec"].get("egress", ())]
+    for rule in rules:
+        blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
+        dns_cache = {"cidr": "169.254.20.10/32"}
+        allowed = [block for block in blocks if block != dns_cache]
+        assert [
+            {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]},
+            {"cidr": "::/0", "except": ["fe80::/10"]},
+        ] == allowed
+        assert dns_cache not in blocks or {53} == {port["port"] for port in rule["ports"]}
+    assert (overlay in ("existing-registry", "shared-spool")) == bool(rules)
+
+
+@pytest.mark.parametrize("overlay", [name for name in OVERLAYS if name != "existing-registry"])
+def test_the_registry_outlives_the_spoolers_grace(overlay: str) -> None:
+    documents = render(MANIFESTS / overlay)
+
+    slept = container(documents, "registry")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert SpoolSettings(directory=Path()).shutdown_grace_seconds < slept
+    assert slept < pod_of(documents)["terminationGracePeriodSeconds"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_probe_asks_before_a_program_can_have_started(overlay: str) -> None:
+    for described in pod_of(render(MANIFESTS / overlay))["containers"]:
+        if "startupProbe" in described:
+            assert 2 <= described["startupProbe"]["initialDelaySeconds"]
 
 
 def test_who_pushes_may_do_what_kubectl_needs_and_no_more() -> None:
@@ -148,12 +213,36 @@ def test_who_pushes_may_do_what_kubectl_needs_and_no_more() -> None:
     ] == one(render(MANIFESTS / "base"), "Role")["rules"]
 
 
-def test_claims_take_the_place_of_empty_directories(tmp_path: Path) -> None:
-    documents = together(tmp_path, "persistent")
+@pytest.mark.parametrize("overlay", ["base", "secure", "monitoring"])
+def test_images_and_waiting_files_outlive_the_pod(overlay: str) -> None:
+    documents = render(MANIFESTS / overlay)
 
     claims = {document["metadata"]["name"] for document in documents if document["kind"] == "PersistentVolumeClaim"}
-    used = {volume["persistentVolumeClaim"]["claimName"] for volume in pod_of(documents)["volumes"]}
-    assert {"registry-spooler-spool", "registry-spooler-registry"} == claims == used
+    used = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod_of(documents)["volumes"]}
+    assert {"registry-spooler-spool", "registry-spooler-registry"} == claims
+    assert {"claimName": "registry-spooler-spool"} == used["spool"]
+    assert {"claimName": "registry-spooler-registry"} == used["registry"]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "claim"),
+    [("base", "registry-spooler-spool"), ("shared-spool", "registry-spooler-shared")],
+)
+def test_the_spooler_knows_how_large_its_claim_is(overlay: str, claim: str) -> None:
+    documents = render(MANIFESTS / overlay)
+
+    size = one(documents, "PersistentVolumeClaim", claim)["spec"]["resources"]["requests"]["storage"]
+    assert size == environment(container(documents, "spooler"))["REGISTRY_SPOOLER_SPOOL_LIMIT"]
+
+
+def test_ephemeral_has_no_limit_that_evicts_the_registry() -> None:
+    documents = render(MANIFESTS / "ephemeral")
+
+    assert "PersistentVolumeClaim" not in kinds(documents)
+    assert [{}, {}] == [volume["emptyDir"] for volume in pod_of(documents)["volumes"]]
+    spooler = container(documents, "spooler")
+    assert "ephemeral-storage" not in spooler["resources"]["limits"]
+    assert spooler["resources"]["requests"]["ephemeral-storage"] == environment(spooler)["REGISTRY_SPOOLER_SPOOL_LIMIT"]
 
 
 def test_secure_has_tls_and_a_password_from_secrets() -> None:
@@ -170,7 +259,9 @@ def test_secure_has_tls_and_a_password_from_secrets() -> None:
         "REGISTRY_SPOOLER_USERNAME": "registry-spooler-credentials/username",
         "REGISTRY_SPOOLER_PASSWORD_FILE": "/etc/registry/credentials/password",
     }.items() <= spooler.items()
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+    assert ["registry", "spooler"] == [described["name"] for described in pod_of(documents)["containers"]]
+    assert ":5000" == registry["REGISTRY_HTTP_ADDR"]
+    for probe in PROBES:
         assert "HTTPS" == container(documents, "registry")[probe]["httpGet"]["scheme"]
     secrets = {volume["secret"]["secretName"] for volume in pod_of(documents)["volumes"] if "secret" in volume}
     assert {"registry-tls", "registry-htpasswd", "registry-spooler-credentials"} == secrets
@@ -229,6 +320,7 @@ def test_for_an_existing_registry_the_spooler_is_alone() -> None:
     assert spooler["REGISTRY_SPOOLER_REGISTRY"].startswith("https://")
     assert "/etc/registry/credentials/.dockerconfigjson" == spooler["REGISTRY_SPOOLER_DOCKER_CONFIG"]
     assert "secret" in {key for volume in pod_of(documents)["volumes"] for key in volume}
+    assert "registry-spooler-spool" == one(documents, "PersistentVolumeClaim")["metadata"]["name"]
 
 
 def test_all_components_go_together(tmp_path: Path) -> None:

@@ -78,6 +78,19 @@ def test_the_dashboard_asks_for_metrics_that_there_are(metrics: set[str]) -> Non
     assert len(asked) > 15
 
 
+def test_the_dashboard_shows_what_nobody_works_on_and_every_pod() -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    asked = " ".join(_expressions(dashboard))
+    for name in ("stale_files", "odd_entries", "failed_files", "event_loop_lag_seconds", "spool_size_bytes"):
+        assert f"registry_spooler_{name}{{" in asked
+    assert "sum(up{" in asked
+    for panel in dashboard["panels"]:
+        assert "Done again" != panel["title"]
+    # Pods that share a spool tell the same number: not a maximum over all installations, and not a sum over all pods.
+    assert "max(registry_spooler_failed_files" not in asked
+    assert "sum(max by (namespace, job) (registry_spooler_failed_files{" in asked
+
+
 def test_the_dashboards_queries_are_valid(tmp_path: Path) -> None:
     """promtool reads each as a recording rule, with Grafana's variables filled in."""
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
