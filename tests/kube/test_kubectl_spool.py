@@ -7,7 +7,6 @@ import hashlib
 import os
 import pty
 import re
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -100,7 +99,7 @@ async def test_without_kubectl(
     alone = Terminal(terminal.folder, terminal.kubeconfig, path=str(empty))
     done = await alone.run(program, "push", "app.tar", f"{repository}:1")
     assert [Reader(registry).image(repository, "1").digest] == done.lines
-    refused = await alone.run(program, "install", code=1)
+    refused = await alone.run(program, "install", "--image", "spooler:1", code=1)
     assert "there is no kubectl, which applies the manifests; write them with --output" in refused.stderr
 
 
@@ -240,10 +239,10 @@ async def test_an_archive_without_a_suffix_is_the_image_that_it_is(
 async def test_without_the_extra_one_sentence_says_what_to_install(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(
-        "import sys\nsys.modules['kubernetes_asyncio'] = sys.modules['rich'] = None\n"
+        "import sys\nsys.modules['kubernetes_asyncio'] = sys.modules['rich'] = sys.modules['yaml'] = None\n"
     )
     terminal.environment["PYTHONPATH"] = str(tmp_path / "site")
-    for command in (("list",), ("push", str(Path(__file__)), "app")):
+    for command in (("list",), ("push", str(Path(__file__)), "app"), ("install", "--print")):
         done = await terminal.spool(*command, code=1)
         assert done.stderr.endswith(" is not installed: pip install 'registry-spooler[client]'\n")
         assert 1 == len(done.stderr.splitlines())
@@ -405,29 +404,6 @@ async def test_not_allowed(terminal: Terminal, pod_without_spooler: ApiServer) -
 async def test_completion_scripts(terminal: Terminal) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert b"kubectl-spool" in (await terminal.spool("completion", shell)).stdout
-
-
-async def test_install_prints_what_kubectl_would_apply(terminal: Terminal, tmp_path: Path) -> None:
-    printed = (await terminal.spool("install", "--print", "--image", "example.org/spooler:7")).stdout.decode()
-    assert "image: example.org/spooler:7" in printed
-    assert "kind: Deployment" in printed
-    await terminal.spool("install", "--output", "files")
-    assert (tmp_path / "files" / "base" / "kustomization.yaml").exists()
-
-
-async def test_install_is_kubectl_apply(terminal: Terminal, tmp_path: Path) -> None:
-    """What reaches kubectl: a stand-in writes it down, and leaves the rendering to the real one."""
-    real = shutil.which("kubectl")
-    (tmp_path / "bin").mkdir()
-    stand_in = tmp_path / "bin" / "kubectl"
-    stand_in.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n[ "$1" = apply ] || exec {real} "$@"\n')
-    stand_in.chmod(0o755)
-    watched = Terminal(terminal.folder, terminal.kubeconfig, path=f"{tmp_path / 'bin'}:{terminal.path}")
-    await watched.spool("install", "-n", "images", "--context", "test", "--overlay", "secure", "--no-wait")
-    asked = (tmp_path / "asked").read_text()
-    assert re.fullmatch(r"apply --kustomize=\S+ --namespace=images --context=test\n", asked)
-    refused = await terminal.spool("install", "--overlay", "no-such", code=2)
-    assert "nor one of base, secure, monitoring, shared-spool, existing-registry" in refused.stderr
 
 
 async def test_a_bar_on_a_terminal(

@@ -25,7 +25,7 @@ from registry_spooler.kubectl.pushing import publish, push
 from registry_spooler.kubectl.queue import discard, failed, logs, retry, status, wait
 from registry_spooler.kubectl.target import Target, target_options
 
-_OF_THE_EXTRA = frozenset({"kubernetes_asyncio", "rich"})
+_OF_THE_EXTRA = frozenset({"kubernetes_asyncio", "rich", "yaml"})
 """Packages that only the extra `client` installs."""
 
 _CODES: tuple[tuple[tuple[type[SpoolerError], ...], int], ...] = (
