@@ -15,6 +15,8 @@ from scripted import Handler, debris, drop, failure, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
 from registry_spooler.spool import Outcome, Reason
+from registry_spooler.spool.room import open_room
+from registry_spooler.threads import in_thread
 
 
 async def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, handler: Handler) -> None:
@@ -213,6 +215,24 @@ async def test_a_full_disk_is_emptied_by_pushing_what_is_on_it(disk: Disk, handl
         await running.until_done("app.tar", "bad.tar")
     assert receipt(disk.directory, "app.tar")["size_bytes"] == 300_000
     assert failure(disk.directory, "bad.tar")["error"] == "no archive"
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+async def test_a_start_on_a_full_disk_uses_the_reserve_of_the_last_run(
+    disk: Disk, handler: Handler, is_dead: bool
+) -> None:
+    if isinstance(disk, PretendedDisk):
+        return  # there is no room to be given up there
+    room = await in_thread(open_room, disk.directory)
+    if is_dead:
+        os.close(room._alive)
+    else:
+        await in_thread(room.close)
+    drop(disk.directory, "app.tar")
+    disk.fill()
+    async with spooling(disk.directory, handler) as running:
+        await running.until_done("app.tar")
+    assert receipt(disk.directory, "app.tar")["file"] == "app.tar"
 
 
 async def test_a_disk_without_any_room_defers_and_heals(disk: Disk, handler: Handler) -> None:
