@@ -38,6 +38,7 @@ class Users:
     factory: Factory
     chance: random.Random
     slow: list[SlowWriter] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
 
     def act(self) -> str:
         """Do something."""
@@ -110,7 +111,9 @@ class Users:
         return f"{payload.name} half"
 
     def finish(self) -> None:
-        """All close what they have open."""
+        """All close what they have open, and remove the other names of what they have linked."""
+        for other in self.links:
+            other.unlink()
         while self.slow:
             self._write_rest(self.slow.pop(0))
 
@@ -169,6 +172,21 @@ class Users:
         except FileNotFoundError:
             return f"{old.name} was gone"
         return old.name
+
+    def link(self) -> str:
+        """A file that has another name elsewhere, for as long as the round goes on: it is to wait for that."""
+        payload = self.factory.slow()
+        other = self.world.staging / f"other-{payload.name}"
+        try:
+            other.write_bytes(payload.content)
+            self._own(other)
+            os.link(other, self._path(payload.name))
+        except OSError:
+            other.unlink(missing_ok=True)
+            raise
+        self.links.append(other)
+        self.model.arrive(payload, renamed=False)
+        return payload.name
 
     def put_odd(self) -> str:
         """Something that is not to be opened, pushed or followed."""

@@ -56,7 +56,7 @@ class Factory:
 
     def any(self) -> Payload:
         """A file of any kind but deletions."""
-        makers = (self.image, self.image, self.raw, self.raw, self.bad, self.misnamed, self.bundle)
+        makers = (self.image, self.image, self.raw, self.raw, self.bad, self.misnamed, self.bundle, self.unmarked)
         return self._chance.choice(makers)()
 
     def like(self, name: str, shows: Mapping[Reference, Shown | None]) -> Payload:
