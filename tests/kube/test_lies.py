@@ -189,7 +189,7 @@ async def test_a_refusal_at_first_contact_is_final(
     api.refuse(path, status, times=4)
     with pytest.raises(kind):
         await session.use(lambda remote: publish(remote, file, "app.tar", redial=session.redial))
-    assert 2 >= sum(request.endswith(path) for request in api.requests)
+    assert 3 >= sum(request.endswith(path) for request in api.requests)  # one more after a renewed login
 
 
 @pytest.mark.parametrize(
