@@ -210,8 +210,7 @@ async def test_a_full_disk_is_emptied_by_pushing_what_is_on_it(disk: Disk, handl
         handler.first("bad.tar", ArchiveError("no archive"))
         drop(disk.directory, "app.tar", bytes(300_000))
         disk.fill()
-        os.link(disk.directory / ".filler", disk.directory / "bad.tar~")
-        os.rename(disk.directory / "bad.tar~", disk.directory / "bad.tar")
+        os.rename(disk.directory / ".filler", disk.directory / "bad.tar")
         await running.until_done("app.tar", "bad.tar")
     assert receipt(disk.directory, "app.tar")["size_bytes"] == 300_000
     assert failure(disk.directory, "bad.tar")["error"] == "no archive"
