@@ -211,12 +211,15 @@ async def test_another_pod_takes_over(outside: Outside, api: ApiServer, registry
     assert str(result.digest) == Reader(registry).image(outside.repository, "1").digest
 
 
-async def test_a_bad_archive_tags_nothing(outside: Outside, registry: RunningRegistry) -> None:
+@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
+async def test_a_bad_archive_tags_nothing(outside: Outside, registry: RunningRegistry, suffix: str) -> None:
+    """It is found out here: nothing of the bad layer goes over the link."""
     packed = image(outside.repository, 6 * MEGA)
     archive = archives.oci_archive(packed)
     middle = archive.index(COMPRESSORS[".tgz"](packed.layers[1])[:64]) + 1_000_000
     with pytest.raises(ArchiveError):
-        await outside.push(archive[:middle] + b"\0\1\2\3" + archive[middle + 4 :])
+        await outside.push(COMPRESSORS[suffix](archive[:middle] + b"\0\1\2\3" + archive[middle + 4 :]), suffix=suffix)
+    assert outside.progress.bytes_sent < MEGA
     assert not Reader(registry).has(outside.repository, "1")
 
 

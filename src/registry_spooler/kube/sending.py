@@ -68,7 +68,9 @@ async def send(
 
     async def work(remote: Remote) -> tuple[ImageResult, ...]:
         registry = ThinRegistry(remote, cache / "blobs", progress, redial=session.redial, streams=options.streams)
-        pusher = Pusher(registry, known, PushOptions(compression=options.compression, transfers=_QUESTIONS))
+        pusher = Pusher(
+            registry, known, PushOptions(compression=options.compression, hashes=True, transfers=_QUESTIONS)
+        )
         if is_archive or not isinstance(source, FileSource):
             return await pusher.push_archive(source, reference, progress, before_tag=check)
         if reference is None:

@@ -32,6 +32,7 @@ async def deliver_indexed(
     *,
     transfers: int,
     inflate: bool,
+    hashes: bool,
 ) -> None:
     """Send what the registry lacks, largest first, `transfers` blobs at once.
 
@@ -47,7 +48,7 @@ async def deliver_indexed(
         async def work(delivery: Delivery, queue: Iterator[Need]) -> None:
             for need in queue:
                 async with lanes:
-                    await _deliver_one(need, delivery, archive, progress, inflate=inflate)
+                    await _deliver_one(need, delivery, archive, progress, inflate=inflate, hashes=hashes)
 
         async with task_group() as tasks:
             for _ in range(min(len(needs), transfers)):
@@ -55,17 +56,18 @@ async def deliver_indexed(
 
 
 async def _deliver_one(
-    need: Need, delivery: Delivery, archive: IndexedArchive, progress: Progress, *, inflate: bool
+    need: Need, delivery: Delivery, archive: IndexedArchive, progress: Progress, *, inflate: bool, hashes: bool
 ) -> None:
     if await delivery.find(need) is not None:
         progress.bytes_done += need.size
         return
     if need.member is None:
         raise archive.missing(f"the blob {need.likely_digest}")
-    await delivery.send(need, watched(_opener(need, need.member, archive, inflate=inflate), progress))
+    opener = _opener(need, need.member, archive, inflate=inflate, hashes=hashes)
+    await delivery.send(need, watched(opener, progress))
 
 
-def _opener(need: Need, member: Member, archive: IndexedArchive, *, inflate: bool) -> MemberOpener:
+def _opener(need: Need, member: Member, archive: IndexedArchive, *, inflate: bool, hashes: bool) -> MemberOpener:
     """The blob, hashed while it is read; or, when nobody asks for more than digests, by the registry alone.
 
     A registry takes nothing under a digest that does not fit. What it has refused is opened again, and hashed then, so
@@ -73,7 +75,7 @@ def _opener(need: Need, member: Member, archive: IndexedArchive, *, inflate: boo
     refuse that for reasons of their own.
     """
     blob = partial(archive.blob, member, compression=need.compression, expect=need.expect, inflate=inflate)
-    if inflate or member.size <= PIECE_BYTES:
+    if inflate or hashes or member.size <= PIECE_BYTES:
         return blob()
     openers = chain([blob(hashes=False)], repeat(blob()))
     return lambda: next(openers)()

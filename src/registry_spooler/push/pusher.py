@@ -54,6 +54,8 @@ class PushOptions:
     """For the plain layers of docker archives."""
     inflate: bool = False
     """Are compressed layers inflated on the way, to check their diff IDs and checksums?"""
+    hashes: bool = False
+    """Is every blob hashed while it is read? Otherwise it is wrong when the registry refuses it."""
     transfers: int = 2
     """Blobs of one archive on their way at once. Two keep two processors busy; more only hold more memory."""
 
@@ -84,7 +86,13 @@ class Pusher:
         content-addressed member of a stream as soon as it is verified, so that a connection that breaks loses
         only the member it was sending. Raises ArchiveError, RegistryError, OSError.
         """
-        sessions = Sessions(self.registry, progress, inflate=self.options.inflate, commit_early=commit_early)
+        sessions = Sessions(
+            self.registry,
+            progress,
+            inflate=self.options.inflate,
+            hashes=self.options.hashes,
+            commit_early=commit_early,
+        )
         deliveries = Deliveries(self.registry, self.known, progress)
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
@@ -106,6 +114,7 @@ class Pusher:
                     self.lanes,
                     transfers=self.options.transfers,
                     inflate=self.options.inflate,
+                    hashes=self.options.hashes,
                 )
             before_tag()
             return tuple([await self._publish(target) for target in targets])

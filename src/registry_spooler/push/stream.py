@@ -48,7 +48,9 @@ class Sent:
 class Sessions:
     """The uploads of one push that no manifest has named yet, by the members they came from."""
 
-    def __init__(self, registry: Registry, progress: Progress, *, inflate: bool, commit_early: bool) -> None:
+    def __init__(
+        self, registry: Registry, progress: Progress, *, inflate: bool, hashes: bool = False, commit_early: bool
+    ) -> None:
         self.kinds: dict[Member, Compression] = {}
         """How each member turned out to be compressed."""
         self.lost: set[Member] = set()
@@ -56,6 +58,7 @@ class Sessions:
         self._registry = registry
         self._progress = progress
         self._inflate = inflate
+        self._hashes_all = hashes or inflate or commit_early
         self._commit_early = commit_early
         self._sent: dict[Member, Sent] = {}
 
@@ -140,7 +143,7 @@ class Sessions:
 
     def _hashes(self, archive: StreamedArchive, member: Member) -> bool:
         """Is the digest checked here? Else the registry does it, and what it refused is hashed in a further pass."""
-        return self._inflate or self._commit_early or member in self.lost or not archive.rereadable
+        return self._hashes_all or member in self.lost or not archive.rereadable
 
     def _advanced(self, archive: StreamedArchive) -> Callable[[], None]:
         def advanced() -> None:
