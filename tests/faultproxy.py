@@ -148,7 +148,10 @@ class FaultProxy:
     async def _pass_back(
         self, fault: Fault, seen: Seen, writer: asyncio.StreamWriter, up_reader: asyncio.StreamReader
     ) -> bool:
-        start, headers = _parse(await _read_head(up_reader))
+        head = await _read_head(up_reader)
+        if not head:
+            raise ConnectionResetError("the registry has ended the connection without an answer")
+        start, headers = _parse(head)
         seen.status = int(start.split(" ", 2)[1])
         names = {name.lower(): value for name, value in headers}
         bodiless = seen.method == "HEAD" or seen.status in {204, 304}

@@ -125,7 +125,13 @@ class _Round:
 
 def is_settled(world: World) -> bool:
     """Does nothing wait, is nothing set aside, and is nothing of a dead spooler left?"""
-    folder = world.spool.folder
+    try:
+        return _is_at_rest(world.spool.folder)
+    except FileNotFoundError:  # something has just been cleared away
+        return False
+
+
+def _is_at_rest(folder: Path) -> bool:
     waiting = (name for name in os.listdir(folder) if not name.startswith(".") and not is_odd(str(folder / name)))
     if any(waiting) or any(folder.glob(".work/*/*/*")):
         return False
