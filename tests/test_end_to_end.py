@@ -304,7 +304,7 @@ def test_more_is_said_for_who_looks_for_trouble(make_registry, spool, flags):
     spool.drop("waits.txt", b"patience")
     with RunningSpooler(spool, own.url, "--tries", "2", *flags) as running:
         running.wait_for_log(r"DEBUG   pushing waits\.txt")
-        running.wait_for_log(r"DEBUG   deferred waits\.txt → waits:latest: .*; next try in")
+        running.wait_for_log(r"DEBUG   deferred waits\.txt → waits:latest: .*; next try (in|now)")
         running.terminate()
 
     told = [line for line in running.log or [] if "trying again in" in line]

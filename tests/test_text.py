@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_spooler.errors import InvalidFileName, SourceUnreadable
+from registry_spooler.errors import ArchiveError, ArchiveTruncated, InvalidFileName, SourceUnreadable
 from registry_spooler.filename import FileName
 from registry_spooler.text import (
     count_text,
@@ -15,6 +15,7 @@ from registry_spooler.text import (
     encodable,
     printable,
     quoted,
+    shortened,
     size_text,
     terminal_safe_json,
 )
@@ -48,6 +49,13 @@ def test_how_text_is_shown(text: str, shown: str) -> None:
 def test_quoted_text_is_cut_where_it_is_long() -> None:
     assert r"'Catalog\App:v1.tar'" == quoted(r"Catalog\App:v1.tar")
     assert f"'{'x' * 140}…'" == quoted("x" * 200, 140)
+
+
+def test_a_sentence_does_not_begin_with_a_digest() -> None:
+    digest = "0123456789abcdef" * 4
+    assert "blobs/sha256/0123456789ab…: no" == str(ArchiveError("no", where=f"blobs/sha256/{digest}"))
+    assert "it ends (0123456789ab….tar)" == str(ArchiveTruncated("it ends", where=f"{digest}.tar"))
+    assert f"{digest}0" == shortened(f"{digest}0")
 
 
 def test_errors_show_a_file_name_as_it_is() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from registry_spooler.digest import Digest
-from registry_spooler.text import quoted
+from registry_spooler.text import quoted, shortened
 
 
 class SpoolerError(Exception):
@@ -91,13 +91,16 @@ class ArchiveError(SpoolerError):
         self.where = where
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.reason}" if self.where else self.reason
+        return f"{shortened(self.where)}: {self.reason}" if self.where else self.reason
 
 
 class ArchiveTruncated(ArchiveError):
     """The archive ends before it should."""
 
     incomplete = True
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({shortened(self.where)})" if self.where else self.reason
 
 
 class SourceChanged(SpoolerError):

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_HEX_DIGEST: Final = re.compile(r"(?<![0-9a-f])(?:[0-9a-f]{64}|[0-9a-f]{128})(?![0-9a-f])")
 _NOT_ASCII: Final = re.compile("[^\x00-\x7e]")
 
 
@@ -26,6 +27,11 @@ def quoted(text: str, limit: int = 300) -> str:
     """Return the text in quotation marks for use within a sentence; `limit` is in characters."""
     shown = printable(text[:limit])
     return f"'{shown}…'" if len(text) > limit else f"'{shown}'"
+
+
+def shortened(text: str) -> str:
+    """Return the text with the first twelve digits of each digest in it."""
+    return _HEX_DIGEST.sub(lambda match: f"{match[0][:12]}…", text)
 
 
 def encodable(text: str) -> str:

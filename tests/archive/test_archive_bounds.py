@@ -109,7 +109,7 @@ async def test_a_bomb_can_be_given_up(tmp_path):
 @pytest.mark.parametrize("name", ["layer.tar", "manifest.json"])
 async def test_a_claimed_size_costs_nothing(tmp_path, claim, suffix, name):
     (tmp_path / "claim").write_bytes(COMPRESSORS[suffix](tar_header(name, claim) + b"{}".ljust(512)))
-    with pytest.raises(Exception, match=f"{name}: the archive ends") as caught:
+    with pytest.raises(Exception, match=rf"the archive ends .*\({name}\)") as caught:
         await read_archive(tmp_path / "claim")
     assert caught.value.incomplete
 

@@ -58,7 +58,7 @@ def test_skippable_frames_are_skipped():
 def test_data_that_is_cut_off_says_so_at_every_byte(kind):
     stream = COMPRESS[kind](b"content " * 100)
     for end in range(6, len(stream)):
-        with pytest.raises(ArchiveTruncated, match=rf"^byte \d+: the {kind.value} data is cut off$"):
+        with pytest.raises(ArchiveTruncated, match=rf"^the {kind.value} data is cut off \(byte \d+\)$"):
             inflate(stream[:end], kind)
 
 

@@ -279,9 +279,9 @@ def test_missing_padding_at_the_end_is_no_loss():
 @pytest.mark.parametrize(
     ("archive", "sentence"),
     [
-        (header(b"a", size=b"2000") + b"short", "a: the archive ends 1,019 bytes before this member does"),
-        (header(b"a")[:300], "byte 300: the archive ends within a header"),
-        (header(b"L", type_=b"L", size=b"400") + b"name", "byte 516: the archive ends within an extended header"),
+        (header(b"a", size=b"2000") + b"short", "the archive ends 1,019 bytes before this member does (a)"),
+        (header(b"a")[:300], "the archive ends within a header (byte 300)"),
+        (header(b"L", type_=b"L", size=b"400") + b"name", "the archive ends within an extended header (byte 516)"),
     ],
 )
 def test_cut_archives_say_where(archive, sentence):

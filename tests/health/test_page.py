@@ -62,7 +62,7 @@ async def test_it_shows_what_runs_waits_failed_and_is_done(
         )
         shown = await text(tab, "#running")
         assert "team/shop/api:2026.11.3" in shown
-        assert "415 MB of 1.3 GB · 30 %" in shown
+        assert "395.8 MiB of 1.2 GiB · 30 %" in shown
         assert "@release-26.11.tar" in shown
         assert "attempt 2" in shown
         assert "'Team' has upper-case letters" in await text(tab, "#failed")
@@ -77,6 +77,7 @@ async def test_it_shows_what_runs_waits_failed_and_is_done(
 
 async def test_an_empty_spool_says_what_to_do(browser: Chromium, port: HealthPort) -> None:
     async with page(browser, port) as tab:
+        assert "1.0 GiB of 1.0 GiB used, 4.0 KiB free" == await text(tab, "#room")
         assert "Ready" == await text(tab, "#state")
         assert "Nothing is being pushed." in await text(tab, "main")
         assert "Copy an archive into the spool" in await text(tab, "main")
@@ -120,6 +121,7 @@ async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chrom
         await tab.until("document.querySelector('#checks li.warn') !== null")
 
         assert "Room in the spool: the volume has only 4.0 KiB left" in await text(tab, "#checks li.warn")
+        assert "1.0 GiB of 1.0 GiB used, 4.0 KiB free" == await text(tab, "#room")
         assert "Ready" == await text(tab, "#state")
 
 

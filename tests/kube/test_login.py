@@ -138,6 +138,22 @@ async def test_a_file_that_is_no_kubeconfig(tmp_path: Path, content: str) -> Non
         await log_in(kubeconfig=tmp_path / "config")
 
 
+@pytest.mark.parametrize(
+    ("content", "context", "reason"),
+    [
+        ("text", None, "it does not have the form of a kubeconfig"),
+        ("[]", None, "it does not have the form of a kubeconfig"),
+        ('{"contexts": [], "clusters": [], "current-context": "x"}', None, "it has no context named 'x'"),
+        ('{"contexts": [], "clusters": [], "users": []}', "nope", "it has no context named 'nope'"),
+    ],
+)
+async def test_what_is_wrong_with_a_kubeconfig(tmp_path: Path, content: str, context: str | None, reason: str) -> None:
+    (tmp_path / "config").write_text(content)
+    with pytest.raises(KubeConfigurationError) as caught:
+        await log_in(kubeconfig=tmp_path / "config", context=context)
+    assert f"the kubeconfig {tmp_path / 'config'} cannot be used: {reason}; give" in str(caught.value)
+
+
 async def test_a_server_that_is_not_trusted(config: Callable[..., Path]) -> None:
     path = config()
     document = json.loads(path.read_bytes())

@@ -10,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from registry_spooler.kube.errors import KubeConfigurationError
+from registry_spooler.text import quoted
 from registry_spooler.threads import in_thread
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
+_NO_SUCH_ENTRY: Final = re.compile(r"Expected object with name (?P<name>.*) in .*/(?P<kind>context|cluster|user)s list")
 _IN_CLUSTER_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -90,7 +93,7 @@ def _from_kubeconfig(paths: str, context: str | None, namespace: str | None) -> 
             config_persister=lambda _: merger.save_changes(),
         )
     except Exception as exc:  # whatever the YAML holds, the library raises anything
-        raise KubeConfigurationError(f"the kubeconfig {paths} cannot be used: {_one_line(exc)}") from exc
+        raise KubeConfigurationError(f"the kubeconfig {paths} cannot be used: {_reason(exc)}") from exc
     _load(loader, configuration)
     chosen: Any = loader.current_context
     own = chosen["context"].get("namespace") if chosen else None
@@ -102,7 +105,7 @@ def _load(loader: KubeConfigLoader, configuration: Configuration) -> None:
     try:
         asyncio.run(loader.load_and_set(configuration))
     except Exception as exc:  # plug-ins, OIDC requests, files: the library raises anything
-        raise KubeConfigurationError(f"the login of the kubeconfig does not work: {_one_line(exc)}") from exc
+        raise KubeConfigurationError(f"the login of the kubeconfig does not work: {_reason(exc)}") from exc
 
 
 def _from_pod(namespace: str | None) -> Login:
@@ -146,6 +149,16 @@ def _tls(server: str, configuration: Configuration) -> ssl.SSLContext | None:
     # Clusters sign their own certificates, and many lack what the strict mode of Python 3.13 asks for.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def _reason(exc: Exception) -> str:
+    """What is wrong with a kubeconfig, in words of ours where the library's are about its own insides."""
+    if isinstance(exc, AttributeError | IndexError | KeyError | TypeError):
+        return "it does not have the form of a kubeconfig"
+    reason = _one_line(exc)
+    if found := _NO_SUCH_ENTRY.search(reason):
+        return f"it has no {found['kind']} named {quoted(found['name'])}"
+    return reason
 
 
 def _one_line(exc: Exception) -> str:

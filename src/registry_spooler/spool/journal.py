@@ -12,7 +12,7 @@ from registry_spooler.result import ImageResult
 from registry_spooler.spool.ending import Deferred, Done, Failed
 from registry_spooler.spool.entry import Entry
 from registry_spooler.spool.names import display
-from registry_spooler.text import size_text
+from registry_spooler.text import duration_text, size_text
 
 LOGGER: Final = "registry_spooler.spool"
 _log: Final = logging.getLogger(LOGGER)
@@ -103,10 +103,10 @@ def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
     reminds = entry.failures > 0 and entry.failures % REMIND_AFTER == 0
     _log.log(
         logging.WARNING if news or reminds else logging.DEBUG,
-        "deferred %s: %s; next try in %.1f s%s",
+        "deferred %s: %s; next try %s%s",
         title(entry),
         error,
-        delay_seconds,
+        f"in {duration_text(delay_seconds)}" if delay_seconds >= 0.05 else "now",
         _delayed(entry, ending) if entry.failures else "",
         extra={"fields": fields(entry, "deferred", reason=ending.reason.value, error=error)},
     )
