@@ -178,16 +178,21 @@ class SpoolerClient:
         platform: str | None = None,
         format: Literal["docker", "oci"] = "docker",  # noqa: A002 - what the flag is called, too
         unpack: bool = False,
+        referrers: bool = True,
         on_bytes: Callable[[int], None] = lambda _: None,
+        on_warning: Callable[[str], None] = lambda _: None,
     ) -> int:
         """Write an image as an archive, verified; the number of bytes. A path appears when it is complete.
 
-        `unpack` writes the file that was pushed raw. `platform` (`os/arch`) chooses among several.
+        `unpack` writes the file that was pushed raw. `platform` (`os/arch`) chooses among several. `referrers`: an OCI
+        archive also holds what speaks of the image, signatures and SBOMs. `on_warning` is told what is lacking all the
+        same, in a sentence.
         """
         options = ["--format", format]
         options += ["--platform", platform] if platform else []
         options += ["--unpack"] if unpack else []
-        return await fetch(self._session, reference, options, target, on_bytes, is_archive=not unpack)
+        options += [] if referrers else ["--no-referrers"]
+        return await fetch(self._session, reference, options, target, on_bytes, on_warning, is_archive=not unpack)
 
     async def list(self, *, tries: int | None = None) -> tuple[str, ...]:
         """All repositories. `tries`: how often one request is sent before it fails; the pod's setting otherwise."""

@@ -25,6 +25,9 @@ DESCRIPTORS_MAX: Final = 10_000
 VALUES_MAX: Final = 250_000
 """Values in one JSON document: each may take fifty times the memory of its text."""
 
+CONTAINERD_SUBJECT: Final = "io.containerd.manifest.subject"
+"""The annotation by which an entry of a layout says of which manifest it speaks: containerd's, docker's since 29."""
+
 _NO_ANNOTATIONS: Final[dict[str, str]] = {}
 
 

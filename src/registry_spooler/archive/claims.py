@@ -26,9 +26,8 @@ from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.image import Names
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
-from registry_spooler.manifest import Descriptor, Manifest, load_json
+from registry_spooler.manifest import CONTAINERD_SUBJECT, Descriptor, Manifest, load_json
 
-CONTAINERD_SUBJECT: Final = "io.containerd.manifest.subject"
 _BUILDKIT_SUBJECT: Final = "vnd.docker.reference.digest"
 _KIND: Final = "kind"
 _PREFIXES: Final = ("dev.cosignproject.cosign/", "dev.hauler/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ import click
 from registry_spooler.command.connection import Connection, connected
 from registry_spooler.command.printing import count
 from registry_spooler.command.reporting import reported
-from registry_spooler.manifest import Platform
 from registry_spooler.progress import Progress
 from registry_spooler.pull import Format, Output, Puller, output_file, parse_platform, standard_output
 from registry_spooler.reference import Reference
@@ -30,13 +30,20 @@ if TYPE_CHECKING:
     type=click.Choice(["docker", "oci"]),
     default="docker",
     show_default=True,
-    help="docker: one image, for `docker load` and all others. oci: every platform, byte for byte.",
+    help="docker: one image, for `docker load` and all others. oci: every platform, byte for byte, with signatures.",
 )
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several; this machine's otherwise.")
+@click.option("--no-referrers", is_flag=True, help="Leave signatures, attestations and SBOMs out of an OCI archive.")
 @click.option("--unpack", is_flag=True, help="Write the file that the image was made from, not an archive.")
 @connected()
 def pull(
-    connection: Connection, reference: str, output: str, format_name: str, platform: str | None, unpack: bool
+    connection: Connection,
+    reference: str,
+    output: str,
+    format_name: str,
+    platform: str | None,
+    no_referrers: bool,
+    unpack: bool,
 ) -> None:
     """Write an image to standard output, as a tar.
 
@@ -47,10 +54,15 @@ def pull(
     wanted = parse_platform(platform) if platform is not None else None
     if output == "-" and not unpack and sys.stdout.isatty():
         raise click.UsageError("a tar is nothing for a terminal; redirect it, or name a file with -o")
-    chosen = None if unpack else Format(format_name)
+
+    async def write(puller: Puller) -> None:
+        if unpack:
+            await puller.file(wanted)
+        else:
+            await puller.archive(Format(format_name), wanted, referrers=not no_referrers)
 
     async def work(client: RegistryClient) -> None:
-        await _pull(connection, client, parsed, output, chosen, wanted)
+        await _pull(connection, client, parsed, output, write)
 
     connection.with_client(work)
 
@@ -60,19 +72,15 @@ async def _pull(
     client: RegistryClient,
     reference: Reference,
     path: str,
-    chosen: Format | None,
-    wanted: Platform | None,
+    write: Callable[[Puller], Awaitable[None]],
 ) -> None:
-    progress = Progress()
+    progress, warnings = Progress(), list[str]()
     async with AsyncExitStack() as stack:
         output = await _open(stack, path)
         await stack.enter_async_context(reported(progress, str(reference), connection.far_end))
-        puller = Puller(client=client, reference=reference, output=output, progress=progress)
-        if chosen is None:
-            await puller.file(wanted)
-            return
-        for child in await puller.archive(chosen, wanted):
-            connection.warn(f"the registry does not hold {child.platform or 'an image'} of it ({child.digest})")
+        await write(Puller(client=client, reference=reference, output=output, progress=progress, warn=warnings.append))
+    for sentence in warnings:
+        connection.warn(sentence)
 
 
 async def _open(stack: AsyncExitStack, path: str) -> Output:

@@ -35,6 +35,8 @@ MANIFESTS_MAX: Final = 1_000
 
 OnBytes = Callable[[int], None]
 """Told how many bytes have come in this attempt."""
+OnWarning = Callable[[str], None]
+"""Told what is lacking in a pull that went well, in a sentence."""
 
 
 async def fetch(
@@ -43,6 +45,7 @@ async def fetch(
     options: Sequence[str],
     target: Path | BinaryIO,
     on_bytes: OnBytes = lambda _: None,
+    on_warning: OnWarning = lambda _: None,
     *,
     is_archive: bool = True,
 ) -> int:
@@ -53,11 +56,11 @@ async def fetch(
     """
     arguments = ["pull", *options, "--", str(reference)]
     if not isinstance(target, Path):
-        pull = _Pull(reference, arguments, target, on_bytes, is_archive)
+        pull = _Pull(reference, arguments, target, on_bytes, on_warning, is_archive)
         return await pull.run(await session.remote())
     file, partial = await in_thread(_create, target)
     try:
-        pull = _Pull(reference, arguments, file, on_bytes, is_archive)
+        pull = _Pull(reference, arguments, file, on_bytes, on_warning, is_archive)
         size = await session.ask(pull.run_again)
         await in_thread(_finish, file, partial, target)
         return size
@@ -68,12 +71,19 @@ async def fetch(
 
 class _Pull:
     def __init__(
-        self, reference: Reference, arguments: Sequence[str], file: BinaryIO, on_bytes: OnBytes, is_archive: bool
+        self,
+        reference: Reference,
+        arguments: Sequence[str],
+        file: BinaryIO,
+        on_bytes: OnBytes,
+        on_warning: OnWarning,
+        is_archive: bool,
     ) -> None:
         self._reference = reference
         self._arguments = arguments
         self._file = file
         self._on_bytes = on_bytes
+        self._on_warning = on_warning
         self._is_archive = is_archive
         self._archive = PulledArchive(reference)
         self._buffer = bytearray()
@@ -87,7 +97,7 @@ class _Pull:
     async def run(self, remote: Remote) -> int:
         """Write what the pod sends, and check it; the number of bytes."""
         async with self._believed(remote):
-            await remote.call(*self._arguments, on_stdout=self._take)
+            await remote.call(*self._arguments, on_stdout=self._take, on_warning=self._on_warning)
             await self._flush()
             if self._is_archive:
                 await self._check(remote, await in_thread(self._archive.finish))

@@ -1,8 +1,9 @@
 """What the far side says on standard error: plain code, fed bytes as they come.
 
-JSON, one object a line: signs of life and progress, which only show that it lives; why the work failed; and its last
-word, `{"done": true, "stdout_bytes": 4096, "code": 0}`. The cluster's own word on how a command ended is worth little:
-it tells success when a kubelet dies. So a call without a last word was cut, whatever the exit code.
+JSON, one object a line: signs of life and progress, which only show that it lives; `{"warning": "…"}` for what is odd,
+but no error; why the work failed; and its last word, `{"done": true, "stdout_bytes": 4096, "code": 0}`. The cluster's
+own word on how a command ended is worth little: it tells success when a kubelet dies. So a call without a last word was
+cut, whatever the exit code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import orjson
 
 LINE_LIMIT_BYTES: Final = 256 * 1024
 _PLAIN_LINES_KEPT: Final = 5
+_WARNINGS_KEPT: Final = 20
+_WARNING_CHARACTERS: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class StderrReader:
         self.last_word: LastWord | None = None
         self.plain: list[str] = []
         """The last lines that were no JSON: a traceback, or the words of another program."""
+        self.warnings: list[str] = []
+        """The first sentences on what is odd, but no error."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -77,6 +82,8 @@ class StderrReader:
                 temporary=bool(document.get("temporary")),
                 detail=str(document.get("detail") or ""),
             )
+        elif "warning" in document:
+            self.warnings = [*self.warnings, str(document["warning"])[:_WARNING_CHARACTERS]][:_WARNINGS_KEPT]
         elif document.get("done") is True and isinstance(size := document.get("stdout_bytes"), int):
             self.last_word = LastWord(code=_code(document.get("code")), stdout_bytes=size)
 

@@ -2,8 +2,8 @@
 
 Everything in it is named by a digest, or says what the rest is: `index.json` and manifests of an OCI layout, the
 `manifest.json` of a docker archive. Each member's bytes are compared with its name, and at the end all that is named
-has to be there. Memory is bounded: blobs pass by, only documents are kept. What a tag means is still up to the
-registry; what a digest means is not (see `fetching`).
+has to be there. What is listed beside the image (signatures, SBOMs) has to speak of it. Memory is bounded: blobs pass
+by, only documents are kept. What a tag means is still up to the registry; what a digest means is not (see `fetching`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError
 from registry_spooler.kube.tarstream import NotAsPulled, TarStream
-from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest, load_json, load_object
+from registry_spooler.manifest import (
+    CONTAINERD_SUBJECT,
+    MANIFEST_MAX_BYTES,
+    Descriptor,
+    Manifest,
+    load_json,
+    load_object,
+)
 from registry_spooler.reference import Reference
 
 if TYPE_CHECKING:
@@ -42,6 +49,8 @@ class Pulled:
     """What an archive was found to hold: the digests of an OCI layout's images, or a docker archive's parts."""
 
     images: frozenset[Digest] = frozenset()
+    referrers: frozenset[Digest] = frozenset()
+    """The manifests that speak of the images."""
     config: Digest | None = None
     layers: tuple[Digest, ...] = ()
 
@@ -129,16 +138,53 @@ class PulledArchive:
         index = load_object(self._kept.get(_INDEX, b""), where=_INDEX)
         entries = index.get("manifests")
         roots = [Descriptor.read(entry, where=_INDEX) for entry in entries] if isinstance(entries, list) else []
-        if not roots:
-            raise NotAsPulled("it names no image")
+        images, referrers = set[Digest](), dict[Digest, set[Digest]]()
         for root in roots:
             if _IMAGE_NAME in root.annotations:
                 self._check_name(root.annotations[_IMAGE_NAME])
-            self._check_manifest(root)
-        return Pulled(images=frozenset(root.digest for root in roots))
+            below = self._check_manifest(root)
+            if (subject := self._subject(root)) is None:
+                images.add(root.digest)
+                known = below
+            else:
+                referrers.setdefault(subject, set()).update(below)
+        if len(images) != 1:
+            raise NotAsPulled(f"it names {len(images)} images, not one")
+        self._check_subjects(referrers, known)
+        return Pulled(images=frozenset(images), referrers=frozenset(root.digest for root in roots) - images)
 
-    def _check_manifest(self, root: Descriptor) -> None:
-        """See that all is there that a manifest names, but for an index's children that the registry lacks as well."""
+    def _subject(self, root: Descriptor) -> Digest | None:
+        """Return what an entry says that it speaks of, or None for an image."""
+        noted = root.annotations.get(CONTAINERD_SUBJECT)
+        if noted is None:
+            return None
+        if _IMAGE_NAME in root.annotations:
+            raise NotAsPulled(f"{root.digest} is called like the image, and says that it speaks of another")
+        manifest = self._manifest(root)
+        if manifest.subject is not None and str(manifest.subject.digest) != noted:
+            raise NotAsPulled(f"{root.digest} speaks of {manifest.subject.digest}, not of {noted[:200]}")
+        try:
+            return Digest.parse(noted)
+        except ValueError:
+            raise NotAsPulled(f"{root.digest} speaks of {noted[:200]!r}") from None
+
+    def _check_subjects(self, referrers: dict[Digest, set[Digest]], image: set[Digest]) -> None:
+        """See that all speaks of the image, of a part of it, or of what does."""
+        waiting = list(image)
+        while waiting:
+            waiting += referrers.pop(waiting.pop(), ())
+        if referrers:
+            raise NotAsPulled(f"something in it speaks of {next(iter(referrers))}, which is no part of the image")
+
+    def _manifest(self, descriptor: Descriptor) -> Manifest:
+        content = self._kept.get(_blob_path(descriptor), b"")
+        return Manifest.parse(content, media_type=descriptor.media_type, where=str(descriptor.digest))
+
+    def _check_manifest(self, root: Descriptor) -> set[Digest]:
+        """See that all is there that a manifest names, but for an index's children that the registry lacks as well.
+
+        Returns the digests of all manifests, those that are lacking included.
+        """
         waiting, seen = [root], set[Digest]()
         while waiting:
             descriptor = waiting.pop()
@@ -149,13 +195,12 @@ class PulledArchive:
             if path not in self._digests and descriptor is not root:
                 continue
             self._check_blob(descriptor)
-            manifest = Manifest.parse(
-                self._kept.get(path, b""), media_type=descriptor.media_type, where=str(descriptor.digest)
-            )
+            manifest = self._manifest(descriptor)
             waiting.extend(manifest.manifests)
             for blob in manifest.blobs:
                 if not (blob.is_foreign and _blob_path(blob) not in self._digests):
                     self._check_blob(blob)
+        return seen
 
     def _check_blob(self, descriptor: Descriptor) -> None:
         path = _blob_path(descriptor)

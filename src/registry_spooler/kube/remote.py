@@ -9,7 +9,7 @@ After a cut the pod is looked for before it is called again: it may have been re
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -87,18 +87,21 @@ class Remote:
         stdin: Input | None = None,
         on_stdout: OnStdout | None = None,
         on_sent: Callable[[int], None] | None = None,
+        on_warning: Callable[[str], None] = lambda _: None,
     ) -> bytes:
         """Run one command and return what it wrote, which is nothing where `on_stdout` took it.
 
-        `on_sent` is told the size of each piece of input that the connection has taken.
+        `on_sent` is told the size of each piece of input that the connection has taken, `on_warning` what was odd about
+        a command that went well.
         RemoteError when the command failed; other KubeErrors when it could not be run to its end.
         """
         if self._was_cut and self._check is not None:
             await self._check(self.container)
         length = str(stdin.size if stdin is not None else 0)
         command = [PROGRAM, "--far-end", "--stdin-bytes", length, *arguments]
+        call = _Call(self.container, on_stdout)
         try:
-            answer = await self._run(command, self._pieces(stdin, on_sent), _Call(self.container, on_stdout))
+            answer = await self._run(command, self._pieces(stdin, on_sent), call)
         except KubeNotFound as exc:
             if self._check is None:
                 raise
@@ -110,6 +113,8 @@ class Remote:
             self._was_cut = exc.temporary
             raise
         self._was_cut = False
+        for warning in call.warnings:
+            on_warning(warning)
         return answer
 
     async def call_json(
@@ -164,6 +169,11 @@ class _Call:
             raise self._failed(f"the answer of {PROGRAM} is too long", 1)
         else:
             self.answer.extend(output.data)
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What was odd, but no error."""
+        return self._stderr.warnings
 
     def is_over(self) -> bool:
         """Has it said all that it had to say?"""

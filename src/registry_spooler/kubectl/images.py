@@ -71,6 +71,7 @@ def inspect(target: Target, reference: str, as_json: bool) -> None:
 @click.option("-o", "--output", default="-", metavar="FILE", help="Write to a file, which appears when it is complete.")
 @click.option("--format", "layout", type=click.Choice(["docker", "oci"]), default="docker", show_default=True)
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several.")
+@click.option("--no-referrers", is_flag=True, help="Leave signatures, attestations and SBOMs out of an OCI archive.")
 @click.option("--unpack", is_flag=True, help="Write the file that the image was made from, not an archive.")
 @quiet_option
 @target_options
@@ -80,6 +81,7 @@ def pull(
     output: str,
     layout: Literal["docker", "oci"],
     platform: str | None,
+    no_referrers: bool,
     unpack: bool,
     quiet: bool,
 ) -> None:
@@ -87,6 +89,8 @@ def pull(
     parsed = Reference.parse(reference)
     if output == "-" and sys.stdout.isatty():
         raise click.UsageError("an archive is nothing for a terminal; choose a file with -o, or pipe it on")
+
+    warnings: list[str] = []
 
     async def work() -> None:
         async with target.connect() as client:
@@ -98,10 +102,14 @@ def pull(
                         platform=platform,
                         format=layout,
                         unpack=unpack,
+                        referrers=not no_referrers,
                         on_bytes=lambda done: told(done, 0),
+                        on_warning=warnings.append,
                     )
 
     run(work)
+    for sentence in warnings:
+        warn(sentence)
 
 
 @click.command()

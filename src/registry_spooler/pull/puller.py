@@ -8,7 +8,7 @@ whoever reads it notices.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from registry_spooler.pull.entry import Entry, archive_bytes
 from registry_spooler.pull.errors import IncompleteImage
 from registry_spooler.pull.oci import oci_archive
 from registry_spooler.pull.platform import image_for
+from registry_spooler.pull.referrers import ReferrerSearch
 from registry_spooler.pull.tree import read_tree
 from registry_spooler.reference import Reference
 
@@ -49,20 +50,23 @@ class Puller:
     reference: Reference
     output: Output
     progress: Progress
+    warn: Callable[[str], None] = lambda _: None
+    """Told, in a sentence each, what the registry lacks of an image that is pulled all the same."""
 
-    async def archive(self, archive_format: Format, wanted: Platform | None) -> tuple[Descriptor, ...]:
-        """Write an archive; the children of an index that the registry does not hold come back.
+    async def archive(self, archive_format: Format, wanted: Platform | None, *, referrers: bool = True) -> None:
+        """Write an archive.
 
-        An OCI archive of an index holds all its platforms, unless one is wanted.
+        An OCI archive of an index holds all its platforms, unless one is wanted. `referrers`: it also holds what speaks
+        of the image and of its platforms, signatures and SBOMs.
         """
         root = await self.client.get_manifest(self.reference)
         if archive_format is Format.OCI:
-            return await self._oci(root if wanted is None else await self._image(root, wanted))
+            await self._oci(root if wanted is None else await self._image(root, wanted), referrers)
+            return
         manifest = await self._image(root, wanted)
         config = await self._config(image_config(self.reference, manifest))
         absent = await self._absent(manifest.layers)
         await self._write(docker_archive(self.reference, manifest, config, absent=absent))
-        return ()
 
     async def file(self, wanted: Platform | None) -> None:
         """Write the file that the image was made from."""
@@ -82,10 +86,16 @@ class Puller:
                 self._count(piece)
         unpacking.finish()
 
-    async def _oci(self, root: Manifest) -> tuple[Descriptor, ...]:
+    async def _oci(self, root: Manifest, with_referrers: bool) -> None:
         tree = await read_tree(self.client, self.reference.repository, root)
-        await self._write(oci_archive(self.reference, tree, absent=await self._absent(tree.blobs)))
-        return tree.missing
+        search = ReferrerSearch(self.client, self.reference.repository)
+        referrers = await search.run(tree) if with_referrers else ()
+        blobs = [blob for one in (tree, *(referrer.tree for referrer in referrers)) for blob in one.blobs]
+        await self._write(oci_archive(self.reference, tree, referrers, absent=await self._absent(blobs)))
+        for child in tree.missing:
+            self.warn(f"the registry does not hold {child.platform or 'an image'} of it ({child.digest})")
+        for sentence in search.warnings:
+            self.warn(sentence)
 
     async def _image(self, root: Manifest, wanted: Platform | None) -> Manifest:
         return await image_for(self.client, self.reference, root, wanted)

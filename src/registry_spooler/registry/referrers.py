@@ -17,10 +17,14 @@ from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolErro
 from registry_spooler.manifest import Descriptor, Manifest
 from registry_spooler.reference import Reference
 from registry_spooler.registry.exchange import Access, Exchange
+from registry_spooler.registry.listing import next_link
 from registry_spooler.registry.manifests import get_manifest, put_manifest
+from registry_spooler.registry.transport import Answer
 
 _ROUNDS: Final = 3
 """Others may write the same tag between our reading and our writing; what was lost is added again."""
+_PAGES_MAX: Final = 100
+"""Of one list; far more than anyone signs."""
 
 
 def referrers_tag(digest: Digest) -> str:
@@ -42,21 +46,38 @@ async def note_referrer(exchange: Exchange, repository: str, manifest: Manifest,
 
 
 async def list_referrers(exchange: Exchange, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
-    """What is known to refer to a digest: from the registry's API, or from the fallback index."""
-    url = exchange.address.url(repository, "referrers", str(digest))
-    answer = await exchange.call(
-        "GET", url, access=access, expected={200, 404, 405}, headers={"Accept": mediatype.OCI_INDEX}
-    )
-    if answer.status == 200:
-        try:
-            return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where="its list").manifests
-        except ArchiveError as exc:
-            reason = exchange.rules.secrets.hide(str(exc))
-            raise RegistryProtocolError(
-                str(exchange.address), f"what refers to {digest} cannot be read: {reason}"
-            ) from None
+    """What is known to refer to a digest: from the registry's API, or, when that knows nothing, the fallback index."""
+    if listed := await _ask_api(exchange, repository, digest, access):
+        return listed
     index = await _fallback_index(exchange, Reference(repository, referrers_tag(digest)), access)
     return index.manifests if index is not None else ()
+
+
+async def _ask_api(exchange: Exchange, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
+    """All pages of https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers."""
+    url, found = exchange.address.url(repository, "referrers", str(digest)), dict[Digest, Descriptor]()
+    for _ in range(_PAGES_MAX):
+        answer = await exchange.call(
+            "GET", url, access=access, expected={200, 404, 405}, headers={"Accept": mediatype.OCI_INDEX}
+        )
+        if answer.status != 200:
+            break
+        found |= {entry.digest: entry for entry in _read(exchange, answer, digest)}
+        link = next_link(answer.headers.getall("Link", []))
+        if link is None:
+            break
+        url = exchange.rules.page(answer.url, link)
+    return tuple(found.values())
+
+
+def _read(exchange: Exchange, answer: Answer, digest: Digest) -> tuple[Descriptor, ...]:
+    try:
+        return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where="its list").manifests
+    except ArchiveError as exc:
+        reason = exchange.rules.secrets.hide(str(exc))
+        raise RegistryProtocolError(
+            str(exchange.address), f"what refers to {digest} cannot be read: {reason}"
+        ) from None
 
 
 async def _fallback_index(exchange: Exchange, reference: Reference, access: Access) -> Manifest | None:
