@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apiserver import ApiServer
@@ -137,6 +137,7 @@ _TRUE: dict[str, Any] = {
 }
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # a busy machine may take its time
 @given(st.dictionaries(st.sampled_from(sorted(_TRUE)), _JSON))
 def test_a_status_of_any_shape_is_shown_or_refused(lies: dict[str, Any]) -> None:
     try:
