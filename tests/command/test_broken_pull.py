@@ -17,6 +17,7 @@ from verify import Registry
 LAYER = layer_tar({"data": os.urandom(5_000_000)})
 BLOB = packed(LAYER)
 DIGEST = sha256(BLOB)
+UNKNOWN = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
 
 
 class Behind:
@@ -101,7 +102,7 @@ async def test_a_part_that_the_registry_has_lost_is_named(registry: Registry, im
 
 async def test_a_platform_that_the_registry_lacks_is_left_out_and_named(registry, poster, repository, tmp_path):
     poster.two_platforms()
-    gone = Fault(method="GET", path="manifests/sha256:", answer=(404, [], b""), times=1, skip=1)
+    gone = Fault(method="GET", path="manifests/sha256:", answer=(404, [], UNKNOWN), times=1, skip=1)
     async with running_proxy(registry.host, gone) as proxy:
         done = await run(proxy.url, tmp_path, "pull", repository, "--format", "oci")
 

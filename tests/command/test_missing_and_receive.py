@@ -110,6 +110,8 @@ def test_an_archive_is_received(client, archive, registry, repository):
         "size_bytes": len(image.content) + sum(layer.size for layer in image.layers) + image.manifest["config"]["size"],
         "platforms": ["linux/amd64"],
         "missing": [],
+        "referrers": 0,
+        "left_out": [],
         "blobs": {"uploaded": 3, "existing": 0, "mounted": 0},
         "uploaded_bytes": sum(layer.size for layer in image.layers) + image.manifest["config"]["size"],
         "attempts": 1,
@@ -216,4 +218,4 @@ def close(process: subprocess.Popen[bytes]) -> None:
 
 def test_an_image_is_pushed_to_a_tag(client, poster: Poster, repository):
     for command in (("push", f"{repository}@{UNKNOWN}", "file"), ("receive", f"{repository}@{UNKNOWN}")):
-        assert "pushed to a tag" in client.error(*command, code=2)
+        assert "push to a tag" in client.error(*command, code=2)
