@@ -62,6 +62,7 @@ def test_what_others_pull_from_takes_no_push_and_no_deletion(pod: Pod) -> None:
 
 
 def test_the_registry_that_takes_pushes_is_reached_from_within_the_pod_alone(pod: Pod) -> None:
+    pod.get(READER, "/v2/")  # it has started
     listening = pod.listening()
 
     assert {"127.0.0.1"} == listening[5000]

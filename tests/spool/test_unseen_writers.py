@@ -45,6 +45,7 @@ for number in range(int(sys.argv[2])):
     os.write(fd, b"%d " % number)
     time.sleep(float(sys.argv[3]))
 if sys.argv[4:]:
+    os.close(fd)
     os.rename(sys.argv[1], sys.argv[4])
 """
 """Writes numbers into a file, slowly, as another user where the tests run as root; may rename it in the end."""

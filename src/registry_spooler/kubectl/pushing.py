@@ -132,11 +132,12 @@ def publish(
 
 def read_items(arguments: tuple[str, ...]) -> tuple[Item, ...]:
     """The arguments, understood: of two, the second is a NAME where it does not say that it is a file."""
-    if len(arguments) == 2 and not _says_file(arguments[1]):
+    if len(arguments) == 2:
         file, name = arguments
         if file != STDIN and not Path(file).exists() and Path(name).is_file():
             raise click.UsageError(f"there is no file {quoted(file)}; the FILE comes first: push {name} {file}")
-        return (_item(file, name),)
+        if not _says_file(name):
+            return (_item(file, name),)
     if len(arguments) > 1 and arguments[-1] != STDIN and not Path(arguments[-1]).exists():
         raise click.UsageError(f"there is no file {quoted(arguments[-1])}; a NAME is for one FILE alone")
     return tuple(_item(file, None) for file in arguments)
