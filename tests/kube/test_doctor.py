@@ -17,7 +17,7 @@ case "$*" in
 *--version*) echo "registry-client, version {version}"; exit ;;
 *{hangs}*) exec sleep 60 ;;
 *status*) answer='{{"checks": {{}}, "queue": {{"depth": 1}}, "spool": {{"failed_files": 2}}}}' ;;
-*list*) echo '{{"error": "it said 401", "kind": "AccessDenied"}}' >&2; exit 4 ;;
+*list*) echo '{{"error": "it said 401", "kind": "AccessDenied", "code": 4}}' >&2; exit 4 ;;
 esac
 printf %s "$answer"
 printf '{{"done": true, "stdout_bytes": %s, "code": 0}}\\n' "${{#answer}}" >&2
