@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import click
 
@@ -71,19 +69,7 @@ def command(**values: Any) -> None:
     settings = _settings(values)
     log = settings.log
     with logging_to(log.path, verbose=log.verbose, log_format=log.log_format, colorize=log.colorize):
-        code = run(settings, registry, __version__)
-    _end(code)
-
-
-def _end(code: int) -> NoReturn:
-    """End the process, when all is written and closed, without taking the interpreter apart.
-
-    Nothing is left to be done there, and about once in some hundred clean stops it ended in a SIGSEGV.
-    """
-    with suppress(OSError, ValueError):  # whoever listened has gone, or has closed it
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+        sys.exit(run(settings, registry, __version__))
 
 
 def _settings(values: dict[str, Any]) -> DaemonSettings:
