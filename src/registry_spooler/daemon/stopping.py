@@ -1,12 +1,14 @@
 """SIGTERM and SIGINT, from the first line of the program to its last.
 
-While the program starts they end it at once, in good order: nothing has been begun then. While it runs they are handed
-to the event loop. What comes after that is taken note of and changes nothing. Without a handler the kernel would kill
-the process, or ignore the signal where it is the first one of a container.
+While the program starts they end it at once: nothing has been begun then, and an exception in the middle of an import
+would reach extension modules that do not expect one (orjson crashes). While it runs they are handed to the event loop.
+What comes after that is taken note of and changes nothing. Without a handler the kernel would kill the process, or
+ignore the signal where it is the first one of a container.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -29,7 +31,7 @@ class StopSignals:
             signal.signal(number, self._take)
 
     def started(self) -> None:
-        """The program has started: signals do not end it at once any more."""
+        """The program has started: signals no longer end it at once."""
         self._is_starting = False
         self.end_if_asked()
 
@@ -47,7 +49,7 @@ class StopSignals:
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.received.append(signal.Signals(number))
         if self._is_starting:
-            raise SystemExit(0)
+            os._exit(0)
         self._notify()
 
 
