@@ -155,7 +155,10 @@ def _left_behind(world: World) -> Iterator[str]:
         left = sorted(str(path.relative_to(folder)) for path in paths)
         if left:
             yield f"left behind: {', '.join(left)}"
-    uploads = sorted(world.registry.storage.glob("docker/registry/v2/repositories/**/_uploads/*"))
+    # docker-registry answers 404 for a session whose PATCH was cut off, and may write a hash state after a deletion.
+    given_up = " ".join(seen.target for seen in world.proxy.seen if seen.method == "DELETE")
+    found = world.registry.storage.glob("docker/registry/v2/repositories/**/_uploads/*")
+    uploads = [path for path in found if path.name not in given_up]
     if uploads and not world.deaths and not world.disturbed:
         yield f"{len(uploads)} uploads were left at the registry"
 
