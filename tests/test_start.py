@@ -78,6 +78,28 @@ def test_sigterm_during_the_start_of_the_first_process_of_a_container(tmp_path: 
         raise
 
 
+def test_sigterm_in_the_middle_of_an_import_is_a_clean_stop() -> None:
+    """Of an extension module that takes no exception there, as orjson does while it imports `json`."""
+    program = """
+import signal, sys
+from registry_spooler.daemon.stopping import STOP_SIGNALS
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "json":
+            signal.raise_signal(signal.SIGTERM)
+
+STOP_SIGNALS.install()
+for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Finder())
+import orjson
+print("imported")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert (0, "") == (done.returncode, done.stdout)
+
+
 def test_a_signal_that_came_before_the_loop_is_not_lost() -> None:
     signals, told = StopSignals(), list[str]()
     signals.started()
