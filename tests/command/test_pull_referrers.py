@@ -96,6 +96,34 @@ def test_pulled_and_pushed_elsewhere_nothing_is_lost(
     assert elsewhere.run("pull", f"{repository}:v1", "--format", "oci").stdout == (tmp_path / "app.tar").read_bytes()
 
 
+def test_what_is_found_in_several_places_is_found_there_again(
+    client: Client,
+    registry: RunningRegistry,
+    make_registry: Callable[..., RunningRegistry],
+    repository: str,
+    tmp_path: Path,
+) -> None:
+    """An SBOM of both platforms, and a signature that has a subject and a tag."""
+    empty = make_registry()
+    sbom, signature = signed.sbom(), signed.bundle(INDEX_OF_BOTH, kind=INDEX)
+    listed = [
+        descriptor(INDEX, INDEX_OF_BOTH),
+        *(sbom.listed(**{signed.CONTAINERD_SUBJECT: f"sha256:{hexdigest(one)}"}) for one in (AMD, ARM_MANIFEST)),
+        signature.listed(kind="dev.cosignproject.cosign/sigs"),
+    ]
+    archive = signed.layout_of(listed, APP, ARM, index=INDEX_OF_BOTH, attached=[sbom, signature])
+    client.run("push", f"{repository}:v1", "-", stdin=archive)
+    client.run("pull", f"{repository}:v1", "--format", "oci", "-o", "app.tar")
+
+    receipt = Client(empty, tmp_path).json("push", "--json", f"{repository}:v1", "app.tar")
+
+    before = everything(Reader(registry), repository)
+    tags = [tag(AMD, ".sbom"), tag(ARM_MANIFEST, ".sbom"), tag(INDEX_OF_BOTH, ".sig"), tag(INDEX_OF_BOTH)]
+    assert before.keys() == {"v1", *tags}
+    assert everything(Reader(empty), repository) == before
+    assert (receipt["referrers"], receipt["left_out"]) == (2, [])
+
+
 def test_one_platform_brings_what_speaks_of_it(client: Client, repository: str) -> None:
     client.run("push", repository, "-", stdin=signed_archive(INDEX_OF_BOTH))
 

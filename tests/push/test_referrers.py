@@ -216,6 +216,62 @@ class TestOthers:
         assert result.referrers == 3
 
 
+class TestSeveralPlaces:
+    """What one manifest speaks of, and where it is found, may be more than one thing."""
+
+    @both
+    async def test_one_sbom_of_two_platforms(self, suffix: str, desk: Desk, reader: Reader, repository: str) -> None:
+        index, sbom = signed.index_of(APP, ARM), signed.sbom()
+        of_both = [
+            sbom.listed(**{signed.CONTAINERD_SUBJECT: f"sha256:{hexdigest(oci_manifest(image))}"})
+            for image in (APP, ARM, APP)
+        ]
+        tar = signed.layout_of([descriptor(INDEX, index), *of_both], APP, ARM, index=index, attached=[sbom])
+        result = await desk.push(tar, repository, suffix=suffix)
+        for image in (APP, ARM):
+            assert content(reader, repository, tag(oci_manifest(image), ".sbom")) == sbom.manifest
+        assert (result.referrers, result.left_out) == (1, ())
+
+    async def test_one_sbom_of_two_images(self, desk: Desk, reader: Reader, repository: str) -> None:
+        """Each name says of which."""
+        app = Image(names=(f"registry.example/{repository}/app:1",))
+        web = Image(names=(f"registry.example/{repository}/web:2",), layers=WEB.layers)
+        sbom = signed.sbom()
+        results = await desk.push_bundle(signed.hauler({app: {"sboms": sbom}, web: {"sboms": sbom}}))
+        assert [(result.referrers, result.left_out) for result in results] == [(1, ()), (1, ())]
+        assert content(reader, f"{repository}/app", tag(oci_manifest(app), ".sbom")) == sbom.manifest
+        assert content(reader, f"{repository}/web", tag(oci_manifest(web), ".sbom")) == sbom.manifest
+
+    async def test_what_is_left_out_twice_is_told_once(self, desk: Desk, repository: str) -> None:
+        stray = signed.bundle(OTHER)
+        listed = [descriptor(MANIFEST, oci_manifest(APP)), stray.listed(), stray.listed(of="the same")]
+        result = await desk.push(signed.layout_of(listed, APP, attached=[stray]), repository)
+        assert [str(entry.digest) for entry in result.left_out] == [stray.digest]
+
+    @pytest.mark.parametrize("noted", ["kind", "name", "kind and image's name"])
+    @both
+    async def test_a_subject_and_a_tag(
+        self, suffix: str, noted: str, desk: Desk, reader: Reader, repository: str
+    ) -> None:
+        image, one = oci_manifest(APP), signed.bundle(oci_manifest(APP))
+        kind = {"kind": "dev.cosignproject.cosign/sigs"}
+        annotations = {
+            "kind": kind,
+            "name": {signed.REF_NAME: tag(image, ".sig")},
+            "kind and image's name": {**kind, signed.REF_NAME: "v1"},
+        }
+        listed = [
+            descriptor(MANIFEST, image, annotations={signed.REF_NAME: "v1"}),
+            one.listed(),
+            one.listed(**annotations[noted]),
+        ]
+        result = await desk.push(signed.layout_of(listed, APP, attached=[one]), f"{repository}:v1", suffix=suffix)
+        assert content(reader, repository, "v1") == image
+        assert content(reader, repository, tag(image, ".sig")) == one.manifest
+        assert referrers(reader, repository, image) == [one.manifest]
+        assert (result.referrers, result.left_out) == (1, ())
+
+
 def unsigned(one: Attached) -> list[dict[str, Any]]:
     return [*(descriptor(MANIFEST, oci_manifest(image)) for image in (APP, WEB)), one.listed(kind="dev.hauler/sboms")]
 

@@ -1,8 +1,8 @@
 """What an entry of an OCI layout says of another: that it is a signature, an attestation or an SBOM of it.
 
 There are two families. A manifest with a `subject` says it itself, and is pushed by its digest. All others are found
-by cosign's tag for them, `sha256-<digest>.sig`, `.att` or `.sbom`, beside the image; here they are told by what the
-layout's writer noted:
+by cosign's tag for them, `sha256-<digest>.sig`, `.att` or `.sbom`, beside the image; a manifest with a subject may have
+such a tag as well. Here they are told by what the layout's writer noted:
 
 - `kind`: `cosign save` (https://github.com/sigstore/cosign/blob/main/pkg/oci/layout/index.go) and Hauler, the latter
   under two prefixes. Neither notes the image's digest: Hauler repeats the image's name, `cosign save` writes one image
@@ -56,10 +56,21 @@ class Claim:
     """Of cosign's tag; empty for what goes by its digest."""
 
 
-def claim_of(entry: Descriptor, manifest: Manifest | None, called: Names) -> Claim | None:
-    """What an entry says that it speaks of; None when it is an image."""
-    if manifest is not None and manifest.subject is not None:
-        return Claim(subject=manifest.subject.digest, suffix="")
+def claims_of(entry: Descriptor, manifest: Manifest | None, called: Names) -> tuple[Claim, ...]:
+    """What an entry says that it speaks of; nothing when it is an image."""
+    noted = _noted_claim(entry, manifest, called)
+    if manifest is None or manifest.subject is None:
+        return (noted,) if noted is not None else ()
+    subject = manifest.subject.digest
+    by_itself = Claim(subject=subject, suffix="")
+    has_tag = _cosign_tag(called) is not None or entry.annotations.get(_KIND) in _SUFFIXES
+    if noted is None or not has_tag:
+        return (by_itself,)
+    return by_itself, Claim(subject=noted.subject or subject, suffix=noted.suffix)
+
+
+def _noted_claim(entry: Descriptor, manifest: Manifest | None, called: Names) -> Claim | None:
+    """What the layout's writer says of an entry."""
     annotations = entry.annotations
     kind = annotations.get(_KIND, "")
     if kind.startswith(_REFERRERS):

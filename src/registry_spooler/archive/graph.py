@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from registry_spooler.archive.claims import Claim, claim_of, cosign_tag, is_listing, signed_digests
+from registry_spooler.archive.claims import Claim, claims_of, cosign_tag, is_listing, signed_digests
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.image import Names, Referrer
 from registry_spooler.archive.limits import LISTED_MAX
@@ -65,20 +65,19 @@ def sort_out(contents: Contents, entries: Sequence[Descriptor]) -> Sorted:
     distinct = {entry.digest: entry for entry in entries}.values()
     found = {entry.digest: manifest for entry in distinct if (manifest := _manifest(contents, entry)) is not None}
     children = {child.digest for manifest in found.values() for child in manifest.manifests}
-    claims: dict[Digest, tuple[Descriptor, Claim]] = {}
+    claims: list[tuple[Descriptor, Claim]] = []
     named: list[Descriptor] = []
     for entry in entries:
         manifest, called = found.get(entry.digest), names_of(entry)
-        claim = claim_of(entry, manifest, called)
+        claimed = claims_of(entry, manifest, called)
         by_itself = manifest is not None and manifest.subject is not None
-        if entry.digest in children and not by_itself and (claim is not None or not called):
+        if entry.digest in children and not by_itself and (claimed or not called):
             continue  # a part of an image
-        if claim is None:
+        claims += [(entry, claim) for claim in claimed]
+        if not claimed:
             result.images.append(entry)
-        else:
-            claims[entry.digest] = entry, claim
-            if by_itself and called:
-                named.append(entry)
+        elif by_itself and called and not any(claim.suffix for claim in claimed):
+            named.append(entry)
     taken = {name for entry in result.images for name in _names(entry)}
     result.images += [entry for entry in named if taken.isdisjoint(_names(entry))]
     if not result.images:
@@ -93,11 +92,12 @@ def referrers_of(contents: Contents, root: Descriptor, result: Sorted) -> tuple[
 
 
 def _reached(digests: Iterable[Digest], result: Sorted) -> Iterator[Referrer]:
-    pending, seen = list(dict.fromkeys(digests)), set[Digest]()
+    pending, seen = list(dict.fromkeys(digests)), set[tuple[Digest, Digest, str]]()
     while pending:
         for referrer in result.referrers.get(pending.pop(), ()):
-            if referrer.entry.digest not in seen:
-                seen.add(referrer.entry.digest)
+            key = referrer.entry.digest, referrer.subject, referrer.tag
+            if key not in seen:
+                seen.add(key)
                 pending.append(referrer.entry.digest)
                 yield referrer
 
@@ -105,22 +105,24 @@ def _reached(digests: Iterable[Digest], result: Sorted) -> Iterator[Referrer]:
 class _Owners:
     """Finds out what each claim is about."""
 
-    def __init__(self, contents: Contents, result: Sorted, claims: dict[Digest, tuple[Descriptor, Claim]]) -> None:
+    def __init__(self, contents: Contents, result: Sorted, claims: list[tuple[Descriptor, Claim]]) -> None:
         self._contents = contents
         self._result = result
         self._claims = claims
         self._trees: dict[Digest, set[Digest]] = {}
         self._by_name: dict[object, list[Digest]] = {}
         self._tags: dict[str, Digest] = {}
+        self._added: set[tuple[Digest, Digest, str]] = set()
 
     def settle(self) -> None:
         """Enter what speaks of a manifest of this archive; leave out the rest."""
-        unlisted = _unlisted(self._contents, {entry.digest for entry in self._result.images} | self._claims.keys())
+        claiming = {entry.digest for entry, _ in self._claims}
+        unlisted = _unlisted(self._contents, claiming.union(entry.digest for entry in self._result.images))
         if not self._claims and not unlisted:
             return
         self._grow_trees()
-        known = set().union(*self._trees.values(), self._claims, unlisted)
-        for entry, claim in self._claims.values():
+        known = set().union(*self._trees.values(), claiming, unlisted)
+        for entry, claim in self._claims:
             self._enter(entry, claim, known)
         for manifest in unlisted.values():
             assert manifest.subject is not None
@@ -128,7 +130,7 @@ class _Owners:
                 self._add(manifest.descriptor(), manifest.subject.digest, "")
         reached = {r.entry.digest for r in _reached(set().union(*self._trees.values()), self._result)}
         entered = {r.entry.digest: r.entry for found in self._result.referrers.values() for r in found}
-        for digest in self._claims.keys() & entered.keys() - reached:
+        for digest in claiming & entered.keys() - reached:
             self._result.leave_out(entered[digest], "what it speaks of is left out")
 
     def _grow_trees(self) -> None:
@@ -169,7 +171,9 @@ class _Owners:
         if tag and self._tags.setdefault(tag, entry.digest) != entry.digest:
             self._result.leave_out(entry, f"another entry, {self._tags[tag]}, goes to its tag {tag}")
             return
-        self._result.referrers.setdefault(subject, []).append(Referrer(entry=entry, subject=subject, tag=tag))
+        if (key := (entry.digest, subject, tag)) not in self._added:
+            self._added.add(key)
+            self._result.referrers.setdefault(subject, []).append(Referrer(entry=entry, subject=subject, tag=tag))
 
 
 def _without_listings(contents: Contents, entries: Sequence[Descriptor], result: Sorted) -> Sequence[Descriptor]:

@@ -29,7 +29,7 @@ def read_layout(contents: Contents) -> tuple[OciImage, ...]:
             raise ArchiveError(
                 f"it names something of type {entry.media_type[:100]!r}, which is no image", where="index.json"
             )
-    contents.left_out = found.left_out
+    contents.left_out = list(dict.fromkeys(found.left_out))
     if _is_flat(entries):
         contents.make(index.digest, index.content)
         root = index.descriptor()

@@ -155,17 +155,19 @@ class Targeting:
             else:
                 left_out.append(LeftOut(digest=referrer.entry.digest, reason=str(other)))
         by_digest = [manifest for _, other in others for manifest in other.children]
-        by_digest += [other.root for referrer, other in others if not referrer.tag]
+        companions = {referrer.tag: other.root for referrer, other in others if referrer.tag}
+        tagged = {manifest.digest for manifest in companions.values()}
+        by_digest += [other.root for _, other in others if other.root.digest not in tagged]
         return Target(
             reference=reference,
             delivery=delivery,
             needs=tuple(dict.fromkeys(need for part in (plan, *(other for _, other in others)) for need in part.needs)),
             origin=plan,
             platforms=plan.platforms,
-            children=(*plan.children, *by_digest),
-            companions={referrer.tag: other.root for referrer, other in others if referrer.tag},
-            referrers=len(others),
-            left_out=tuple(left_out),
+            children=(*plan.children, *{manifest.digest: manifest for manifest in by_digest}.values()),
+            companions=companions,
+            referrers=len({other.root.digest for _, other in others}),
+            left_out=tuple(dict.fromkeys(left_out)),
         )
 
     async def _docker(self, image: DockerImage, reference: Reference, delivery: Delivery) -> Target:
