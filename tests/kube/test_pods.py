@@ -10,6 +10,7 @@ from apiserver import ApiServer
 from registry_spooler.kube.cluster import Cluster
 from registry_spooler.kube.errors import KubeForbidden, NoContainer, NoPod
 from registry_spooler.kube.pods import SELECTOR, Container, find_containers, read_log
+from registry_spooler.kube.session import PodSession
 
 
 async def test_those_that_run(cluster: Cluster, api: ApiServer) -> None:
@@ -49,6 +50,16 @@ async def test_none_at_all(cluster: Cluster) -> None:
     with pytest.raises(NoPod, match="kubectl spool install") as caught:
         await find_containers(cluster, "app=other")
     assert not caught.value.temporary
+
+
+async def test_none_of_that_name(cluster: Cluster) -> None:
+    with pytest.raises(NoPod) as caught:
+        await PodSession(cluster, SELECTOR, "spooler", pod="spooler-7").remote()
+    assert not caught.value.temporary
+    assert (
+        f"namespace registry has no running pod 'spooler-7' with the label {SELECTOR}; "
+        f"see `kubectl get pods -n registry -l {SELECTOR}`"
+    ) == str(caught.value)
 
 
 async def test_a_sidecar_may_be_an_init_container(cluster: Cluster, api: ApiServer) -> None:

@@ -140,16 +140,22 @@ class PodReplaced(KubeError):
 
 
 class NoPod(KubeError):
-    """No pod to talk to: none carries the label, or none of those runs."""
+    """No pod to talk to: none carries the label, none of those runs, or none of them is `pod`."""
 
-    def __init__(self, selector: str, namespace: str, states: tuple[str, ...] = ()) -> None:
-        super().__init__(selector, namespace, states)
+    def __init__(self, selector: str, namespace: str, states: tuple[str, ...] = (), *, pod: str | None = None) -> None:
+        super().__init__(selector, namespace, states, pod)
+        self.pod = pod
         self.selector = selector
         self.namespace = namespace
         self.states = states
         self.temporary = bool(states)
 
     def __str__(self) -> str:
+        if self.pod is not None:
+            return (
+                f"namespace {self.namespace} has no running pod {self.pod!r} with the label {self.selector}; "
+                f"see `kubectl get pods -n {self.namespace} -l {self.selector}`"
+            )
         if self.states:
             found = ", ".join(self.states)
             return (

@@ -82,7 +82,7 @@ class PodSession:
         for container in found:
             if self._pod in (None, container.pod):
                 return container
-        raise NoPod(f"{self._selector} (pod {self._pod})", self.cluster.namespace)
+        raise NoPod(self._selector, self.cluster.namespace, pod=self._pod)
 
     async def _check(self, container: Container) -> None:
         """See that the pod is still the one that it was; PodReplaced when it is gone or going."""
