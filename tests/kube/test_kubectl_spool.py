@@ -298,6 +298,11 @@ async def test_a_pull_that_breaks_begins_again(
     assert ["back", "notes.bin"] == sorted(name for name in os.listdir(tmp_path) if "back" in name or "notes" in name)
 
 
+async def test_a_pull_into_no_folder(terminal: Terminal, api: ApiServer) -> None:
+    done = await terminal.spool("pull", "app:1", "-o", "nowhere/app.tar", code=1)
+    assert "cannot write nowhere/app.tar: No such file or directory" in done.stderr
+
+
 async def test_status_and_logs(terminal: Terminal, pod: ApiServer) -> None:
     (headline, *_) = (await terminal.spool("status")).lines
     assert "up; 0 running, 0 waiting" in headline

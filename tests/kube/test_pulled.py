@@ -22,6 +22,7 @@ from registry_spooler.kube.redial import Redial
 from registry_spooler.kube.session import PodSession
 from registry_spooler.kube.tarstream import NotAsPulled
 from registry_spooler.pull import tar
+from registry_spooler.pull.errors import OutputFailed
 from registry_spooler.reference import Reference
 from running_registry import RunningRegistry
 
@@ -199,3 +200,16 @@ async def test_another_image_than_the_digest_says(client: SpoolerClient, api: Ap
     with pytest.raises(NotTheImage, match="its manifest is not"):
         await client.pull(Reference("app", None, Digest.of(MANIFEST)), tmp_path / "pulled.tar")
     assert not (tmp_path / "pulled.tar").exists()
+
+
+async def test_the_file_that_cannot_be_written_is_named(client: SpoolerClient, api: ApiServer, tmp_path: Path) -> None:
+    lying(api, tmp_path, packed(*docker()))
+    (tmp_path / "folder").mkdir()
+    for target, reason in (
+        (tmp_path / "nowhere" / "x.tar", "No such file or directory"),
+        (tmp_path / "folder", "Is a directory"),
+    ):
+        with pytest.raises(OutputFailed) as caught:
+            await client.pull(REFERENCE, target)
+        assert f"cannot write {target}: {reason}" == str(caught.value)
+    assert [] == list(tmp_path.glob(".folder-*"))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -25,6 +25,7 @@ from registry_spooler.kube.remote import Remote
 from registry_spooler.kube.session import PodSession
 from registry_spooler.kube.tarstream import NotAsPulled
 from registry_spooler.manifest import Manifest
+from registry_spooler.pull.errors import OutputFailed
 from registry_spooler.reference import Reference
 from registry_spooler.threads import in_thread
 
@@ -51,8 +52,8 @@ async def fetch(
 ) -> int:
     """Pull an image in the pod, with these options, and write it to `target`; the number of bytes.
 
-    NotTheImage when the pod sends something else, other KubeErrors, OSError. What is no archive is the file that the
-    image was made from, and comes as the pod sends it.
+    NotTheImage when the pod sends something else, other KubeErrors, OutputFailed, OSError. What is no archive is the
+    file that the image was made from, and comes as the pod sends it.
     """
     arguments = ["pull", *options, "--", str(reference)]
     if not isinstance(target, Path):
@@ -167,16 +168,27 @@ def _write_all(file: BinaryIO, piece: bytearray) -> None:
 
 
 def _create(target: Path) -> tuple[BinaryIO, Path]:
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}-")
+    with _named(target):
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}-")
     return os.fdopen(descriptor, "w+b", buffering=0), Path(name)
 
 
 def _finish(file: BinaryIO, partial: Path, target: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
-    file.close()
-    partial.chmod(0o666 & ~umask)
-    partial.replace(target)
+    with _named(target):
+        file.close()
+        partial.chmod(0o666 & ~umask)
+        partial.replace(target)
+
+
+@contextmanager
+def _named(target: Path) -> Iterator[None]:
+    """Name the file that was asked for in an error, not the temporary one beside it."""
+    try:
+        yield
+    except OSError as exc:
+        raise OutputFailed(str(target), exc.strerror or str(exc)) from exc
 
 
 def _discard(file: BinaryIO, partial: Path) -> None:
