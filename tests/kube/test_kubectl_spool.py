@@ -8,15 +8,17 @@ import os
 import pty
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import archives
+import signed
 from apiserver import ApiServer
 from archive_parts import Image, big_layer, layer, read_tar
+from archives import oci_manifest
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 from terminal import Terminal
@@ -462,3 +464,26 @@ async def test_the_readme_to_the_letter(
     (tmp_path / "app.tar").write_bytes(archives.podman_docker(Image(layers=(layer(name),))))
     await terminal.run("bash", "-euo", "pipefail", "-c", script)
     assert Reader(registry).has("catalog/app", "v1")
+
+
+async def test_what_speaks_of_an_image_travels_through_the_pod(
+    terminal: Terminal,
+    pod_without_spooler: ApiServer,
+    make_registry: Callable[..., RunningRegistry],
+    repository: str,
+    tmp_path: Path,
+) -> None:
+    image = Image(names=("registry.example/app:1",))
+    manifest = oci_manifest(image)
+    signature, bundle = signed.signature(manifest), signed.bundle(manifest)
+    (tmp_path / "signed.tar").write_bytes(signed.cosign_save(image, {"sigs": signature}, unlisted=[bundle]))
+    (digest,) = (await terminal.spool("push", "signed.tar", f"{repository}:1")).lines
+    await terminal.spool("pull", f"{repository}:1", "--format", "oci", "-o", "all.tar")
+    await terminal.spool("pull", f"{repository}:1", "--format", "oci", "--no-referrers", "-o", "image.tar")
+    path = f"blobs/sha256/{signature.digest.removeprefix('sha256:')}"
+    assert path not in read_tar((tmp_path / "image.tar").read_bytes())
+    assert path in read_tar((tmp_path / "all.tar").read_bytes())
+    empty = make_registry()
+    pod_without_spooler.registry = empty.url
+    assert [digest] == (await terminal.spool("push", "all.tar", f"{repository}:1")).lines
+    assert signature.digest == Reader(empty).image(repository, f"{digest.replace(':', '-')}.sig").digest

@@ -78,15 +78,32 @@ MANIFEST = json.dumps(
 ).encode()
 
 
-def layout(*, name: str = "app:v1", without: bytes = b"") -> list[tuple[str, bytes]]:
+SIGNATURE = json.dumps(
+    {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": described(CONFIG, "application/vnd.oci.image.config.v1+json"),
+        "layers": [],
+    }
+).encode()
+
+
+def layout(*, name: str = "app:v1", without: bytes = b"", speaks_of: str = "") -> list[tuple[str, bytes]]:
     entry = {
         **described(MANIFEST, "application/vnd.oci.image.manifest.v1+json"),
         "annotations": {"io.containerd.image.name": name},
     }
+    entries = [entry]
     blobs = [content for content in (MANIFEST, CONFIG, LAYER) if content != without]
+    if speaks_of:
+        annotations = {"io.containerd.manifest.subject": speaks_of}
+        entries.append(
+            {**described(SIGNATURE, "application/vnd.oci.image.manifest.v1+json"), "annotations": annotations}
+        )
+        blobs.append(SIGNATURE)
     return [
         ("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
-        ("index.json", json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()),
+        ("index.json", json.dumps({"schemaVersion": 2, "manifests": entries}).encode()),
         *((f"blobs/sha256/{hexdigest(content)}", content) for content in blobs),
         (f"blobs/sha512/{Digest.of(LONG, 'sha512').hex}", LONG),
     ]
@@ -104,6 +121,11 @@ def test_what_is_whole(piece: int) -> None:
     pulled = read(packed(*docker()), piece).finish()
     assert (Digest.of(CONFIG), (Digest.of(LAYER),)) == (pulled.config, pulled.layers)
     assert {Digest.of(MANIFEST)} == read(packed(*layout()), piece).finish().images
+
+
+def test_what_speaks_of_the_image() -> None:
+    pulled = read(packed(*layout(speaks_of=str(Digest.of(MANIFEST))))).finish()
+    assert ({Digest.of(MANIFEST)}, {Digest.of(SIGNATURE)}) == (pulled.images, pulled.referrers)
 
 
 LIES: dict[str, Callable[[], bytes]] = {
@@ -127,6 +149,8 @@ LIES: dict[str, Callable[[], bytes]] = {
     "a config less": lambda: packed(*layout(without=CONFIG)),
     "a blob less": lambda: packed(*layout(without=LAYER)),
     "a layout's other name": lambda: packed(*layout(name="other:v1")),
+    "what speaks of another image": lambda: packed(*layout(speaks_of=str(Digest.of(LAYER)))),
+    "what speaks of nothing": lambda: packed(*layout(speaks_of="nothing")),
     "no index": lambda: packed(layout()[0], *layout()[2:]),
 }
 
@@ -184,7 +208,7 @@ def lying(api: ApiServer, folder: Path, answer: bytes) -> None:
     api.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
 
 
-@pytest.mark.parametrize("lie", ["lies", "another layer", "no end", "another name"])
+@pytest.mark.parametrize("lie", ["lies", "another layer", "no end", "another name", "what speaks of another image"])
 async def test_no_lie_becomes_a_file(client: SpoolerClient, api: ApiServer, tmp_path: Path, lie: str) -> None:
     lying(api, tmp_path, LIES[lie]())
     with pytest.raises(NotTheImage, match="do not use what came of it"):
