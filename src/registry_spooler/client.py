@@ -23,7 +23,7 @@ from registry_spooler.filename import archive_suffix
 from registry_spooler.kube.cluster import Cluster
 from registry_spooler.kube.document import Document, reading
 from registry_spooler.kube.errors import KubeError
-from registry_spooler.kube.fetching import fetch
+from registry_spooler.kube.fetching import fetch, fetch_file
 from registry_spooler.kube.login import log_in
 from registry_spooler.kube.pods import CONTAINER, SELECTOR, read_log
 from registry_spooler.kube.publishing import Published, publish
@@ -188,11 +188,11 @@ class SpoolerClient:
         archive also holds what speaks of the image, signatures and SBOMs. `on_warning` is told what is lacking all the
         same, in a sentence.
         """
-        options = ["--format", format]
-        options += ["--platform", platform] if platform else []
-        options += ["--unpack"] if unpack else []
-        options += [] if referrers else ["--no-referrers"]
-        return await fetch(self._session, reference, options, target, on_bytes, on_warning, is_archive=not unpack)
+        options = ["--platform", platform] if platform else []
+        if unpack:
+            return await fetch_file(self._session, reference, options, target, on_bytes, on_warning)
+        options += ["--format", format, *([] if referrers else ["--no-referrers"])]
+        return await fetch(self._session, reference, options, target, on_bytes, on_warning)
 
     async def list(self, *, tries: int | None = None) -> tuple[str, ...]:
         """All repositories. `tries`: how often one request is sent before it fails; the pod's setting otherwise."""

@@ -295,7 +295,10 @@ async def test_a_pull_that_breaks_begins_again(
     assert "dialling again" in done.stderr
     assert content == (tmp_path / "back").read_bytes()
     wire.cut_after(received=MEGA)
-    broken = await terminal.spool("pull", f"{repository}:1", "--unpack", code=1)
+    piped = await terminal.spool("pull", f"{repository}:1", "--unpack")
+    assert ("dialling again" in piped.stderr, content) == (True, piped.stdout)
+    wire.cut_after(received=MEGA)
+    broken = await terminal.spool("pull", f"{repository}:1", "--format", "oci", code=1)
     assert "was lost" in broken.stderr
     assert ["back", "notes.bin"] == sorted(name for name in os.listdir(tmp_path) if "back" in name or "notes" in name)
 

@@ -218,6 +218,17 @@ async def test_no_lie_becomes_a_file(client: SpoolerClient, api: ApiServer, tmp_
         await client.pull(REFERENCE, file)
 
 
+@pytest.mark.parametrize("lie", ["lies", "another layer", "no end", "another name"])
+async def test_no_lie_is_unpacked(client: SpoolerClient, api: ApiServer, tmp_path: Path, lie: str) -> None:
+    lying(api, tmp_path, LIES[lie]())
+    with pytest.raises(NotTheImage, match="do not use what came of it"):
+        await client.pull(REFERENCE, tmp_path / "pulled.txt", unpack=True)
+    with (tmp_path / "pipe").open("wb") as file, pytest.raises(NotTheImage):
+        await client.pull(REFERENCE, file, unpack=True)
+    assert [] == list(tmp_path.glob("*pulled.txt*"))
+    assert b"" == (tmp_path / "pipe").read_bytes()
+
+
 async def test_another_image_than_the_digest_says(client: SpoolerClient, api: ApiServer, tmp_path: Path) -> None:
     lying(api, tmp_path, packed(*docker()))
     await client.pull(REFERENCE, tmp_path / "by-tag.tar")

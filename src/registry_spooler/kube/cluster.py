@@ -21,6 +21,7 @@ from yarl import URL
 from registry_spooler.kube.errors import KubeAnswer, KubeUnreachable, answer_error
 from registry_spooler.kube.frames import SUBPROTOCOLS
 from registry_spooler.kube.login import Login
+from registry_spooler.registry.reasons import connection_reason
 
 CONNECT_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 60.0
@@ -143,7 +144,7 @@ class Cluster:
                 message = await self._why(path, query, exc.status)
                 raise self._refusal(exc.status, asked, message, permission) from exc
             except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-                raise KubeUnreachable(self.server, _reason(exc)) from exc
+                raise KubeUnreachable(self.server, _reason(exc, self.server)) from exc
         raise AssertionError("unreachable")
 
     async def _why(self, path: str, query: Query, status: int) -> str:
@@ -179,7 +180,7 @@ class Cluster:
                     yield response
                     return
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise KubeUnreachable(self.server, _reason(exc)) from exc
+            raise KubeUnreachable(self.server, _reason(exc, self.server)) from exc
 
     def _refusal(self, status: int, asked: str, message: str, permission: str) -> KubeAnswer:
         was_granted = permission in self._granted
@@ -211,12 +212,11 @@ def _message(content: bytes) -> str:
     return str(document.get("message") or "") if isinstance(document, dict) else ""
 
 
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, TimeoutError):
-        return "it did not answer in time"
+def _reason(exc: Exception, server: str) -> str:
+    """Why there is no answer. A registry's hints on TLS name options that are the kubeconfig's here."""
     if isinstance(exc, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted ({exc.certificate_error})"
     cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed ({cause.reason or cause})"
-    return str(cause) or type(cause).__name__
+    return connection_reason(exc, server)

@@ -3,7 +3,8 @@
 The pod verifies every byte against the image's digests, and its last word says whether all of them came. It is not
 believed: the archive is checked again as it comes, and what was asked for by its digest is traced back to it. A file
 appears under its name only then; until it does, a broken connection starts it again. What goes to a pipe cannot be
-taken back, so there a broken connection is an error, and so is an archive that turns out to be wrong.
+taken back, so there a broken connection is an error, and so is an archive that turns out to be wrong. The file that an
+image was made from is unpacked here, from an archive in a temporary file that has been checked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import anyio
 
@@ -24,10 +25,14 @@ from registry_spooler.kube.pulled import Pulled, PulledArchive
 from registry_spooler.kube.remote import Remote
 from registry_spooler.kube.session import PodSession
 from registry_spooler.kube.tarstream import NotAsPulled
+from registry_spooler.kube.unpacked import unpack
 from registry_spooler.manifest import Manifest
 from registry_spooler.pull.errors import OutputFailed
 from registry_spooler.reference import Reference
 from registry_spooler.threads import in_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 WRITE_BYTES: Final = 1 << 20
 """What is collected before it is written: messages are small, and each write is a hand-off to a thread."""
@@ -47,45 +52,80 @@ async def fetch(
     target: Path | BinaryIO,
     on_bytes: OnBytes = lambda _: None,
     on_warning: OnWarning = lambda _: None,
-    *,
-    is_archive: bool = True,
 ) -> int:
-    """Pull an image in the pod, with these options, and write it to `target`; the number of bytes.
+    """Pull an image in the pod, with these options, and write it to `target` as an archive; the number of bytes.
 
-    NotTheImage when the pod sends something else, other KubeErrors, OutputFailed, OSError. What is no archive is the
-    file that the image was made from, and comes as the pod sends it.
+    NotTheImage when the pod sends something else, other KubeErrors, OutputFailed, OSError.
     """
-    arguments = ["pull", *options, "--", str(reference)]
+    async with _writing(target) as file:
+        pull = _Pull(reference, options, file, on_bytes, on_warning)
+        if file is target:
+            return await pull.run(await session.remote())
+        return await session.ask(pull.run_again)
+
+
+async def fetch_file(
+    session: PodSession,
+    reference: Reference,
+    options: Sequence[str],
+    target: Path | BinaryIO,
+    on_bytes: OnBytes = lambda _: None,
+    on_warning: OnWarning = lambda _: None,
+) -> int:
+    """Pull the file that an image was made from, and write it to `target`; the number of bytes.
+
+    Errors as `fetch` has them, and those of `unpacked.unpack`. Needs room for the archive, for files beside the target.
+    """
+    beside = target.parent if isinstance(target, Path) else None
+    async with _writing(target) as file:
+        with await in_thread(_temporary, beside) as archive:
+            pull = _Pull(reference, ["--format", "oci", "--no-referrers", *options], archive, on_bytes, on_warning)
+            await session.ask(pull.run_again)
+            output = _Written(file)
+            await unpack(archive, reference, output)
+    on_bytes(output.size)
+    return output.size
+
+
+@asynccontextmanager
+async def _writing(target: Path | BinaryIO) -> AsyncGenerator[BinaryIO]:
+    """The file to write to: what was given, or one that gets the path's name when the block ends well."""
     if not isinstance(target, Path):
-        pull = _Pull(reference, arguments, target, on_bytes, on_warning, is_archive)
-        return await pull.run(await session.remote())
+        yield target
+        return
     file, partial = await in_thread(_create, target)
     try:
-        pull = _Pull(reference, arguments, file, on_bytes, on_warning, is_archive)
-        size = await session.ask(pull.run_again)
+        yield file
         await in_thread(_finish, file, partial, target)
-        return size
     finally:
         with anyio.CancelScope(shield=True):
             await in_thread(_discard, file, partial)
+
+
+class _Written:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = 0
+
+    async def write(self, piece: Buffer) -> None:
+        await in_thread(_write_all, self._file, piece)
+        self.size += memoryview(piece).nbytes
 
 
 class _Pull:
     def __init__(
         self,
         reference: Reference,
-        arguments: Sequence[str],
+        options: Sequence[str],
         file: BinaryIO,
         on_bytes: OnBytes,
         on_warning: OnWarning,
-        is_archive: bool,
     ) -> None:
         self._reference = reference
-        self._arguments = arguments
+        self._arguments = ["pull", *options, "--", str(reference)]
         self._file = file
         self._on_bytes = on_bytes
         self._on_warning = on_warning
-        self._is_archive = is_archive
         self._archive = PulledArchive(reference)
         self._buffer = bytearray()
         self._size = 0
@@ -100,8 +140,7 @@ class _Pull:
         async with self._believed(remote):
             await remote.call(*self._arguments, on_stdout=self._take, on_warning=self._on_warning)
             await self._flush()
-            if self._is_archive:
-                await self._check(remote, await in_thread(self._archive.finish))
+            await self._check(remote, await in_thread(self._archive.finish))
         return self._size
 
     @asynccontextmanager
@@ -148,8 +187,7 @@ class _Pull:
         await in_thread(self._write, piece)
 
     def _write(self, piece: bytearray) -> None:
-        if self._is_archive:
-            self._archive.feed(piece)
+        self._archive.feed(piece)
         _write_all(self._file, piece)
 
     def _rewind(self) -> None:
@@ -160,11 +198,15 @@ class _Pull:
         self._file.truncate()
 
 
-def _write_all(file: BinaryIO, piece: bytearray) -> None:
+def _write_all(file: BinaryIO, piece: Buffer) -> None:
     view = memoryview(piece)
     while view:
         view = view[file.write(view) or 0 :]
     file.flush()
+
+
+def _temporary(folder: Path | None) -> BinaryIO:
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 
 def _create(target: Path) -> tuple[BinaryIO, Path]:

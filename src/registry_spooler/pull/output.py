@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import stat
@@ -58,7 +57,9 @@ class Output:
 
 def standard_output(on_written: Callable[[int], None] = lambda _: None) -> Output:
     """The standard output of the process; a pipe is made large enough to keep both ends busy."""
-    with contextlib.suppress(OSError, AttributeError):  # no pipe, over the user's limit, or not Linux
+    with contextlib.suppress(OSError, AttributeError, ImportError):  # no pipe, over the user's limit, or not Linux
+        import fcntl
+
         fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return Output(1, "standard output", on_written=on_written)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from registry_spooler import mediatype
 from registry_spooler.archive.compression import Compression
@@ -22,9 +22,14 @@ from registry_spooler.threads import in_thread
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from registry_spooler.pull.output import Output
-
 PIECE_BYTES: Final = 1 << 20
+
+
+class Writes(Protocol):
+    """What an unpacked file is written to."""
+
+    async def write(self, piece: Buffer) -> None:
+        """Write all of a piece."""
 
 
 def only_layer(reference: Reference, manifest: Manifest) -> Descriptor:
@@ -51,7 +56,7 @@ class Unpacking:
     """Takes a layer's bytes piece by piece and writes what they decompress to; `finish` checks the whole."""
 
     reference: Reference
-    output: Output
+    output: Writes
     compression: Compression
     diff_id: Digest | None
     _inflater: Inflater | None = field(init=False)
