@@ -165,6 +165,9 @@ def test_a_login_that_is_refused_is_not_allowed(make_registry, tmp_path):
     assert "401" in error
     assert "check the user name and password" in error
     assert "babbage" not in error
+    assert "the registry wants a login; give it with --username and --password-file" in Client(
+        registry, tmp_path
+    ).error("list", code=4)
     assert right.lines("list") == []
 
 

@@ -46,7 +46,7 @@ async def test_basic_against_the_real_registry(make_registry, repository):
         assert caught.value.temporary
         assert not caught.value.transient
     async with RegistryClient(registry.url, retry=QUICK) as client:
-        with pytest.raises(AccessDenied):
+        with pytest.raises(AccessDenied, match="the registry wants a login; give it with --username"):
             await client.blob_exists(repository, blob.digest)
 
 
@@ -199,6 +199,18 @@ async def test_a_refused_login_names_the_token_server_and_no_secret(repository):
         with pytest.raises(AccessDenied, match="the token server refuses the login") as caught:
             await client.blob_exists(repository, Digest.of(b""))
     _no_secret(caught.value, SECRET)
+
+
+async def test_a_token_server_that_gives_nobody_a_token_without_a_login(repository):
+    server = TokenServer(username="user", password="right")
+    async with (
+        running_token_server(server),
+        running_registry(gate=server.gate) as registry,
+        RegistryClient(registry.url, retry=QUICK) as client,
+    ):
+        with pytest.raises(AccessDenied, match="the registry wants a login; give it with --username") as caught:
+            await client.blob_exists(repository, Digest.of(b""))
+    assert "check the user name" not in str(caught.value)
 
 
 def _no_secret(error: RegistryError, *secrets: str) -> None:

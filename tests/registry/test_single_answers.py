@@ -23,7 +23,7 @@ from registry_spooler.errors import (
 )
 from registry_spooler.manifest import Manifest
 from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient, RetryPolicy
+from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy
 from registry_spooler.registry.listing import next_link
 
 BASE = "https://registry.example/v2"
@@ -321,8 +321,18 @@ async def test_a_subject_that_the_registry_takes_care_of(client, answers):
 @pytest.mark.parametrize(
     ("status", "body", "kind", "sentence"),
     [
-        (401, _errors("UNAUTHORIZED", "log in"), AccessDenied, "UNAUTHORIZED: log in.*check the user name"),
-        (403, _errors("DENIED"), AccessDenied, "DENIED.*may not do this"),
+        (
+            401,
+            _errors("UNAUTHORIZED", "log in"),
+            AccessDenied,
+            r"UNAUTHORIZED: log in\); the registry wants a login; give it with",
+        ),
+        (
+            403,
+            _errors("DENIED"),
+            AccessDenied,
+            "DENIED.*nobody has the right for this repository without a login; give it with",
+        ),
         (404, b"", NotFound, "answered 404 to GET"),
         (400, b"plain words", RegistryAnswer, "plain words"),
         (400, b"<html><body>proxy", RegistryAnswer, "answered 400"),
@@ -348,6 +358,22 @@ async def test_what_a_registry_complains_of(client, answers, status, body, kind,
     is_of_the_image = 400 <= status < 500 and status != 401 and kind is not RegistryUnreachable
     assert caught.value.temporary is not is_of_the_image
     assert caught.value.transient == (status >= 500 or kind is RegistryUnreachable)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (401, "check the user name and password or the token$"),
+        (403, "this login does not have the right for this repository$"),
+    ],
+)
+async def test_what_a_registry_complains_of_to_a_login(answers, status, sentence):
+    answers.get(f"{BASE}/", body=b"{}")
+    answers.get(TAG, status=status, body=_errors("DENIED"), repeat=True)
+    source = CredentialSource(CredentialSettings(username="user", password="secret"))
+    async with RegistryClient("https://registry.example", credentials=source, retry=ONCE) as client:
+        with pytest.raises(AccessDenied, match=sentence):
+            await client.get_manifest(REFERENCE)
 
 
 async def test_a_config_larger_than_it_may_be(client, answers):

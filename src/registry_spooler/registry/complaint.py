@@ -21,6 +21,8 @@ _MESSAGE_CHARACTERS: Final = 300
 _READ_BYTES: Final = 16 << 10
 _SECRETS: Final = re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]+|\beyJ[\w.-]{10,}|https?://[^\s\"'<>]*\?[^\s\"'<>]+")
 """What a registry's text might repeat of what we sent: credentials, tokens, signed URLs."""
+GIVE_LOGIN: Final = "give it with --username and --password-file, or with --token-file"
+NO_LOGIN: Final = f"the registry wants a login; {GIVE_LOGIN}"
 _KINDS: Final = {401: AccessDenied, 403: AccessDenied, 404: NotFound}
 
 
@@ -54,8 +56,13 @@ class Complaint:
         return cls("", _clean(shown, _MESSAGE_CHARACTERS))
 
 
-def error_of(answer: Answer, rules: TargetRules, *, hint: str = "", elsewhere: bool = False) -> RegistryAnswer:
-    """The error that an unwanted answer stands for; `elsewhere`: from where the registry has sent us."""
+def error_of(
+    answer: Answer, rules: TargetRules, *, hint: str = "", anonymous: bool = False, elsewhere: bool = False
+) -> RegistryAnswer:
+    """The error that an unwanted answer stands for.
+
+    `anonymous`: we have no login for the registry. `elsewhere`: it comes from where the registry has sent us.
+    """
     complaint = Complaint.read(answer, rules.secrets)
     kind: type[RegistryAnswer] = _KINDS.get(answer.status, RegistryAnswer)
     if answer.status == 405 and answer.request.method == "DELETE":
@@ -68,12 +75,12 @@ def error_of(answer: Answer, rules: TargetRules, *, hint: str = "", elsewhere: b
         answer.status,
         code=complaint.code,
         message=complaint.message,
-        hint="" if elsewhere else hint or _hint(answer, complaint),
+        hint="" if elsewhere else hint or _hint(answer, complaint, anonymous),
         retry_after_seconds=retry_after_seconds(answer.headers),
     )
 
 
-def _hint(answer: Answer, complaint: Complaint) -> str:
+def _hint(answer: Answer, complaint: Complaint, anonymous: bool) -> str:
     status, upload = answer.status, "/blobs/uploads/" in answer.url
     if status == 400 and "HTTP request to an HTTPS server" in complaint.message:
         return "the registry speaks https; give its address as https://…"
@@ -82,9 +89,11 @@ def _hint(answer: Answer, complaint: Complaint) -> str:
     if status == 413:
         return "a proxy in front of the registry limits the size of requests; a smaller --chunk-size may pass"
     if status == 401:
-        return "check the user name and password or the token"
+        return NO_LOGIN if anonymous else "check the user name and password or the token"
     if status == 403:
-        return "these credentials may not do this"
+        what = "to use this registry" if answer.url.endswith("/v2/") else "for this repository"
+        nobody = f"nobody has the right {what} without a login; {GIVE_LOGIN}"
+        return nobody if anonymous else f"this login does not have the right {what}"
     if status == 415 or (
         status == 400 and complaint.code == "MANIFEST_INVALID" and "mediatype" in complaint.message.lower()
     ):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from registry_spooler.errors import SettingUnusable
+from registry_spooler.registry.complaint import GIVE_LOGIN
 from registry_spooler.registry.credential import Credential
 from registry_spooler.registry.dockerconfig import DockerConfig
 from registry_spooler.threads import in_thread
@@ -96,8 +97,7 @@ class CredentialSource:
         if self._docker_config is None or not self._docker_config.needs_helper(hosts):
             return ""
         return (
-            "the docker configuration leaves this login to a credential helper, and helpers are not run; give it with "
-            "--username and --password-file, or with --token-file"
+            "the docker configuration leaves this login to a credential helper, and helpers are not run; " + GIVE_LOGIN
         )
 
     async def troubles(self) -> tuple[CredentialsUnreadable, ...]:

@@ -56,6 +56,10 @@ class Login(Protocol):
     def hint(self) -> str:
         """What to say of the login when it was not good enough; empty: nothing special."""
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Is there no login for this registry?"""
+
     async def header(self, access: Access) -> str | None:
         """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
 
@@ -218,7 +222,8 @@ class Exchange:
             return self._no_registry(self._unexpected(answer))
         if not self.is_own(answer):
             return error_of(answer, self.rules, elsewhere=True)
-        error = error_of(answer, self.rules, hint=self.login.hint if answer.status == 401 else "")
+        hint = self.login.hint if answer.status == 401 else ""
+        error = error_of(answer, self.rules, hint=hint, anonymous=self.login.is_anonymous)
         if answer.status == 401 and self.login.is_taken(answer):
             error.temporary, error.hint = False, "the registry takes this login, but not for this repository"
         return error

@@ -42,11 +42,17 @@ class RegistryLogin:
         self._tokens = TokenServers(transport, rules)
         self._usual: Manner | None = None
         self._special: dict[Access, Manner] = {}
+        self._has_login = False
 
     @property
     def hint(self) -> str:
         """Why there may be no login, for the sentence of a refusal; empty when nothing special is known."""
         return self._source.hint(self._address.spellings) if self._source is not None else ""
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Return whether there was no login for this registry when it was last asked for one."""
+        return not self._has_login
 
     async def header(self, access: Access) -> str | None:
         """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
@@ -149,6 +155,7 @@ class RegistryLogin:
             return None
         repository = access[0].partition(":")[2].rpartition(":")[0] if access else ""
         candidates = await self._source.candidates(self._address.spellings, repository, fresh=fresh)
+        self._has_login = bool(candidates)
         for login in candidates:
             self._rules.secrets.learn_login(login)
         refused = manner.refused if manner is not None else ()

@@ -14,7 +14,7 @@ import anyio
 
 from registry_spooler.errors import AccessDenied, RegistryError, RegistryProtocolError
 from registry_spooler.registry.address import Origin
-from registry_spooler.registry.complaint import error_of
+from registry_spooler.registry.complaint import NO_LOGIN, error_of
 from registry_spooler.registry.credential import Credential
 from registry_spooler.registry.origins import TargetRules
 from registry_spooler.registry.scopes import covers
@@ -26,6 +26,10 @@ _REDIRECTS_MAX: Final = 5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NO_OAUTH: Final = frozenset({400, 401, 404, 405})
 """What GCR, Artifactory, ACR and older servers answer to the OAuth2 form: the plain one is tried then."""
+_REFUSALS: Final = {
+    401: "the token server refuses the login; check the user name and password",
+    403: "the token server refuses the login, or it does not have the right for this repository",
+}
 
 Key = tuple[Realm, tuple[str, ...], Credential | None]
 
@@ -102,7 +106,7 @@ class TokenServers:
             if answer.status == 405 and login is not None and login.password:
                 answer = await self._transport.send(post_request(realm, scopes, login, ""), limit_bytes=TOKEN_MAX_BYTES)
         if answer.status != 200:
-            raise self._refused(answer)
+            raise self._refused(answer, login)
         token = Token.read(answer.content, scopes, self._clock())
         if token is None:
             raise RegistryProtocolError(self._rules.show(str(Origin.of(realm.url))), "the token server sent no token")
@@ -140,14 +144,14 @@ class TokenServers:
             self._rules.show(str(Origin.of(request.url))), "the token server redirects without end"
         )
 
-    def _refused(self, answer: Answer) -> RegistryError:
+    def _refused(self, answer: Answer, login: Credential | None) -> RegistryError:
         """The token server's refusal. It is of the login, and never of an image."""
         where = self._rules.show(str(Origin.of(answer.url)))
         if answer.status < 400 or answer.status >= 600:
             return RegistryProtocolError(where, f"the token server answered {answer.status}")
         error = error_of(answer, self._rules)
         if isinstance(error, AccessDenied):
-            error.hint = "the token server refuses the login; check the user name and password"
+            error.hint = NO_LOGIN if login is None else _REFUSALS[answer.status]
         elif not error.temporary:
             return RegistryProtocolError(where, f"the token server does not give tokens out ({error})")
         error.temporary = True
