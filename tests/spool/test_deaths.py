@@ -107,7 +107,7 @@ def test_each_death_counts_once_however_many_clear_up(spool_directory: Path) -> 
     (spool_directory / "app.tar").write_bytes(b"content")
     for _ in range(2):
         die_over(spool_directory, "app.tar")
-    living, other = open_recovered_room(spool_directory), open_recovered_room(spool_directory)
+    living, other = open_recovered_room(spool_directory, set()), open_recovered_room(spool_directory, set())
     recover(living)
     recover(other)
     work, mark = living.layout.work, look_at(living.layout.directory, "app.tar").mark

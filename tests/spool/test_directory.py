@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,17 @@ async def test_a_start_on_a_full_disk_uses_the_reserve_of_the_last_run(
     async with spooling(disk.directory, handler) as running:
         await running.until_done("app.tar")
     assert receipt(disk.directory, "app.tar")["file"] == "app.tar"
+
+
+async def test_what_a_dead_run_had_set_aside_comes_before_what_is_newer(tmp_path: Path, handler: Handler) -> None:
+    drop(tmp_path, "app:1.tar", b"older")
+    room = await in_thread(open_room, tmp_path)
+    await in_thread(partial(room.set_aside, room.layout.directory, "app:1.tar", done=None))
+    drop(tmp_path, "app:2.tar", b"newer")
+    os.close(room._alive)
+    async with spooling(tmp_path, handler) as running:
+        await running.until_done("app:1.tar", "app:2.tar")
+    assert ["app:1.tar", "app:2.tar"] == [end.name for end in running.ends]
 
 
 async def test_a_disk_without_any_room_defers_and_heals(disk: Disk, handler: Handler) -> None:

@@ -147,7 +147,7 @@ def test_only_what_spoolers_make_is_cleared_up(spool_directory: Path, home: Path
     (dead / "2.tmp").symlink_to(home / "notes")
     (dead / "thesis").write_bytes(b"somebody's")
     before = content(home)
-    room = open_recovered_room(spool_directory)
+    room = open_recovered_room(spool_directory, set())
     room.close()
     assert content(home) == before
     assert (work / "notes" / "0.tmp").read_bytes() == b"somebody's"

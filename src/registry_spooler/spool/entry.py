@@ -65,6 +65,8 @@ class Entry:
     arrival: Arrival
     aside: Aside | None = None
     """Where it is, when it lost its name to a newer file."""
+    given_back: bool = False
+    """A run that died had set it aside, and it has its name again. It had its turn then."""
     phase: Phase = Phase.WAITING
     due: float = 0.0
     next_try: float = 0.0
@@ -147,7 +149,7 @@ class Entry:
     @property
     def order(self) -> tuple[int, int]:
         """Its place: when it arrived; before all others when it was set aside."""
-        return (0 if self.is_aside else self.arrived_ns, self.arrivals)
+        return (0 if self.is_aside or self.given_back else self.arrived_ns, self.arrivals)
 
     @property
     def since(self) -> float:

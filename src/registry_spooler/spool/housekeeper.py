@@ -13,7 +13,7 @@ from registry_spooler.spool.board import Board
 from registry_spooler.spool.deaths import end_all_work
 from registry_spooler.spool.ending import said
 from registry_spooler.spool.entry import Arrival, Clock, Entry, parse_name
-from registry_spooler.spool.identity import OddEntry, look_at
+from registry_spooler.spool.identity import Identity, OddEntry, look_at
 from registry_spooler.spool.lock import clear_locks
 from registry_spooler.spool.queue import Queue
 from registry_spooler.spool.recovery import open_recovered_room, recover
@@ -42,6 +42,7 @@ class Housekeeper:
         self._clock = clock
         self._wake = wake
         self._retired: list[Room] = []
+        self._given_back = set[tuple[str, str]]()
         self._recover_at = self._probe_at = 0.0
         self._failures = 0
 
@@ -96,6 +97,10 @@ class Housekeeper:
         except OSError as exc:
             self._not_writable(exc)
 
+    def was_given_back(self, name: str, identity: Identity) -> bool:
+        """Return whether a dead run had set this content aside under this name."""
+        return (name, identity.mark) in self._given_back
+
     async def forgive(self) -> None:
         """The spooler has been asked to stop: whatever ends it from here on is not the fault of what it works on."""
         for room in (*self._retired, self.room):
@@ -121,7 +126,7 @@ class Housekeeper:
     async def _probe(self) -> None:
         if self.room is None:
             # What the dead have worked on is known before the first job starts.
-            room = await in_thread(open_recovered_room, self._directory)
+            room = await in_thread(open_recovered_room, self._directory, self._given_back)
             self._recover_at = self._clock() + RECOVER_SECONDS
             try:
                 with suppress(OSError):

@@ -164,6 +164,7 @@ class Keeper:
                     parsed=known.parsed if known is not None else parse_name(name),
                     identity=identity,
                     arrival=arrivals.get(name, Arrival.FOUND),
+                    given_back=self.housekeeper.was_given_back(name, identity),
                 )
                 self._queue.arrive(entry, self._clock(), event=name in arrivals)
             if number % _AT_ONCE == 0:

@@ -450,6 +450,7 @@ class Queue:
         """The name has another content: it is as good as new."""
         with self._moving(entry, now):
             entry.identity, entry.still_since = identity, now
+            entry.given_back = False
             entry.attempts, entry.deaths = 0, NO_DEATHS
             entry.disclaim()
             entry.alone = entry.gave_way = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from registry_spooler.folder import Folder, NotAFolder
 from registry_spooler.spool.deaths import note_deaths, prune_deaths
-from registry_spooler.spool.identity import OddEntry
+from registry_spooler.spool.identity import OddEntry, look_at
 from registry_spooler.spool.layout import WORK, open_own
 from registry_spooler.spool.lock import births, try_flock_file
 from registry_spooler.spool.opened import open_file
@@ -29,10 +29,10 @@ from registry_spooler.spool.room import (
 from registry_spooler.spool.writers import Writers, read_lease
 
 
-def open_recovered_room(directory: Path) -> Room:
+def open_recovered_room(directory: Path, given_back: set[tuple[str, str]]) -> Room:
     """A room of this run, after all that the dead have left is seen to; OSError when there can be none.
 
-    On a full disk, one of the dead gives its reserve for it.
+    On a full disk, one of the dead gives its reserve for it. `given_back` is told of files as `Room.given_back` has it.
     """
     try:
         room = open_room(directory)
@@ -40,6 +40,7 @@ def open_recovered_room(directory: Path) -> Room:
         if exc.errno not in NO_ROOM or not _give_up_reserve(directory):
             raise
         room = open_room(directory)
+    room.given_back = given_back
     try:
         recover(room)
     except BaseException:
@@ -99,6 +100,8 @@ def _clear(room: Room, run: Folder) -> None:
             aside = Aside(folder, name)
             if _remove_done(aside):
                 continue
+            with suppress(OSError, OddEntry):
+                room.given_back.add((name, look_at(folder, name).mark))
             try:
                 return_aside(aside, room.layout.directory)
             except FileExistsError:

@@ -68,6 +68,9 @@ class Room:
         self.displaced: list[Aside] = []
         """Files whose names are taken, for the spool to make jobs of and to remove from here: each is older than what
         has the name now."""
+        self.given_back: set[tuple[str, str]] = set()
+        """Names and marks of the files that dead runs had set aside, and that have their names again: they had their
+        turn, though the rename makes them look new."""
         self._alive = alive
         self._asides: set[Folder] = set()
         self._numbers = itertools.count()
