@@ -15,7 +15,7 @@ from typing import Any
 
 import zstandard
 
-from registry_spooler.digest import Digest
+from registry_spooler.oci.digest import Digest
 
 
 @dataclass(frozen=True)

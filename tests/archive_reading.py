@@ -9,19 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from registry_spooler.archive import (
-    ArchiveImage,
-    Compression,
-    FileSource,
-    IndexedArchive,
-    Kind,
-    MemberOpener,
-    StreamedArchive,
-    open_archive,
-)
-from registry_spooler.archive.inflation import Inflater
-from registry_spooler.archive.tape import StreamTape
-from registry_spooler.blob import Measured
+from registry_spooler.archive.compression import Compression, Inflater
+from registry_spooler.archive.formats.image import ArchiveImage
+from registry_spooler.archive.member_blob import MemberOpener
+from registry_spooler.archive.opening import IndexedArchive, open_archive
+from registry_spooler.archive.source import FileSource
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar import StreamByteReader
+from registry_spooler.archive.tar_header import Kind
+from registry_spooler.oci.blob import Measured
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ async def _read_streamed(archive: StreamedArchive, compression: Compression) -> 
     return Read(await archive.images(), files)
 
 
-def tape_of(content: bytes, pieces: Callable[[int], int] = lambda count: count) -> StreamTape:
+def tape_of(content: bytes, pieces: Callable[[int], int] = lambda count: count) -> StreamByteReader:
     """Bytes as a tape; `pieces` says how many of those asked for come at once."""
     left = memoryview(content)
 
@@ -86,7 +82,7 @@ def tape_of(content: bytes, pieces: Callable[[int], int] = lambda count: count) 
         taken, left = left[:size], left[size:]
         return bytes(taken)
 
-    return StreamTape(pull)
+    return StreamByteReader(pull)
 
 
 def inflate(content: bytes, compression: Compression, *, cuts: Callable[[], int] = lambda: 65536) -> bytes:

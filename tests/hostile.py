@@ -14,8 +14,8 @@ from isal import isal_zlib
 import archives
 from archive_parts import Entry, dumps, hexdigest, make_tar
 from archive_reading import tape_of
-from registry_spooler.archive import Member
 from registry_spooler.archive.tar import TarReader
+from registry_spooler.archive.tar_header import Member
 
 MIB = 1 << 20
 LAYERS_OF_FOUR_MIB = 30_000

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import anyio.lowlevel
 
-from registry_spooler.blob import PIECE_BYTES, BlobOpener, Measured
-from registry_spooler.digest import Digest
+from registry_spooler.oci.blob import PIECE_BYTES, BlobOpener, Measured
+from registry_spooler.oci.digest import Digest
 
 
 def noise(size: int, seed: int = 1) -> bytes:

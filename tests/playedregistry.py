@@ -1,6 +1,7 @@
 """A registry in memory that can be given any other registry's habits, and a token server that checks what it is asked.
 
-The uploads follow the distribution specification; `Habits` says where a product does not. The facts behind the habits
+The uploads follow the distribution specification; `LearnedLimits` says where a product does not. The facts behind the
+habits
 are those that users and maintainers of these products have reported.
 """
 
@@ -24,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(kw_only=True)
-class Habits:
+class LearnedLimits:
     """How a registry takes uploads."""
 
     patch_status: int = 202
@@ -69,7 +70,7 @@ class Session:
 class PlayedRegistry:
     """Use `running_registry`. `requests` has method, path and headers of everything that was asked."""
 
-    habits: Habits = field(default_factory=Habits)
+    habits: LearnedLimits = field(default_factory=LearnedLimits)
     gate: Callable[[web.Request], web.StreamResponse | None] | None = None
     """Looks at each request first; an answer of its own ends the request, before its body is read."""
     prefix: str = ""
@@ -253,10 +254,10 @@ async def served(application: web.Application, tls: ssl.SSLContext | None = None
 
 @asynccontextmanager
 async def running_registry(
-    habits: Habits | None = None, gate: Callable[[web.Request], web.StreamResponse | None] | None = None
+    habits: LearnedLimits | None = None, gate: Callable[[web.Request], web.StreamResponse | None] | None = None
 ) -> AsyncIterator[PlayedRegistry]:
     """A registry with these habits."""
-    registry = PlayedRegistry(habits or Habits(), gate)
+    registry = PlayedRegistry(habits or LearnedLimits(), gate)
     async with served(registry.application()) as url:
         registry.url = url
         yield registry

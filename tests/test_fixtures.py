@@ -13,7 +13,7 @@ from typing import Any
 import blockbuster
 import pytest
 
-from registry_spooler import threads
+from registry_spooler import aio as threads
 from verify import Reader, skopeo_inspect
 
 FILE = b"hello\n"

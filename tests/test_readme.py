@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import readme
-from registry_spooler.filename import FileName
+from registry_spooler.spool.filename import FileName
 from running_spooler import RunningSpooler, Spool
 
 TEXT = readme.README.read_text()

@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from registry_spooler.daemon.start import without_authorities
-from registry_spooler.daemon.stopping import StopSignals
+from registry_spooler.daemon.stop_signals import StopSignals
 from running_spooler import RunningSpooler, Spool
 
 PROGRAM = """
@@ -82,7 +82,7 @@ def test_sigterm_in_the_middle_of_an_import_is_a_clean_stop() -> None:
     """Of an extension module that takes no exception there, as orjson does while it imports `json`."""
     program = """
 import signal, sys
-from registry_spooler.daemon.stopping import STOP_SIGNALS
+from registry_spooler.daemon.stop_signals import STOP_SIGNALS
 
 class Finder:
     def find_spec(self, name, path=None, target=None):

@@ -7,8 +7,8 @@ import itertools
 import anyio
 import pytest
 
+from registry_spooler.aio import foremost, task_group
 from registry_spooler.errors import ArchiveError, RegistryAnswer, RegistryProtocolError, RegistryUnreachable
-from registry_spooler.tasks import foremost, task_group
 
 IN_ORDER: tuple[BaseException, ...] = (
     KeyboardInterrupt(),

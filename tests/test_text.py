@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_spooler.errors import ArchiveError, ArchiveTruncated, InvalidFileName, SourceUnreadable
-from registry_spooler.filename import FileName
+from registry_spooler.spool.filename import FileName
 from registry_spooler.text import (
     count_text,
     duration_text,

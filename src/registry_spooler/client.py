@@ -17,24 +17,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
 
-from registry_spooler.archive import Compression
-from registry_spooler.digest import Digest
-from registry_spooler.filename import archive_suffix
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.document import Document, reading
-from registry_spooler.kube.errors import KubeError
-from registry_spooler.kube.fetching import fetch, fetch_file
-from registry_spooler.kube.login import log_in
-from registry_spooler.kube.pods import CONTAINER, SELECTOR, read_log
-from registry_spooler.kube.publishing import Published, publish
-from registry_spooler.kube.rate import RateLimit
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.sending import SendOptions, open_source, send
-from registry_spooler.kube.session import PodSession
-from registry_spooler.moment import rfc3339
-from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
+from registry_spooler.archive.compression import Compression
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import KubeError
+from registry_spooler.kubernetes.config import log_in
+from registry_spooler.kubernetes.pods import CONTAINER, SELECTOR, read_log
+from registry_spooler.kubernetes.redial import RateLimit, Redial
+from registry_spooler.kubernetes.remote_session import PodSession
+from registry_spooler.kubernetes.transfer.fetch import fetch, fetch_file
+from registry_spooler.kubernetes.transfer.send import Published, SendOptions, open_source, publish, send
+from registry_spooler.kubernetes.wire import Document, reading
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.spool.filename import archive_suffix
+from registry_spooler.text import rfc3339
 
 __all__ = ["Compression", "Digest", "Progress", "Published", "Receipt", "Reference", "SpoolerClient"]
 

@@ -9,10 +9,12 @@ Errors of other libraries are translated once, in the module that wraps the libr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from registry_spooler.digest import Digest
 from registry_spooler.text import quoted, shortened
+
+if TYPE_CHECKING:
+    from registry_spooler.oci.digest import Digest
 
 
 class SpoolerError(Exception):

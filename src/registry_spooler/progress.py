@@ -1,9 +1,13 @@
-"""What a running push has done so far: written by the engine, read by status pages and progress bars."""
+"""What a push has done: its progress while it runs, and its result, image by image."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
+
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,3 +32,83 @@ class Progress:
     """The sizes of the blobs that were uploaded, each once."""
     retries: Counter[str] = field(default_factory=Counter)
     """By reason, one of a fixed few words: `unreachable`, `status`, `upload`, `source`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """An entry of an archive that was not pushed."""
+
+    digest: Digest
+    """Of its manifest; of its config, where a docker archive names no manifest."""
+    reason: str
+    name: str = ""
+    """What the archive calls it, if it does."""
+
+    def to_json(self) -> dict[str, str]:
+        """For a receipt."""
+        document = {"digest": str(self.digest), "reason": self.reason}
+        return document | ({"name": self.name} if self.name else {})
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> LeftOut:
+        """Read what `to_json` gave; ValueError or KeyError when it is not that."""
+        digest, name = Digest.parse(str(document["digest"])), str(document.get("name") or "")
+        return cls(digest=digest, reason=str(document.get("reason") or ""), name=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResult:
+    """One image that the registry now answers for by tag (or that it no longer has)."""
+
+    reference: Reference
+    digest: Digest | None
+    """None when an image that was to be deleted was not there."""
+    media_type: str = ""
+    size_bytes: int = 0
+    """The manifest and all that it names, each once, whether or not it was in the archive or had to be sent."""
+    platforms: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """The digests of those children of an index that neither the archive nor the registry held."""
+    referrers: int = 0
+    """Signatures, attestations and SBOMs that went with it."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Entries of the archive that were not pushed."""
+    blobs_uploaded: int = 0
+    blobs_existing: int = 0
+    blobs_mounted: int = 0
+    uploaded_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of a receipt that are the image's own."""
+        return {
+            "reference": str(self.reference),
+            "digest": str(self.digest) if self.digest else None,
+            "media_type": self.media_type,
+            "size_bytes": self.size_bytes,
+            "platforms": list(self.platforms),
+            "missing": list(self.missing),
+            "referrers": self.referrers,
+            "left_out": [entry.to_json() for entry in self.left_out],
+            "blobs": {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted},
+            "uploaded_bytes": self.uploaded_bytes,
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ImageResult:
+        """Read what `to_json` gave, whatever else stands beside it; ValueError or KeyError when it is not that."""
+        blobs = document.get("blobs") or {}
+        digest = document.get("digest")
+        return cls(
+            reference=Reference.parse(str(document["reference"])),
+            digest=Digest.parse(str(digest)) if digest else None,
+            media_type=str(document.get("media_type") or ""),
+            size_bytes=int(document.get("size_bytes") or 0),
+            platforms=tuple(document.get("platforms") or ()),
+            missing=tuple(document.get("missing") or ()),
+            referrers=int(document.get("referrers") or 0),
+            left_out=tuple(LeftOut.from_json(entry) for entry in document.get("left_out") or ()),
+            blobs_uploaded=int(blobs.get("uploaded") or 0),
+            blobs_existing=int(blobs.get("existing") or 0),
+            blobs_mounted=int(blobs.get("mounted") or 0),
+            uploaded_bytes=int(document.get("uploaded_bytes") or 0),
+        )

@@ -1,4 +1,4 @@
-r"""Text for people: what may be shown as it is, sizes, durations and counts, in one form everywhere.
+"""Text for people: what may be shown as it is, sizes, durations, counts and times, in one form everywhere.
 
 File names, and what registries, archives and pods say, are anybody's words. A terminal that prints them as they are
 would obey some of them, and a line of a log could be made to look like two.
@@ -7,6 +7,7 @@ would obey some of them, and a line of a log could be made to look like two.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Final
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -94,3 +95,17 @@ def _is_surrogate(char: str) -> bool:
 def _json_escape(char: str) -> str:
     units = char.encode("utf-16-be")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def rfc3339(moment: float | datetime) -> str:
+    """A moment (seconds since the epoch, or with its zone), in UTC to the millisecond.
+
+    https://www.rfc-editor.org/rfc/rfc3339
+    """
+    at = moment if isinstance(moment, datetime) else datetime.fromtimestamp(moment, UTC)
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def rfc3339_or_none(moment: float | None) -> str | None:
+    """The same for a moment that may not have come yet."""
+    return None if moment is None else rfc3339(moment)

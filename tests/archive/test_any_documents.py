@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import archives
 from archive_parts import Image, dumps, read_tar
 from registry_spooler.archive.contents import Contents
-from registry_spooler.archive.layout import find_images
-from registry_spooler.archive.member import Kind, Member
+from registry_spooler.archive.formats.layout import find_images
+from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.errors import ArchiveError
 
 values = st.recursive(

@@ -14,7 +14,10 @@ from isal import isal_zlib
 
 from archive_parts import COMPRESSORS, big_layer, digest, dumps, make_tar
 from archive_reading import opened, read_archive
-from registry_spooler.archive import Compression, Expectation, FileSource, open_archive
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.member_blob import Expectation
+from registry_spooler.archive.opening import open_archive
+from registry_spooler.archive.source import FileSource
 
 GIB = 1 << 30
 MEMORY_MAX_BYTES = 80 << 20
@@ -25,7 +28,7 @@ import asyncio, re, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from archive_reading import read_archive
-from registry_spooler.archive import Compression
+from registry_spooler.archive.compression import Compression
 read = asyncio.run(read_archive(Path(sys.argv[2]), compression=Compression(sys.argv[3])))
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
 for path, measured in read.files.items():

@@ -15,7 +15,9 @@ import pytest
 import archives
 from archive_parts import COMPRESSORS, Image, big_layer
 from archive_reading import Pipe, measure, read_archive
-from registry_spooler.archive import Compression, PipeSource, open_archive
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.opening import open_archive
+from registry_spooler.archive.source import PipeSource
 
 LARGE = archives.podman_docker(Image(layers=(big_layer(3 << 20), big_layer(2 << 20, seed=2))))
 AWAITS_MAX = 2000

@@ -24,20 +24,14 @@ from archive_parts import (
     zst,
 )
 from archive_reading import opened, read_archive
-from registry_spooler.archive import (
-    Compression,
-    DockerImage,
-    IndexedArchive,
-    OciImage,
-    StreamedArchive,
-    layer_compression,
-    select_image,
-    sniff,
-)
-from registry_spooler.archive.member import Kind, Member
-from registry_spooler.digest import Digest
+from registry_spooler.archive.compression import Compression, sniff
+from registry_spooler.archive.formats.image import DockerImage, OciImage, layer_compression, select_image
+from registry_spooler.archive.opening import IndexedArchive
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.errors import ArchiveError
-from registry_spooler.reference import Reference
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
 
 ARM = Image(platform="linux/arm64")
 OTHER = Image(layers=(layer("other"),), names=("docker.io/library/other:2",))

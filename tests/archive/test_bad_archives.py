@@ -22,8 +22,9 @@ from archive_parts import (
     without_end_marker,
 )
 from archive_reading import opened, read_archive
-from registry_spooler.archive import FileSource, open_archive
 from registry_spooler.archive.limits import MEMBERS_MAX
+from registry_spooler.archive.opening import open_archive
+from registry_spooler.archive.source import FileSource
 from registry_spooler.errors import ArchiveError, ArchiveTruncated, SourceUnreadable
 from registry_spooler.text import shortened
 

@@ -11,10 +11,13 @@ import pytest
 import archives
 from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, layer, make_tar, zst
 from archive_reading import drain, inflate, opened, read_archive
-from registry_spooler.archive import Compression, Expectation, FileSource, Kind, Member, file_blob
-from registry_spooler.blob import PIECE_BYTES, Measured
-from registry_spooler.digest import Digest
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.member_blob import Expectation, file_blob
+from registry_spooler.archive.source import FileSource
+from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.errors import ArchiveError, SourceChanged
+from registry_spooler.oci.blob import PIECE_BYTES, Measured
+from registry_spooler.oci.digest import Digest
 
 BIG = big_layer(3 * PIECE_BYTES + 12345)
 SETTINGS = [Compression.GZIP, Compression.ZSTD]

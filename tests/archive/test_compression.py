@@ -15,11 +15,16 @@ from hypothesis import strategies as st
 
 from archive_parts import gz, zst
 from archive_reading import inflate
-from registry_spooler.archive import Compression, sniff
-from registry_spooler.archive.compression import DEFLATE_BLOCK_BYTES, Deflater
-from registry_spooler.archive.inflation import Inflater, TrailingGarbage
-from registry_spooler.blob import PIECE_BYTES
+from registry_spooler.archive.compression import (
+    DEFLATE_BLOCK_BYTES,
+    Compression,
+    Deflater,
+    Inflater,
+    TrailingGarbage,
+    sniff,
+)
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
+from registry_spooler.oci.blob import PIECE_BYTES
 
 COMPRESS = {Compression.GZIP: gz, Compression.ZSTD: zst, Compression.XZ: lzma.compress, Compression.BZIP2: bz2.compress}
 SKIPPABLE = b"\x53\x2a\x4d\x18\x04\x00\x00\x00skip"

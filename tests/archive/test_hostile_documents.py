@@ -11,13 +11,13 @@ import pytest
 import hostile
 from archive_parts import dumps, make_tar
 from archive_reading import opened, tape_of
-from registry_spooler import digest as digests
-from registry_spooler import manifest as manifests
 from registry_spooler.archive.contents import Contents
-from registry_spooler.archive.layout import find_images
+from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.tar import TarReader
 from registry_spooler.errors import ArchiveError
-from registry_spooler.manifest import Descriptor, Manifest, load_json
+from registry_spooler.oci import digest as digests
+from registry_spooler.oci import manifest as manifests
+from registry_spooler.oci.manifest import Descriptor, Manifest, load_json
 
 Counted = Counter[str]
 

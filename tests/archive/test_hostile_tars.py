@@ -16,9 +16,10 @@ import archives
 import hostile
 from archive_parts import COMPRESSORS, make_tar
 from archive_reading import opened, read_archive
-from registry_spooler.archive import FileSource, open_archive
+from registry_spooler.archive.compression import Inflater, window_bytes
 from registry_spooler.archive.contents import Contents
-from registry_spooler.archive.inflation import Inflater, window_bytes
+from registry_spooler.archive.opening import open_archive
+from registry_spooler.archive.source import FileSource
 from registry_spooler.errors import ArchiveError
 
 MIB = 1 << 20

@@ -11,7 +11,10 @@ import pytest
 import archives
 from archive_parts import COMPRESSORS, big_layer, digest, gz, layer, make_tar
 from archive_reading import Pipe, drain
-from registry_spooler.archive import Kind, PipeSource, StreamedArchive, open_archive
+from registry_spooler.archive.opening import open_archive
+from registry_spooler.archive.source import PipeSource
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar_header import Kind
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
 

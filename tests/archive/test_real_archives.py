@@ -10,18 +10,14 @@ import pytest
 
 import real_archives as tools
 from archive_reading import measure
-from registry_spooler.archive import (
-    Compression,
-    DockerImage,
-    Expectation,
-    FileSource,
-    IndexedArchive,
-    Kind,
-    OciImage,
-    StreamedArchive,
-    open_archive,
-)
-from registry_spooler.manifest import Manifest
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.formats.image import DockerImage, OciImage
+from registry_spooler.archive.member_blob import Expectation
+from registry_spooler.archive.opening import IndexedArchive, open_archive
+from registry_spooler.archive.source import FileSource
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar_header import Kind
+from registry_spooler.oci.manifest import Manifest
 
 KINDS = {"gzip": Compression.GZIP, "zstd": Compression.ZSTD}
 """By the end of a layer's media type."""

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from registry_spooler.archive import FileSource, source
+from registry_spooler.archive import source
+from registry_spooler.archive.source import FileSource
 from registry_spooler.errors import SourceChanged
 
 CONTENT = bytes(range(256)) * 64

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from archive_parts import Hardlink, Symlink, make_tar, without_end_marker
 from archive_reading import tape_of
-from registry_spooler.archive import Kind, Member
-from registry_spooler.archive.member import normalise
-from registry_spooler.archive.tape import StreamTape
-from registry_spooler.archive.tar import TarReader
+from registry_spooler.archive.tar import StreamByteReader, TarReader
+from registry_spooler.archive.tar_header import Kind, Member, normalise
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
 KINDS = {
@@ -28,7 +26,7 @@ KINDS = {
 STYLES = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
 
-def read_all(tape: StreamTape) -> tuple[list[tuple[str, Kind, str, bytes]], TarReader]:
+def read_all(tape: StreamByteReader) -> tuple[list[tuple[str, Kind, str, bytes]], TarReader]:
     """Every member with its data."""
     reader, members = TarReader(tape), []
     while (member := reader.next()) is not None:

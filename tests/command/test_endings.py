@@ -120,7 +120,7 @@ def test_a_layer_that_unpacks_to_much_goes_through_little_memory(client, poster,
 
 
 def test_it_starts_without_what_few_commands_need():
-    loaded = "import sys, registry_spooler.command.main; print(*sys.modules)"
+    loaded = "import sys, registry_spooler.cli.registry_client.command_line; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=100, check=True)
 
     modules = set(done.stdout.split())

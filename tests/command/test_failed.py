@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from command_client import Client
-from registry_spooler.spool.failures import error_name, failure_document
+from registry_spooler.spool.records import error_name, failure_document
 
 SENTENCE = "it is no tar archive"
 

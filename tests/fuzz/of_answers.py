@@ -6,13 +6,21 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fuzz.target import Target
+from fuzz.target import ImagePush
 from registry_spooler.errors import RegistryProtocolError
-from registry_spooler.kube.frames import FRAME_BYTES, Channel, Exited, FrameError, FrameReader, Output, stdin_frames
+from registry_spooler.kubernetes.frames import (
+    FRAME_BYTES,
+    Channel,
+    ChannelOutput,
+    Exited,
+    FrameError,
+    FrameReader,
+    stdin_frames,
+)
 from registry_spooler.registry.address import Origin, redact
-from registry_spooler.registry.challenge import parse_challenges
-from registry_spooler.registry.listing import next_link
-from registry_spooler.registry.origins import TargetRules
+from registry_spooler.registry.auth.login import parse_challenges
+from registry_spooler.registry.http.trust import TargetRules
+from registry_spooler.registry.tags import next_link
 
 SECRET = "hunter2hunter2"
 OPENED = "https://registry.example/v2/a/b/blobs/uploads/1?_state=x"
@@ -62,7 +70,7 @@ def check_frames(data: bytes) -> None:
             said = reader.feed(message)
         except FrameError:
             return
-        if isinstance(said, Output):
+        if isinstance(said, ChannelOutput):
             assert said.data
             assert said.channel in {Channel.STDOUT, Channel.STDERR}
             out += said.data
@@ -103,7 +111,7 @@ def _frame_seeds() -> list[bytes]:
 
 
 TARGETS = {
-    "challenge": Target(check=check_challenge, seeds=lambda: CHALLENGES, max_bytes=2048),
-    "location": Target(check=check_location, seeds=lambda: LOCATIONS, max_bytes=2048),
-    "frames": Target(check=check_frames, seeds=_frame_seeds),
+    "challenge": ImagePush(check=check_challenge, seeds=lambda: CHALLENGES, max_bytes=2048),
+    "location": ImagePush(check=check_location, seeds=lambda: LOCATIONS, max_bytes=2048),
+    "frames": ImagePush(check=check_frames, seeds=_frame_seeds),
 }

@@ -9,18 +9,15 @@ import tarfile
 import archives
 from archive_parts import Hardlink, Image, Symlink, make_tar, read_tar
 from archive_reading import tape_of
-from fuzz.target import Target
+from fuzz.target import ImagePush
 from registry_spooler.archive.contents import Contents
-from registry_spooler.archive.header import BLOCK_BYTES
-from registry_spooler.archive.layout import find_images
-from registry_spooler.archive.member import Kind, Member, escapes, normalise
-from registry_spooler.archive.pax import read_records
+from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.source import FileSource
-from registry_spooler.archive.tape import FileTape, Tape
-from registry_spooler.archive.tar import TarReader
-from registry_spooler.digest import Digest
+from registry_spooler.archive.tar import ByteReader, FileByteReader, TarReader
+from registry_spooler.archive.tar_header import BLOCK_BYTES, Kind, Member, escapes, normalise, read_records
 from registry_spooler.errors import ArchiveError
-from registry_spooler.manifest import Descriptor, Manifest
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest
 
 MEMBERS_READ = 2000
 """Of one input; 4 KiB cannot hold more."""
@@ -33,7 +30,7 @@ def check_tar(data: bytes) -> None:
     fd = os.memfd_create("fuzz")
     try:
         os.write(fd, content)
-        indexed, same_complaint = _members(FileTape(FileSource(fd, name="fuzz")))
+        indexed, same_complaint = _members(FileByteReader(FileSource(fd, name="fuzz")))
     finally:
         os.close(fd)
     assert (indexed, same_complaint) == (streamed, complaint)
@@ -63,7 +60,7 @@ def _record(key: bytes, value: bytes) -> bytes:
     return str(length).encode() + rest
 
 
-def _members(tape: Tape) -> tuple[list[Member], str]:
+def _members(tape: ByteReader) -> tuple[list[Member], str]:
     reader = TarReader(tape)
     found: list[Member] = []
     try:
@@ -154,9 +151,9 @@ def _manifest_seeds() -> list[bytes]:
 
 
 TARGETS = {
-    "tar": Target(check=check_tar, seeds=_tar_seeds, max_bytes=8192),
-    "manifest": Target(check=check_manifest, seeds=_manifest_seeds, is_json=True),
-    "docker": Target(
+    "tar": ImagePush(check=check_tar, seeds=_tar_seeds, max_bytes=8192),
+    "manifest": ImagePush(check=check_manifest, seeds=_manifest_seeds, is_json=True),
+    "docker": ImagePush(
         check=check_docker,
         seeds=lambda: [*_document_seeds("manifest.json"), Image().config],
         is_json=True,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from fuzz.target import Target
+from fuzz.target import ImagePush
 from registry_spooler.errors import InvalidFileName, InvalidReference
-from registry_spooler.filename import FileName, is_ignored, spool_name
-from registry_spooler.reference import ImageName, Reference
-from registry_spooler.registry.dockerconfig import DockerConfig
+from registry_spooler.oci.reference import ImageName, Reference
+from registry_spooler.registry.auth.credentials import DockerConfig
+from registry_spooler.spool.filename import FileName, is_ignored, spool_name
 
 HOSTS = ("registry.example", "registry.example:443")
 SECRET = b"hunter2hunter2"
@@ -80,6 +80,6 @@ CONFIGS = [
 ]
 
 TARGETS = {
-    "filename": Target(check=check_filename, seeds=lambda: NAMES, max_bytes=300),
-    "dockerconfig": Target(check=check_dockerconfig, seeds=lambda: CONFIGS, is_json=True),
+    "filename": ImagePush(check=check_filename, seeds=lambda: NAMES, max_bytes=300),
+    "dockerconfig": ImagePush(check=check_dockerconfig, seeds=lambda: CONFIGS, is_json=True),
 }

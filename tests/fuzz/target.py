@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class ImagePush:
     """One piece of code that reads what others wrote."""
 
     check: Callable[[bytes], None]

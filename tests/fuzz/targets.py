@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fuzz import of_answers, of_archives, of_settings
-from fuzz.target import Target
+from fuzz.target import ImagePush
 
-TARGETS: dict[str, Target] = of_archives.TARGETS | of_answers.TARGETS | of_settings.TARGETS
+TARGETS: dict[str, ImagePush] = of_archives.TARGETS | of_answers.TARGETS | of_settings.TARGETS

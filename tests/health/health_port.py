@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 from scripted_board import ScriptedBoard
 
-from registry_spooler.health import About, Health, serve
+from registry_spooler.health.server import Health, serve
+from registry_spooler.health.status import About
 
 
 @dataclass

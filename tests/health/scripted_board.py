@@ -7,21 +7,12 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from registry_spooler.filename import Action
-from registry_spooler.moment import rfc3339
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.spool import (
-    DeferredFile,
-    Fact,
-    JobEnd,
-    OddEntryShown,
-    Outcome,
-    Reason,
-    RunningJob,
-    Totals,
-    WaitingFile,
-)
+from registry_spooler.spool.filename import Action
+from registry_spooler.spool.scheduling.job import JobEnd, Outcome, Reason
+from registry_spooler.spool.state import Condition, Counters, DeferredFile, OddEntryShown, RunningJob, WaitingFile
+from registry_spooler.text import rfc3339
 
 
 class ScriptedBoard:
@@ -37,7 +28,7 @@ class ScriptedBoard:
         self.failures: deque[dict[str, Any]] = deque(maxlen=50)
         self.jobs: Counter[tuple[str, str]] = Counter()
         self.retries: Counter[str] = Counter()
-        self.sums = Totals()
+        self.sums = Counters()
         self.odd: tuple[OddEntryShown, ...] = ()
         self.stale_count = 0
         self.failed_count = 0
@@ -45,11 +36,11 @@ class ScriptedBoard:
         self.last_scan: float | None = time.time()
         self.on_job_start: Callable[[], None] | None = None
         self.on_job_end: Callable[[JobEnd], None] | None = None
-        self.watching = Fact()
+        self.watching = Condition()
         self.watching.set(True)
-        self.writable = Fact()
+        self.writable = Condition()
         self.writable.set(True)
-        self.scanned = Fact()
+        self.scanned = Condition()
         self.scanned.set(True)
 
     @property
@@ -73,7 +64,7 @@ class ScriptedBoard:
     def deferred(self, limit: int = 100) -> list[DeferredFile]:
         return self.deferred_files[:limit]
 
-    def totals(self) -> Totals:
+    def totals(self) -> Counters:
         return self.sums
 
     def end(
@@ -234,7 +225,7 @@ def busy_board() -> ScriptedBoard:
     )
     board.jobs.update({("push", "done"): 1287, ("delete", "done"): 12, ("push", "failed"): 1, ("push", "deferred"): 5})
     board.retries.update({"status": 4, "unreachable": 1})
-    board.sums = Totals(bytes_read=9_000_000_000, bytes_sent=2_000_000_000, blobs_uploaded=310, blobs_existing=1940)
+    board.sums = Counters(bytes_read=9_000_000_000, bytes_sent=2_000_000_000, blobs_uploaded=310, blobs_existing=1940)
     board.oldest_waiting_seconds = 64.0
     board.last_success = time.time() - 198
     board.stale_count = 1

@@ -6,7 +6,7 @@ import pytest
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, waiting
 
-from registry_spooler.health.hosts import Hosts
+from registry_spooler.health.server import Hosts
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from health_port import HealthPort, until
 from scripted_board import ScriptedBoard, running
 
 from registry_spooler.errors import RegistryUnreachable
-from registry_spooler.health import pulse
-from registry_spooler.health.lookout import Lookout
-from registry_spooler.spool import Outcome
+from registry_spooler.health import probes as pulse
+from registry_spooler.health.probes import PeriodicCheck
+from registry_spooler.spool.scheduling.job import Outcome
 
 
 class Looks:
@@ -28,7 +28,7 @@ class Looks:
 
 
 @asynccontextmanager
-async def kept(lookout: Lookout) -> AsyncIterator[None]:
+async def kept(lookout: PeriodicCheck) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lookout.keep)
         yield
@@ -37,7 +37,7 @@ async def kept(lookout: Lookout) -> AsyncIterator[None]:
 
 async def test_it_looks_while_it_is_wanted_and_then_rests_until_it_is_wanted_again() -> None:
     looks = Looks()
-    lookout = Lookout(looks, lambda: 0.01)
+    lookout = PeriodicCheck(looks, lambda: 0.01)
     async with kept(lookout):
         await anyio.sleep(0.05)
         assert 0 == looks.count

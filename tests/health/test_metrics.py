@@ -8,9 +8,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 from scripted_board import ScriptedBoard, busy_board, running, waiting
 
-from registry_spooler.filename import Action
-from registry_spooler.health.accept import is_scraper, media_ranges, wants_openmetrics
-from registry_spooler.spool import OddEntryShown, Outcome
+from registry_spooler.health.metrics import is_scraper, media_ranges, wants_openmetrics
+from registry_spooler.spool.filename import Action
+from registry_spooler.spool.scheduling.job import Outcome
+from registry_spooler.spool.state import OddEntryShown
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"

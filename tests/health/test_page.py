@@ -13,9 +13,9 @@ from browser import Chromium, Tab, tab_of
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
 
-from registry_spooler.capacity import Capacity
 from registry_spooler.progress import Progress
-from registry_spooler.spool import OddEntryShown
+from registry_spooler.spool.directory.workdir import Capacity
+from registry_spooler.spool.state import OddEntryShown
 
 PHONE, DESK = 390, 1280
 

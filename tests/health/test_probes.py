@@ -6,12 +6,10 @@ import pytest
 from health_port import HealthPort, until
 from scripted_board import ScriptedBoard
 
-from registry_spooler.capacity import Capacity
 from registry_spooler.errors import RegistryUnreachable
-from registry_spooler.health import registry_watch
-from registry_spooler.health.check import Check
-from registry_spooler.health.pulse import HELD_SECONDS, Pulse
-from registry_spooler.health.registry_watch import look_at_registry
+from registry_spooler.health import probes as registry_watch
+from registry_spooler.health.probes import HELD_SECONDS, Check, LoopLag, look_at_registry
+from registry_spooler.spool.directory.workdir import Capacity
 
 LIVE = {"event_loop", "watch"}
 READY = LIVE | {"first_scan", "registry", "spool_writable", "spool_space"}
@@ -135,7 +133,7 @@ async def test_a_stalled_event_loop_shows_for_a_while(port: HealthPort) -> None:
 
 def test_a_stall_is_forgotten_after_a_while() -> None:
     now = [100.0]
-    pulse = Pulse(clock=lambda: now[0])
+    pulse = LoopLag(clock=lambda: now[0])
     pulse._due = now[0]
     assert "" == pulse.trouble
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from health_port import health_port
 from scripted_board import ScriptedBoard
 
-from registry_spooler.capacity import measure
+from registry_spooler.spool.directory.workdir import measure
 
 MIB = 1 << 20
 

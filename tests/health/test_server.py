@@ -6,8 +6,7 @@ import logging
 import pytest
 from health_port import HealthPort
 
-from registry_spooler.health.answers import Answers
-from registry_spooler.health.server import CONNECTIONS_MAX, HealthServer, listening
+from registry_spooler.health.server import CONNECTIONS_MAX, Answers, HealthServer, listening
 
 PATHS = ("/", "/live", "/ready", "/healthz", "/metrics", "/status")
 

@@ -6,7 +6,7 @@ import orjson
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
 
-from registry_spooler.spool import OddEntryShown
+from registry_spooler.spool.state import OddEntryShown
 
 ESCAPE, C1_ESCAPE, OVERRIDE = "\x1b", "\x9b", "\u202e"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from apiserver import ApiServer, write_certificates
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.login import log_in
-from registry_spooler.kube.pods import Container
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.config import log_in
+from registry_spooler.kubernetes.pods import Container
 from wire import Wire
 
 

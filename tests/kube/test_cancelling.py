@@ -13,12 +13,12 @@ import archives
 from apiserver import ApiServer
 from archive_parts import Image, big_layer, layer
 from registry_spooler.errors import SpoolerError
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.sending import SendOptions, open_source, send
-from registry_spooler.kube.session import PodSession
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.redial import Redial
+from registry_spooler.kubernetes.remote_session import PodSession
+from registry_spooler.kubernetes.transfer.send import SendOptions, open_source, send
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
 from running_registry import RunningRegistry
 from terminal import Terminal
 from verify import Reader

@@ -18,9 +18,10 @@ import archives
 from apiserver import ApiServer
 from archive_parts import Image, layer
 from registry_spooler import client as client_module
-from registry_spooler.client import Progress, Receipt, Reference, SpoolerClient
-from registry_spooler.kube.errors import RemoteError
-from registry_spooler.result import ImageResult
+from registry_spooler.client import Receipt, SpoolerClient
+from registry_spooler.kubernetes.cluster_errors import RemoteError
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 from verify import Reader
@@ -131,13 +132,13 @@ async def test_the_documented_examples_run(
 
 def test_it_imports_without_what_only_linux_has() -> None:
     blocked = "; ".join(f"sys.modules[{name!r}] = None" for name in NOT_ON_WINDOWS)
-    code = f"import sys; {blocked}; import registry_spooler.client, registry_spooler.kubectl.main"
+    code = f"import sys; {blocked}; import registry_spooler.client, registry_spooler.cli.kubectl.program"
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 def test_help_does_not_load_what_is_slow() -> None:
     code = (
-        "import sys; import registry_spooler.kubectl.main; "
+        "import sys; import registry_spooler.cli.kubectl.program; "
         "print(sorted({'rich', 'kubernetes_asyncio', 'aiohttp', 'isal'} & set(sys.modules)))"
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

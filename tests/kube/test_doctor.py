@@ -8,9 +8,9 @@ import pytest
 
 from apiserver import ApiServer
 from registry_spooler import __version__
-from registry_spooler.kubectl import doctor
-from registry_spooler.kubectl.doctor import Finding, _Examination
-from registry_spooler.kubectl.target import Target
+from registry_spooler.cli.kubectl import doctor
+from registry_spooler.cli.kubectl.doctor import Finding, _Examination
+from registry_spooler.cli.kubectl.target import ClusterTarget
 
 _POD = """#!/bin/sh
 case "$*" in
@@ -28,7 +28,7 @@ printf '{{"done": true, "stdout_bytes": %s, "code": 0}}\\n' "${{#answer}}" >&2
 def examination(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[_Examination, list[Finding]]:
     monkeypatch.setattr(doctor, "DOCTOR_SECONDS", 4.0)
     found: list[Finding] = []
-    return _Examination(Target(kubeconfig=kubeconfig), found.append), found
+    return _Examination(ClusterTarget(kubeconfig=kubeconfig), found.append), found
 
 
 def _install(api: ApiServer, folder: Path, *, hangs: str) -> None:

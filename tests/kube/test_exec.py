@@ -11,12 +11,18 @@ import anyio
 import pytest
 
 from apiserver import V4, V5, ApiServer
-from registry_spooler.kube import exec as kube_exec
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import ExecCut, ExecNotStarted, KubeForbidden, KubeLoginRejected, KubeNotFound
-from registry_spooler.kube.exec import execute, run
-from registry_spooler.kube.frames import Channel, Output
-from registry_spooler.kube.pods import Container
+from registry_spooler.kubernetes import exec as kube_exec
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import (
+    ExecCut,
+    ExecNotStarted,
+    KubeForbidden,
+    KubeLoginRejected,
+    KubeNotFound,
+)
+from registry_spooler.kubernetes.exec import execute, run
+from registry_spooler.kubernetes.frames import Channel, ChannelOutput
+from registry_spooler.kubernetes.pods import Container
 from wire import Wire
 
 
@@ -27,7 +33,7 @@ class Collected:
         self.stdout = bytearray()
         self.stderr = bytearray()
 
-    async def __call__(self, output: Output) -> None:
+    async def __call__(self, output: ChannelOutput) -> None:
         (self.stdout if output.channel is Channel.STDOUT else self.stderr).extend(output.data)
 
 
@@ -178,7 +184,7 @@ async def test_a_slow_reader_slows_the_command_down(cluster: Cluster, container:
     entered = anyio.Event()
     release = anyio.Event()
 
-    async def slow(_: Output) -> None:
+    async def slow(_: ChannelOutput) -> None:
         entered.set()
         await release.wait()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from registry_spooler.kube.frames import (
+from registry_spooler.kubernetes.frames import (
     FRAME_BYTES,
     Channel,
+    ChannelOutput,
     Exited,
     FrameError,
     FrameReader,
-    Output,
     close_frame,
     stdin_frames,
 )
@@ -23,8 +23,8 @@ def status(**fields: object) -> bytes:
 
 def test_output_comes_with_its_channel() -> None:
     frames = FrameReader()
-    assert Output(Channel.STDOUT, b"\x00\xff") == frames.feed(b"\x01\x00\xff")
-    assert Output(Channel.STDERR, b"oh") == frames.feed(b"\x02oh")
+    assert ChannelOutput(Channel.STDOUT, b"\x00\xff") == frames.feed(b"\x01\x00\xff")
+    assert ChannelOutput(Channel.STDERR, b"oh") == frames.feed(b"\x02oh")
 
 
 @pytest.mark.parametrize("message", [b"\x01", b"\x02", b"\x03", b"\x00", b"\xff\x01", b"\xff", b"\x04{}"])

@@ -16,17 +16,15 @@ from aiohttp import web
 from apiserver import UNREAD_BYTES_MAX, V4, V5, ApiServer
 from playedregistry import running_registry
 from registry_spooler.client import SpoolerClient
-from registry_spooler.digest import Digest
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.document import UnreadableAnswer
-from registry_spooler.kube.errors import ExecCut, KubeError, KubeForbidden, KubeLoginRejected, RemoteError
-from registry_spooler.kube.packing import blob_path, content_part, pack
-from registry_spooler.kube.publishing import publish
-from registry_spooler.kube.rate import RateLimit
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.remote import Input
-from registry_spooler.kube.session import PodSession
-from registry_spooler.reference import Reference
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, KubeForbidden, KubeLoginRejected, RemoteError
+from registry_spooler.kubernetes.redial import RateLimit, Redial
+from registry_spooler.kubernetes.remote_session import Input, PodSession
+from registry_spooler.kubernetes.transfer.send import publish
+from registry_spooler.kubernetes.transfer.thin_archive import blob_path, content_part, pack
+from registry_spooler.kubernetes.wire import UnreadableAnswer
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
 from wire import Wire
 
 SELECTOR = "app.kubernetes.io/name=registry-spooler"

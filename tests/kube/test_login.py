@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from apiserver import ApiServer
-from registry_spooler.kube import login as kube_login
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import KubeConfigurationError, KubeLoginRejected, KubeUnreachable
-from registry_spooler.kube.login import Login, log_in
+from registry_spooler.kubernetes import config as kube_login
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import KubeConfigurationError, KubeLoginRejected, KubeUnreachable
+from registry_spooler.kubernetes.config import ClusterLogin, log_in
 
 ASKED = {"asked": "list pods", "permission": "list pods"}
 PLUGIN = """#!/bin/sh
@@ -25,7 +25,7 @@ cat <<.
 """
 
 
-async def pods(login: Login) -> int:
+async def pods(login: ClusterLogin) -> int:
     """How many pods the API server shows to this login."""
     async with Cluster(login) as cluster:
         return len((await cluster.get_json(cluster.pods_path, **ASKED))["items"])

@@ -10,12 +10,12 @@ from collections.abc import AsyncGenerator
 import anyio
 import pytest
 
-from registry_spooler.digest import Digest
-from registry_spooler.kube.lastword import Complaint, LastWord, StderrReader
-from registry_spooler.kube.packing import Part, blob_path, content_part, image_parts, pack
-from registry_spooler.kube.rate import STEP_BYTES, RateLimit
-from registry_spooler.kube.remote import Input
-from registry_spooler.manifest import Manifest
+from registry_spooler.kubernetes.redial import STEP_BYTES, RateLimit
+from registry_spooler.kubernetes.remote_session import Input
+from registry_spooler.kubernetes.transfer.thin_archive import ArchivePart, blob_path, content_part, image_parts, pack
+from registry_spooler.kubernetes.wire import LastWord, RemoteFailure, StderrReader
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Manifest
 
 MANIFEST = Manifest.parse(json.dumps({"schemaVersion": 2, "layers": []}).encode())
 
@@ -40,13 +40,13 @@ async def test_the_length_is_known_before_the_first_byte(sizes: tuple[int, ...])
 
 
 def test_a_member_of_more_than_eight_gibibytes() -> None:
-    part = Part("blobs/sha256/x", 9 << 30, lambda: pieces(b""))
+    part = ArchivePart("blobs/sha256/x", 9 << 30, lambda: pieces(b""))
     assert 9 << 30 == tarfile.TarInfo.frombuf(part.header, "utf-8", "strict").size
 
 
 async def test_what_is_shorter_than_announced_does_not_pass() -> None:
     with pytest.raises(RuntimeError, match="was announced with 5"):
-        await joined(pack([Part("x", 5, lambda: pieces(b"1234"))]))
+        await joined(pack([ArchivePart("x", 5, lambda: pieces(b"1234"))]))
 
 
 async def test_an_image_begins_with_its_index() -> None:
@@ -64,7 +64,7 @@ def test_standard_error_in_pieces() -> None:
     reader.feed(b'rds\n{"progress": {"bytes_sent": 5}}\n{"error": "no", "ki')
     reader.feed(b'nd": "X"}')
     reader.close()
-    assert (["plain words"], Complaint(sentence="no", kind="X")) == (reader.plain, reader.error)
+    assert (["plain words"], RemoteFailure(sentence="no", kind="X")) == (reader.plain, reader.error)
     assert reader.last_word is None
     assert reader.is_over(0)
 

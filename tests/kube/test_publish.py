@@ -9,14 +9,13 @@ import anyio
 import pytest
 
 from apiserver import V4, ApiServer
-from registry_spooler.digest import Digest
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import ExecCut, KubeError, RemoteError
-from registry_spooler.kube.pods import Container
-from registry_spooler.kube.publishing import publish
-from registry_spooler.kube.rate import RateLimit
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.remote import Input, Remote
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, RemoteError
+from registry_spooler.kubernetes.pods import Container
+from registry_spooler.kubernetes.redial import RateLimit, Redial
+from registry_spooler.kubernetes.remote_session import Input, Remote
+from registry_spooler.kubernetes.transfer.send import publish
+from registry_spooler.oci.digest import Digest
 from wire import Wire
 
 SIZE = 4 << 20

@@ -14,16 +14,15 @@ import archives
 from apiserver import ApiServer
 from archive_parts import Image, big_layer, layer
 from registry_spooler.client import SpoolerClient
-from registry_spooler.digest import Digest
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import NotTheImage
-from registry_spooler.kube.pulled import PulledArchive
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.session import PodSession
-from registry_spooler.kube.tarstream import NotAsPulled
-from registry_spooler.pull import tar
-from registry_spooler.pull.errors import OutputFailed
-from registry_spooler.reference import Reference
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import NotTheImage
+from registry_spooler.kubernetes.redial import Redial
+from registry_spooler.kubernetes.remote_session import PodSession
+from registry_spooler.kubernetes.transfer.verified_archive import NotAsPulled, PulledArchive
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.pull import pulled_archives as tar
+from registry_spooler.pull.output import OutputFailed
 from running_registry import RunningRegistry
 
 SELECTOR = "app.kubernetes.io/name=registry-spooler"

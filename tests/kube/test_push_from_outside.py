@@ -14,17 +14,16 @@ import archives
 import signed
 from apiserver import V4, V5, ApiServer
 from archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer, make_tar, read_tar
-from registry_spooler.archive import Compression
+from registry_spooler.archive.compression import Compression
 from registry_spooler.errors import ArchiveError
-from registry_spooler.kube.cluster import Cluster
-from registry_spooler.kube.errors import RemoteError
-from registry_spooler.kube.packing import content_part, pack
-from registry_spooler.kube.redial import Redial
-from registry_spooler.kube.sending import SendOptions, open_source, send
-from registry_spooler.kube.session import PodSession
-from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
+from registry_spooler.kubernetes.api import Cluster
+from registry_spooler.kubernetes.cluster_errors import RemoteError
+from registry_spooler.kubernetes.redial import Redial
+from registry_spooler.kubernetes.remote_session import PodSession
+from registry_spooler.kubernetes.transfer.send import SendOptions, open_source, send
+from registry_spooler.kubernetes.transfer.thin_archive import content_part, pack
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
 from running_registry import ForeignRegistry, RunningRegistry
 from verify import Reader
 from wire import Wire

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from registry_spooler.kube.errors import ExecCut, KubeError, KubeForbidden, RemoteError
-from registry_spooler.kube.redial import Redial
+from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, KubeForbidden, RemoteError
+from registry_spooler.kubernetes.redial import Redial
 
 
 class Failing:

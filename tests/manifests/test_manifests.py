@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from registry_spooler.spool import SpoolSettings
+from registry_spooler.spool.settings import SpoolSettings
 
 MANIFESTS = Path(__file__).resolve().parent.parent.parent / "manifests"
 OVERLAYS = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")

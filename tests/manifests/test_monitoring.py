@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from registry_spooler.health.checks import Checks
 from registry_spooler.health.metrics import Metrics
-from registry_spooler.health.pulse import Pulse
-from registry_spooler.health.volume import Volume
-from registry_spooler.spool import Spool, SpoolSettings
+from registry_spooler.health.probes import Checks, LoopLag, Volume
+from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.spool.spool import Spool
 
 HERE = Path(__file__).resolve().parent
 MONITORING = HERE.parent.parent / "manifests" / "components" / "monitoring"
@@ -41,7 +40,7 @@ def rules(tmp_path: Path) -> Path:
 @pytest.fixture
 async def metrics(tmp_path: Path) -> set[str]:
     """The names of all samples that a spooler shows."""
-    board, pulse, volume = Spool(SpoolSettings(directory=tmp_path)).board, Pulse(), Volume(tmp_path)
+    board, pulse, volume = Spool(SpoolSettings(directory=tmp_path)).board, LoopLag(), Volume(tmp_path)
     board.last_success = time.time()
     shown = Metrics("1.2.3", board, Checks(board, pulse, volume), volume, pulse)
     await shown.process.look()

@@ -10,15 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_spooler.digest import Digest
-from registry_spooler.manifest import Manifest
-from registry_spooler.pull import tar
-from registry_spooler.pull.docker import docker_archive, image_config, layer_path
-from registry_spooler.pull.entry import Entry, archive_bytes, once
-from registry_spooler.pull.errors import NotAnImage
-from registry_spooler.pull.oci import oci_archive
-from registry_spooler.pull.tree import ImageTree
-from registry_spooler.reference import Reference
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.pull import pulled_archives as tar
+from registry_spooler.pull.image_tree import ImageTree
+from registry_spooler.pull.output import NotAnImage
+from registry_spooler.pull.pulled_archives import (
+    ArchiveEntry,
+    archive_bytes,
+    docker_archive,
+    image_config,
+    layer_path,
+    oci_archive,
+    once,
+)
 
 HELLO = Reference("hello")
 CONFIG = b'{"rootfs":{"type":"layers","diff_ids":["sha256:%s","sha256:%s"]}}' % (b"1" * 64, b"2" * 64)
@@ -43,7 +49,7 @@ def image(*layers: dict[str, object], config_type: str = "application/vnd.oci.im
     return Manifest.parse(json.dumps(document).encode())
 
 
-def read(entries: tuple[Entry, ...]) -> dict[str, bytes]:
+def read(entries: tuple[ArchiveEntry, ...]) -> dict[str, bytes]:
     """What the standard library reads from the archive, when blobs are zeros."""
     buffer = io.BytesIO()
     for entry in entries:
@@ -71,7 +77,7 @@ def test_padding_fills_the_block(size, expected):
 
 
 def test_entries_of_one_path_are_written_once_where_they_come_first():
-    first, second, again = Entry.of("a", b"1"), Entry.of("b", b"2"), Entry.of("a", b"1")
+    first, second, again = ArchiveEntry.of("a", b"1"), ArchiveEntry.of("b", b"2"), ArchiveEntry.of("a", b"1")
 
     assert once((first, second, again)) == (first, second)
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from registry_spooler.pull.errors import OutputClosed, OutputFailed
-from registry_spooler.pull.output import Output, output_file
+from registry_spooler.pull.output import Output, OutputClosed, OutputFailed, output_file
 
 
 async def test_a_file_appears_when_it_is_complete(tmp_path):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from registry_spooler.digest import Digest
-from registry_spooler.manifest import Descriptor, Platform
-from registry_spooler.pull.errors import InvalidPlatform, PlatformNotFound
-from registry_spooler.pull.platform import Candidate, choose, parse_platform, this_machine
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Platform
+from registry_spooler.pull.image_tree import Candidate, choose, parse_platform, this_machine
+from registry_spooler.pull.output import InvalidPlatform, PlatformNotFound
 
 
 def candidate(text: str) -> Candidate:

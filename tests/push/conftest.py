@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from desk import Desk
-from registry_spooler.registry import RegistryClient
+from registry_spooler.registry.registry_client import RegistryClient
 from running_registry import RunningRegistry
 from verify import Reader
 

@@ -12,7 +12,7 @@ import archives
 from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
 from desk import Desk
 from registry_spooler.errors import ArchiveError, DigestNotSupported
-from registry_spooler.push import PushOptions
+from registry_spooler.push.pusher import PushOptions
 from verify import Reader
 
 OTHER = layer("another layer altogether")

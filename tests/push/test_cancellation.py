@@ -14,7 +14,7 @@ import pytest
 import archives
 from archive_parts import Image, big_layer, layer
 from desk import Desk
-from registry_spooler.push import KnownBlobs
+from registry_spooler.push.layer_cache import KnownBlobs
 from running_registry import RunningRegistry
 from verify import Reader
 

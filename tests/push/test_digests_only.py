@@ -10,13 +10,15 @@ import archives
 from archive_parts import Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
 from desk import Desk
 from faultproxy import Fault, running_proxy
-from registry_spooler.archive import PipeSource
-from registry_spooler.archive.measure import Hash
+from registry_spooler.archive.member_blob import Hash
+from registry_spooler.archive.source import PipeSource
 from registry_spooler.errors import ArchiveError
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.push import KnownBlobs, Pusher, PushOptions
-from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient, RetryPolicy
+from registry_spooler.push.layer_cache import KnownBlobs
+from registry_spooler.push.pusher import Pusher, PushOptions
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
 from running_registry import RunningRegistry
 from verify import Reader
 

@@ -10,9 +10,9 @@ import archives
 from archive_parts import COMPRESSORS, Image, big_layer, layer, make_tar, read_tar
 from desk import Desk
 from real_archives import SEVERAL, SINGLE, RealArchives
-from registry_spooler.archive import Compression
+from registry_spooler.archive.compression import Compression
 from registry_spooler.errors import ArchiveError
-from registry_spooler.push import PushOptions
+from registry_spooler.push.pusher import PushOptions
 from running_registry import RunningRegistry
 from verify import Reader, skopeo_inspect
 

@@ -10,13 +10,15 @@ import archives
 import hostile
 from archive_parts import Image, gz, layer, make_tar, read_tar
 from desk import Desk
-from registry_spooler.archive import PipeSource
+from registry_spooler.archive.source import PipeSource
 from registry_spooler.errors import ArchiveError
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.push import KnownBlobs, Pusher, PushOptions, Upload
-from registry_spooler.push.stream import SESSIONS_MAX
-from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient
+from registry_spooler.push.blob_spec import UploadSink
+from registry_spooler.push.early_uploads import SESSIONS_MAX
+from registry_spooler.push.layer_cache import KnownBlobs
+from registry_spooler.push.pusher import Pusher, PushOptions
+from registry_spooler.registry.registry_client import RegistryClient
 from running_registry import RunningRegistry
 from verify import Reader
 
@@ -26,7 +28,7 @@ class CountingClient(RegistryClient):
 
     begun = 0
 
-    async def begin_upload(self, repository: str) -> Upload:
+    async def begin_upload(self, repository: str) -> UploadSink:
         self.begun += 1
         return await super().begin_upload(repository)
 

@@ -9,7 +9,7 @@ import pytest
 import archives
 from archive_parts import Image, big_layer, digest, layer
 from desk import Desk
-from registry_spooler.push import KnownBlobs, KnownLayer
+from registry_spooler.push.layer_cache import KnownBlobs, KnownLayer
 from verify import Reader
 
 BIG = Image(layers=(big_layer(3 << 20, seed=1), big_layer(2 << 20, seed=2)))

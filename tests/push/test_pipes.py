@@ -10,13 +10,13 @@ import archives
 from archive_parts import Image, dumps, make_tar
 from archive_reading import Pipe
 from desk import Desk
-from registry_spooler.archive import PipeSource
+from registry_spooler.archive.source import PipeSource
 from registry_spooler.errors import ArchiveError, SpoolerError, UploadLost
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.push import Pusher
-from registry_spooler.push.registry import Upload
-from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient
+from registry_spooler.push.blob_spec import UploadSink
+from registry_spooler.push.pusher import Pusher
+from registry_spooler.registry.registry_client import RegistryClient
 from verify import Reader
 
 LAYER = b"a tar of the oldest kind has no magic" + bytes(1000)
@@ -59,7 +59,7 @@ async def test_an_upload_that_is_lost_may_not_be_lost_the_next_time(
 ) -> None:
     begin = RegistryClient.begin_upload
 
-    async def begin_and_lose(client: RegistryClient, to: str) -> Upload:
+    async def begin_and_lose(client: RegistryClient, to: str) -> UploadSink:
         upload = await begin(client, to)
         await upload.cancel()
 

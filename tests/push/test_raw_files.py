@@ -8,10 +8,10 @@ import os
 import pytest
 
 from desk import Desk
-from registry_spooler.archive import FileSource
+from registry_spooler.archive.source import FileSource
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.push import Pusher
-from registry_spooler.reference import Reference
+from registry_spooler.push.pusher import Pusher
 from verify import Reader
 
 

@@ -12,7 +12,7 @@ import signed
 from archive_parts import Image, hexdigest, layer
 from archives import INDEX, MANIFEST, descriptor, oci_manifest
 from desk import Desk
-from registry_spooler.result import ImageResult
+from registry_spooler.progress import ImageResult
 from signed import ARM, Attached
 from verify import Reader
 

@@ -8,14 +8,16 @@ import pytest
 
 from faultproxy import running_proxy
 from memory_blobs import Blob, MemoryReader, noise
-from registry_spooler import mediatype
-from registry_spooler.digest import EMPTY_JSON, Digest
 from registry_spooler.errors import ArchiveError, DeletesDisabled, NotFound, RegistryUnreachable
-from registry_spooler.manifest import Manifest
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import EMPTY_JSON, Digest
+from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient, UploadForm, UploadOptions, deletion
+from registry_spooler.registry import tags as deletion
 from registry_spooler.registry.manifests import put_manifest
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
 
 MIB = 1 << 20
 KINDS = [

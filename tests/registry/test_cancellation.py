@@ -10,11 +10,14 @@ import pytest
 
 from lyingserver import lying, page
 from memory_blobs import Blob, MemoryReader, noise
-from playedregistry import Habits, running_registry
-from registry_spooler.digest import Digest
+from playedregistry import LearnedLimits, running_registry
 from registry_spooler.errors import UploadLost
+from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
-from registry_spooler.registry import ChunkBudget, RegistryClient, RetryPolicy, UploadForm, UploadOptions
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
+from registry_spooler.registry.uploads.window import ChunkBudget
 
 MIB = 1 << 20
 STEPS_MAX = 400
@@ -95,7 +98,7 @@ async def test_a_registry_that_loses_every_session_is_given_up(repository):
     """Restarts are bounded, and the error is one that may pass."""
     retry = RetryPolicy(tries=2, first_delay_seconds=0.001)
 
-    async with running_registry(Habits(status=False)) as registry:
+    async with running_registry(LearnedLimits(status=False)) as registry:
 
         def gate(request):
             if request.method == "PATCH":

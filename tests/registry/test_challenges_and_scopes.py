@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_spooler.registry.challenge import Challenge, parse_challenges
-from registry_spooler.registry.scopes import covers, merge
-from registry_spooler.registry.tokens import Token
+from registry_spooler.registry.auth.login import Challenge, parse_challenges
+from registry_spooler.registry.auth.tokens import Token, covers, merge
 
 X, Y = Challenge("basic", {"realm": "x"}), Challenge("bearer", {"realm": "y"})
 BEARER = Challenge("bearer", {"realm": "https://auth/token", "service": "s", "scope": "repository:a:pull,push"})

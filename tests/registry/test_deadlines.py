@@ -11,11 +11,13 @@ import pytest
 
 from lyingserver import body_of, lying, page
 from registry_spooler import __version__
-from registry_spooler.digest import Digest
 from registry_spooler.errors import RegistryUnreachable
-from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient, RetryPolicy, transport
-from registry_spooler.registry.transport import Request
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.registry.http import transport
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.http.transport import Request
+from registry_spooler.registry.registry_client import RegistryClient
 
 QUICK = RetryPolicy(tries=5, first_delay_seconds=0.001, longest_delay_seconds=0.01)
 NOTHING = Digest.of(b"")
@@ -23,7 +25,7 @@ NOTHING = Digest.of(b"")
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    for module in ("exchange", "session", "download"):
+    for module in ("http.http_client", "uploads.chunks", "download"):
         short = partial(Request, head_seconds=0.3, silence_seconds=0.3)
         monkeypatch.setattr(f"registry_spooler.registry.{module}.Request", short)
     monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.2)

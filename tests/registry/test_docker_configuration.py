@@ -9,10 +9,9 @@ import orjson
 import pytest
 
 from registry_spooler.errors import SpoolerError
-from registry_spooler.registry import CredentialSettings, CredentialSource
 from registry_spooler.registry.address import RegistryAddress
-from registry_spooler.registry.credential import Credential
-from registry_spooler.registry.dockerconfig import DockerConfig
+from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource, DockerConfig
+from registry_spooler.registry.http.known_secrets import Credential
 
 
 def _candidates(auths: dict[str, Any], registry: str, repository: str) -> list[str]:
@@ -102,7 +101,7 @@ async def test_a_file_that_is_no_configuration(tmp_path, content):
 
 
 async def test_a_file_that_is_not_there_and_one_that_is_swapped(tmp_path, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.credentials.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("registry_spooler.registry.auth.credentials.LOOK_AGAIN_SECONDS", 0.0)
     file = tmp_path / "config.json"
     source = CredentialSource(CredentialSettings(docker_config=file))
     with pytest.raises(SpoolerError, match="No such file"):

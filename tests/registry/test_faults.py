@@ -12,15 +12,17 @@ import pytest
 
 from faultproxy import Fault, Headers, running_proxy
 from memory_blobs import Blob, noise
-from playedregistry import Habits, running_registry
-from registry_spooler import mediatype
-from registry_spooler.digest import EMPTY_JSON, Digest
+from playedregistry import LearnedLimits, running_registry
 from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
-from registry_spooler.manifest import Manifest
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import EMPTY_JSON, Digest
+from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.registry import RegistryClient, RetryPolicy, UploadForm, UploadOptions
-from registry_spooler.registry.transport import Request
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.http.transport import Request
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=5, first_delay_seconds=0.001, longest_delay_seconds=0.01, patience_seconds=3.0)
@@ -119,7 +121,7 @@ async def test_a_wrong_range_changes_nothing(registry, repository, text, times):
 
 async def test_a_location_that_is_missing_leaves_the_one_before(repository):
     blob = Blob(noise(3 * MIB))
-    async with running_registry(Habits(relative_location=True)) as played:
+    async with running_registry(LearnedLimits(relative_location=True)) as played:
         fault = Fault(method="PATCH", times=99, rewrite=_header("Location", None))
         host = played.url.removeprefix("http://")
         async with running_proxy(host, fault) as proxy, _quick(proxy.url) as client:
@@ -148,7 +150,7 @@ async def test_a_location_where_nobody_listens(registry, repository, unused_tcp_
 async def test_what_arrived_of_a_broken_chunk_is_not_sent_again(repository, kind):
     """Distribution 3 keeps it and says how much that is."""
     blob = Blob(noise(4 * MIB), rewindable=kind == "rewindable", knows_size=kind != "size unknown")
-    async with running_registry(Habits(keeps_partial=True, relative_location=True)) as played:
+    async with running_registry(LearnedLimits(keeps_partial=True, relative_location=True)) as played:
         faults = [Fault(method="PATCH", skip=skip, cut_request_after=700_000) for skip in (0, 2)]
         host = played.url.removeprefix("http://")
         async with running_proxy(host, *faults) as proxy, _quick(proxy.url) as client:
@@ -214,8 +216,8 @@ async def test_an_answer_that_comes_before_the_body_was_read_is_understood(regis
 
 
 async def test_a_silent_registry_is_given_up(registry, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.exchange.Request", partial(Request, head_seconds=0.2))
-    monkeypatch.setattr("registry_spooler.registry.transport.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("registry_spooler.registry.http.http_client.Request", partial(Request, head_seconds=0.2))
+    monkeypatch.setattr("registry_spooler.registry.http.transport.CONNECT_SECONDS", 0.2)
     fault = Fault(delay_seconds=30, times=99)
     async with running_proxy(registry.host, fault) as proxy, _quick(proxy.url) as client:
         with pytest.raises(RegistryUnreachable, match="did not answer in time"):

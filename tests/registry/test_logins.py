@@ -12,16 +12,13 @@ from aiohttp import web
 
 from memory_blobs import Blob, noise
 from playedregistry import TokenServer, running_registry, running_token_server
-from registry_spooler.digest import Digest
 from registry_spooler.errors import AccessDenied, RegistryError
+from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
-from registry_spooler.registry import (
-    CredentialSettings,
-    CredentialSource,
-    RegistryClient,
-    RetryPolicy,
-    UploadOptions,
-)
+from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.vendors import UploadOptions
 
 MIB = 1 << 20
 SECRET = "pass:wörd"

@@ -7,10 +7,11 @@ import sys
 
 PROGRAM = """
 import anyio, contextlib, hashlib, resource, sys
-from registry_spooler.blob import PIECE_BYTES, Measured
-from registry_spooler.digest import Digest
+from registry_spooler.oci.blob import PIECE_BYTES
+from registry_spooler.oci.blob import Measured
+from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
-from registry_spooler.registry import RegistryClient
+from registry_spooler.registry.registry_client import RegistryClient
 
 BLOB_BYTES = 96 << 20
 

@@ -16,8 +16,6 @@ from aiohttp import web
 from lyingserver import Answer, body_of, lying, page
 from memory_blobs import Blob, noise
 from playedregistry import TokenServer, running_registry, running_token_server
-from registry_spooler import mediatype
-from registry_spooler.digest import EMPTY_JSON, Digest
 from registry_spooler.errors import (
     AccessDenied,
     DigestNotSupported,
@@ -27,10 +25,14 @@ from registry_spooler.errors import (
     RegistryProtocolError,
     SpoolerError,
 )
-from registry_spooler.manifest import Manifest
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import EMPTY_JSON, Digest
+from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy
+from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
 
 QUICK = RetryPolicy(tries=2, first_delay_seconds=0.001, longest_delay_seconds=0.01)
 DIGEST = Digest.of(EMPTY_JSON)

@@ -10,14 +10,16 @@ from aiohttp import web
 
 from memory_blobs import Blob, noise
 from playedregistry import PlayedRegistry, Session, TokenServer, running_registry, running_token_server, served
-from registry_spooler.digest import Digest
 from registry_spooler.errors import InvalidAddress, RegistryError, RegistryProtocolError
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy, UploadOptions
 from registry_spooler.registry.address import Origin, RegistryAddress, redact
-from registry_spooler.registry.origins import TargetRules
-from registry_spooler.registry.resolver import JudgedResolver, PrivateTarget
+from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.http.trust import JudgedResolver, PrivateTarget, TargetRules
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.vendors import UploadOptions
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=3, first_delay_seconds=0.001, longest_delay_seconds=0.01)

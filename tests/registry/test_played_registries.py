@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from memory_blobs import Blob, noise
-from playedregistry import Habits, PlayedRegistry, running_registry
+from playedregistry import LearnedLimits, PlayedRegistry, running_registry
 from registry_spooler.errors import RegistryError
 from registry_spooler.progress import Progress
-from registry_spooler.registry import RegistryClient, RetryPolicy, UploadForm, UploadOptions
-from registry_spooler.registry.profile import HostProfile, profile_of
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.vendors import HostProfile, UploadForm, UploadOptions, profile_of
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=4, first_delay_seconds=0.001, longest_delay_seconds=0.01)
@@ -23,23 +24,23 @@ def first_chunk(first: int, now: int) -> str:
 
 
 PLAYED = {
-    "by the book": Habits(),
-    "distribution 2.8": Habits(signed_location=True, ranged=True),
-    "relative Locations": Habits(relative_location=True, signed_location=True),
-    "ECR": Habits(patch_status=201, range_of_patch=first_chunk, smallest_part_bytes=MIB, status=False),
-    "GHCR": Habits(ranged_max_bytes=512 << 10),
-    "GAR": Habits(ranged=False, second_stream=False),
-    "Quay": Habits(range_of_status=lambda size: f"bytes=0-{size}", status_has_location=False),
-    "Gitea": Habits(second_stream=False, relative_location=True, status=False),
-    "zot": Habits(relative_location=True, range_of_status=lambda size: f"0-{max(0, size - 1)}"),
-    "ACR": Habits(body_max_bytes=20 * MIB, whole_put=False),
-    "a proxy's limit": Habits(body_max_bytes=MIB),
-    "no Range at all": Habits(range_of_patch=lambda first, now: None),
-    "a minimum": Habits(minimum_header=3 * MIB, smallest_part_bytes=3 * MIB),
-    "a minimum beyond reason": Habits(minimum_header=10 << 30, smallest_part_bytes=10 << 30),
-    "no blob in a PUT": Habits(whole_put=False),
-    "mount not found": Habits(mount_status=404),
-    "mount not allowed": Habits(mount_status=405),
+    "by the book": LearnedLimits(),
+    "distribution 2.8": LearnedLimits(signed_location=True, ranged=True),
+    "relative Locations": LearnedLimits(relative_location=True, signed_location=True),
+    "ECR": LearnedLimits(patch_status=201, range_of_patch=first_chunk, smallest_part_bytes=MIB, status=False),
+    "GHCR": LearnedLimits(ranged_max_bytes=512 << 10),
+    "GAR": LearnedLimits(ranged=False, second_stream=False),
+    "Quay": LearnedLimits(range_of_status=lambda size: f"bytes=0-{size}", status_has_location=False),
+    "Gitea": LearnedLimits(second_stream=False, relative_location=True, status=False),
+    "zot": LearnedLimits(relative_location=True, range_of_status=lambda size: f"0-{max(0, size - 1)}"),
+    "ACR": LearnedLimits(body_max_bytes=20 * MIB, whole_put=False),
+    "a proxy's limit": LearnedLimits(body_max_bytes=MIB),
+    "no Range at all": LearnedLimits(range_of_patch=lambda first, now: None),
+    "a minimum": LearnedLimits(minimum_header=3 * MIB, smallest_part_bytes=3 * MIB),
+    "a minimum beyond reason": LearnedLimits(minimum_header=10 << 30, smallest_part_bytes=10 << 30),
+    "no blob in a PUT": LearnedLimits(whole_put=False),
+    "mount not found": LearnedLimits(mount_status=404),
+    "mount not allowed": LearnedLimits(mount_status=405),
 }
 
 
@@ -65,7 +66,7 @@ async def test_a_blob_arrives_whatever_the_registrys_habits(repository, name, ch
 
 async def test_what_was_learned_is_kept(repository):
     """The second blob to a registry without ranges costs no failed request."""
-    async with running_registry(Habits(ranged=False)) as registry, _client(registry) as client:
+    async with running_registry(LearnedLimits(ranged=False)) as registry, _client(registry) as client:
         for seed in (1, 2):
             blob = Blob(noise(2 * MIB, seed))
             await client.put_blob(repository, blob.opener, Progress())
@@ -95,7 +96,7 @@ async def test_the_user_may_set_the_form(repository):
 
 async def test_a_registry_that_takes_no_pushes(repository):
     blob = Blob(noise(2 * MIB))
-    async with running_registry(Habits(patch=False)) as registry, _client(registry) as client:
+    async with running_registry(LearnedLimits(patch=False)) as registry, _client(registry) as client:
         with pytest.raises(RegistryError, match="405") as caught:
             await client.put_blob(repository, blob.opener, Progress())
     assert not caught.value.temporary
@@ -104,7 +105,7 @@ async def test_a_registry_that_takes_no_pushes(repository):
 
 async def test_less_stored_than_acknowledged_is_noticed_and_sent_again(repository):
     blob = Blob(noise(4 * MIB))
-    async with running_registry(Habits(stores_at_most=MIB + 5)) as registry:
+    async with running_registry(LearnedLimits(stores_at_most=MIB + 5)) as registry:
         async with _client(registry, UploadOptions(chunk_size_bytes=2 * MIB)) as client:
             await client.put_blob(repository, blob.opener, Progress())
         assert registry.blobs[str(blob.digest)] == blob.content

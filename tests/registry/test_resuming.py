@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from memory_blobs import MemoryReader, noise
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
-from registry_spooler.registry.budget import ChunkBudget
-from registry_spooler.registry.resume import Next, after_chunk, stored_bytes
-from registry_spooler.registry.retry import HostPauses, RetryPolicy, retry_after_seconds
-from registry_spooler.registry.window import READ_AHEAD_BYTES, Window
+from registry_spooler.registry.http.retry import HostPauses, RetryPolicy, retry_after_seconds
+from registry_spooler.registry.uploads.chunks import Next, after_chunk, stored_bytes
+from registry_spooler.registry.uploads.window import READ_AHEAD_BYTES, ChunkBudget, Window
 
 MIB = 1 << 20
 

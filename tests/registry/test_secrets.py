@@ -12,12 +12,13 @@ from aiohttp import web
 
 from lyingserver import body_of, lying, page
 from playedregistry import TokenServer, running_registry, running_token_server
-from registry_spooler.digest import Digest
 from registry_spooler.errors import SpoolerError
-from registry_spooler.reference import Reference
-from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy
-from registry_spooler.registry.credential import Credential
-from registry_spooler.registry.known_secrets import KnownSecrets
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource
+from registry_spooler.registry.http.known_secrets import Credential, KnownSecrets
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
 
 ONCE = RetryPolicy(tries=1)
 PASSWORD = 'p/s+w&r"d=ü%\\ x'

@@ -10,8 +10,6 @@ import pytest
 from aiohttp import ClientResponse
 from aioresponses import CallbackResult, aioresponses
 
-from registry_spooler import mediatype
-from registry_spooler.digest import EMPTY_JSON, Digest
 from registry_spooler.errors import (
     AccessDenied,
     DeletesDisabled,
@@ -21,10 +19,14 @@ from registry_spooler.errors import (
     RegistryProtocolError,
     RegistryUnreachable,
 )
-from registry_spooler.manifest import Manifest
-from registry_spooler.reference import Reference
-from registry_spooler.registry import CredentialSettings, CredentialSource, RegistryClient, RetryPolicy
-from registry_spooler.registry.listing import next_link
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import EMPTY_JSON, Digest
+from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.tags import next_link
 
 BASE = "https://registry.example/v2"
 DIGEST = Digest.of(EMPTY_JSON)
@@ -149,7 +151,7 @@ async def test_a_tag_is_deleted_where_tags_can_be(client, answers):
 
 
 async def test_a_deletion_that_did_not_happen_is_told_and_tried_again(client, answers, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.deletion.SIGHT_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("registry_spooler.registry.tags.SIGHT_SECONDS", (0.0, 0.0))
     answers.head(TAG, headers=THERE, repeat=True)
     answers.delete(TAG, status=202)
     with pytest.raises(DeletionNotConfirmed, match=f"still answers for it with {MANIFEST.digest}") as caught:
@@ -165,7 +167,7 @@ async def test_a_deletion_that_did_not_happen_is_told_and_tried_again(client, an
 async def test_a_registry_that_sees_its_deletion_late_and_a_tag_that_is_pushed_anew_meanwhile(
     client, answers, monkeypatch
 ):
-    monkeypatch.setattr("registry_spooler.registry.deletion.SIGHT_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("registry_spooler.registry.tags.SIGHT_SECONDS", (0.0, 0.0))
     for last in ({"status": 404}, {"headers": {**THERE, "Docker-Content-Digest": str(DIGEST)}}):
         for _ in range(2):
             answers.head(TAG, headers=THERE)

@@ -8,10 +8,9 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from registry_spooler.blob import PIECE_BYTES, Measured
+from registry_spooler.oci.blob import PIECE_BYTES, Measured
 from registry_spooler.progress import Progress
-from registry_spooler.registry.budget import BudgetShare, ChunkBudget
-from registry_spooler.registry.window import Window
+from registry_spooler.registry.uploads.window import BudgetShare, ChunkBudget, Window
 
 FLOOR_PIECES = 2
 TOTAL_PIECES = 6

@@ -13,13 +13,16 @@ from typing import Any
 import anyio
 import orjson
 
-from registry_spooler.digest import Digest
-from registry_spooler.filename import Action
-from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
-from registry_spooler.spool import Backoff, Board, Job, JobEnd, OpenedFile, Outcome, Spool, SpoolSettings
-from registry_spooler.threads import in_thread
+from registry_spooler.aio import in_thread
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.spool.directory.files import OpenedFile
+from registry_spooler.spool.filename import Action
+from registry_spooler.spool.scheduling.job import Job, JobEnd, Outcome
+from registry_spooler.spool.settings import Backoff, SpoolSettings
+from registry_spooler.spool.spool import Spool
+from registry_spooler.spool.state import SpoolState
 
 ALWAYS = {".births", ".reserve"}
 """What stays in `.work/`."""
@@ -109,7 +112,7 @@ class Running:
         spool.board.on_job_end = self._take
 
     @property
-    def board(self) -> Board:
+    def board(self) -> SpoolState:
         return self.spool.board
 
     @property

@@ -21,14 +21,16 @@ from typing import Any, Self
 
 import anyio
 
-from registry_spooler.digest import Digest
+from registry_spooler.aio import in_thread
 from registry_spooler.errors import ArchiveError
-from registry_spooler.filename import Action
-from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
-from registry_spooler.spool import Backoff, Job, OpenedFile, Spool, SpoolSettings
-from registry_spooler.threads import in_thread
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.spool.directory.files import OpenedFile
+from registry_spooler.spool.filename import Action
+from registry_spooler.spool.scheduling.job import Job
+from registry_spooler.spool.settings import Backoff, SpoolSettings
+from registry_spooler.spool.spool import Spool
 
 DEADLY = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "fcntl.flock", "fcntl.fcntl", "os.link"}
 """Audit events (https://docs.python.org/3/library/audit_events.html) around which the disk changes."""

@@ -16,9 +16,10 @@ from registry_spooler.errors import (
     SettingUnusable,
     SpoolerError,
 )
-from registry_spooler.progress import Progress
-from registry_spooler.result import ImageResult
-from registry_spooler.spool import Backoff, Job, OpenedFile, Reason
+from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.spool.directory.files import OpenedFile
+from registry_spooler.spool.scheduling.job import Job, Reason
+from registry_spooler.spool.settings import Backoff
 
 UNREACHABLE = RegistryUnreachable("localhost:5000", "connection refused")
 PAGE = RegistryProtocolError("localhost:5000", "it answers with a web page")
@@ -161,7 +162,7 @@ async def test_what_the_registry_asks_one_job_for_the_others_heed_too(spool_dire
 async def test_a_file_that_blocks_its_repository_is_told_of_again_and_again(
     spool_directory: Path, handler: Handler, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry_spooler.spool.journal.REMIND_AFTER", 3)
+    monkeypatch.setattr("registry_spooler.spool.log.REMIND_AFTER", 3)
     caplog.set_level("WARNING")
     handler.always("a:1.tar", RegistryAnswer("PUT", "http://localhost:5000/v2/a", 500))
     drop(spool_directory, "a:1.tar")

@@ -21,8 +21,9 @@ from scripted import Handler, drop, receipt, spooling, visible
 from registry_spooler.errors import ArchiveError
 from registry_spooler.folder import Folder
 from registry_spooler.progress import Progress
-from registry_spooler.spool import Job, OpenedFile, Outcome, Reason, removal
-from registry_spooler.spool.identity import look_at
+from registry_spooler.spool import removal
+from registry_spooler.spool.directory.files import OpenedFile, look_at
+from registry_spooler.spool.scheduling.job import Job, Outcome, Reason
 
 
 def rewrite(path: Path) -> None:

@@ -11,11 +11,11 @@ import anyio
 import pytest
 from scripted import Handler, drop, receipt, spooling, visible
 
-from registry_spooler.spool.entry import Arrival, Entry, parse_name
-from registry_spooler.spool.identity import Identity, look_at
-from registry_spooler.spool.lock import leave_note
-from registry_spooler.spool.room import Room, open_room
-from registry_spooler.spool.turn import Turn
+from registry_spooler.spool.attempt import JobLocks
+from registry_spooler.spool.directory.files import Identity, look_at
+from registry_spooler.spool.directory.locks import leave_note
+from registry_spooler.spool.directory.workdir import WorkDir, open_room
+from registry_spooler.spool.scheduling.job import Arrival, Entry, parse_name
 
 
 async def test_a_bundle_waits_for_an_earlier_file_and_a_later_file_for_the_bundle(
@@ -129,23 +129,23 @@ async def test_a_file_that_is_replaced_during_its_push_is_new_in_every_respect(
 
 
 @pytest.fixture
-def room(spool_directory: Path) -> Iterator[Room]:
+def room(spool_directory: Path) -> Iterator[WorkDir]:
     room = open_room(spool_directory)
     yield room
     room.close()
 
 
-def test_what_is_said_of_one_content_does_not_hold_for_another(room: Room) -> None:
+def test_what_is_said_of_one_content_does_not_hold_for_another(room: WorkDir) -> None:
     path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
-    mine, yours = Turn(bundle(path), room), Turn(bundle(path), room)
+    mine, yours = JobLocks(bundle(path), room), JobLocks(bundle(path), room)
     assert mine.begin()
     assert not yours.begin()
     assert yours.heard() == ()
     mine.tell(look_at(room.layout.directory, path.name), {"team/b", "team/a"})
     assert yours.heard() == ("team/a", "team/b")
     path.write_bytes(b"another")
-    assert Turn(bundle(path), room).heard() == ()
+    assert JobLocks(bundle(path), room).heard() == ()
     mine.end()
     assert yours.heard() == ()
 
@@ -153,22 +153,22 @@ def test_what_is_said_of_one_content_does_not_hold_for_another(room: Room) -> No
 @pytest.mark.parametrize(
     "note", [b"", b"{", b'["1.2.3", ["team/a"', b"null", b"7", b'["a", 3]', b'{"a": 1, "b": 2}', b"[1, [[]]]", b"\xff"]
 )
-def test_what_is_no_claim_says_nothing(room: Room, note: bytes) -> None:
+def test_what_is_no_claim_says_nothing(room: WorkDir, note: bytes) -> None:
     path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
-    turn = Turn(entry, room)
+    turn = JobLocks(entry, room)
     assert turn.begin()
     leave_note(room.layout.locks, entry.lanes[0], note)
     assert turn.heard() == ()
     turn.end()
 
 
-def test_a_bundle_gets_the_locks_of_all_its_repositories_or_of_none(room: Room) -> None:
+def test_a_bundle_gets_the_locks_of_all_its_repositories_or_of_none(room: WorkDir) -> None:
     path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
-    one, other = Turn(entry, room), Turn(single(path.with_name("b.tar")), room)
+    one, other = JobLocks(entry, room), JobLocks(single(path.with_name("b.tar")), room)
     assert one.begin()
     assert other.begin()
     entry.claim({"a", "b", "c"})
@@ -181,11 +181,11 @@ def test_a_bundle_gets_the_locks_of_all_its_repositories_or_of_none(room: Room) 
     assert room.layout.locks.names() == []
 
 
-def test_a_bundle_of_more_repositories_than_files_may_be_open_is_pushed_all_the_same(room: Room) -> None:
+def test_a_bundle_of_more_repositories_than_files_may_be_open_is_pushed_all_the_same(room: WorkDir) -> None:
     path = room.layout.directory.path / "@all.tar"
     path.write_bytes(b"one")
     entry = bundle(path)
-    turn = Turn(entry, room)
+    turn = JobLocks(entry, room)
     assert turn.begin()
     entry.claim(f"app{number}" for number in range(500))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

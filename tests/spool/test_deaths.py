@@ -12,11 +12,11 @@ import pytest
 from scripted import ALWAYS, Handler, debris, drop, failure, spooling, visible
 from spooler_nursery import Logged, Nursery
 
-from registry_spooler.spool.deaths import DEATHS_MAX, begin_work, deaths_over
-from registry_spooler.spool.identity import look_at
-from registry_spooler.spool.recovery import open_recovered_room, recover
-from registry_spooler.spool.room import open_room
-from registry_spooler.threads import in_thread
+from registry_spooler.aio import in_thread
+from registry_spooler.spool.directory.deaths import DEATHS_MAX, begin_work, deaths_over
+from registry_spooler.spool.directory.files import look_at
+from registry_spooler.spool.directory.workdir import open_room
+from registry_spooler.spool.housekeeping import open_recovered_room, recover
 
 POISON = "poison.tar"
 REASON = (

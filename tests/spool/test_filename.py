@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_spooler.errors import InvalidFileName, InvalidReference
-from registry_spooler.filename import ARCHIVE_SUFFIXES, Action, FileName, is_ignored, published_name, spool_name
-from registry_spooler.reference import Reference
+from registry_spooler.oci.reference import Reference
+from registry_spooler.spool.filename import ARCHIVE_SUFFIXES, Action, FileName, is_ignored, published_name, spool_name
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 

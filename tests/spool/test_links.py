@@ -10,8 +10,8 @@ import pytest
 from scripted import Handler, drop, failure, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
-from registry_spooler.spool.recovery import open_recovered_room
-from registry_spooler.spool.room import open_room
+from registry_spooler.spool.directory.workdir import open_room
+from registry_spooler.spool.housekeeping import open_recovered_room
 
 OWN = (".locks", ".work", ".receipts", ".failed")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_spooler.spool.names import derived_name, display, record_text
+from registry_spooler.spool.filename import derived_name, display, record_text
 
 raw_names = st.binary(min_size=1, max_size=255).map(os.fsdecode)
 long_texts = st.text(st.characters(codec="utf-8", exclude_characters="/\x00"), min_size=60, max_size=255).filter(

@@ -8,7 +8,6 @@ import orjson
 import pytest
 from scripted import Handler, debris, drop, failure, image, receipt, spooling, visible
 
-from registry_spooler.digest import Digest
 from registry_spooler.errors import (
     AccessDenied,
     ArchiveError,
@@ -18,11 +17,12 @@ from registry_spooler.errors import (
     RegistryUnreachable,
     UploadLost,
 )
-from registry_spooler.filename import Action
-from registry_spooler.progress import Progress
-from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
-from registry_spooler.spool import Job, OpenedFile, Outcome, Reason
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.spool.directory.files import OpenedFile
+from registry_spooler.spool.filename import Action
+from registry_spooler.spool.scheduling.job import Job, Outcome, Reason
 
 UNREACHABLE = RegistryUnreachable("localhost:5000", "connection refused")
 

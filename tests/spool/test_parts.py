@@ -12,12 +12,11 @@ import pytest
 from scripted import debris, visible
 
 from registry_spooler.folder import Folder
-from registry_spooler.spool import rename
-from registry_spooler.spool.identity import Identity
-from registry_spooler.spool.lock import clear_locks, try_lock
-from registry_spooler.spool.recovery import recover
-from registry_spooler.spool.rename import rename_noreplace
-from registry_spooler.spool.room import open_room
+from registry_spooler.spool.directory import files as rename
+from registry_spooler.spool.directory.files import Identity, rename_noreplace
+from registry_spooler.spool.directory.locks import clear_locks, try_lock
+from registry_spooler.spool.directory.workdir import open_room
+from registry_spooler.spool.housekeeping import recover
 
 
 @pytest.fixture

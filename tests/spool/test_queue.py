@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from registry_spooler.folder import Folder
-from registry_spooler.spool.entry import Arrival, Entry, Phase, parse_name
-from registry_spooler.spool.identity import Identity
-from registry_spooler.spool.job import Reason
-from registry_spooler.spool.queue import ALONE_SECONDS, Queue
-from registry_spooler.spool.room import Aside
+from registry_spooler.spool.directory.files import Identity
+from registry_spooler.spool.directory.workdir import Aside
+from registry_spooler.spool.scheduling.job import Arrival, Entry, Phase, Reason, parse_name
+from registry_spooler.spool.scheduling.queue import ALONE_SECONDS, Queue
 
 
 def entry(name: str, *, arrived: int, inode: int = 1, arrival: Arrival = Arrival.FOUND, aside: bool = False) -> Entry:
@@ -47,7 +46,7 @@ def running(queue: Queue, name: str) -> Entry:
 def defer(
     queue: Queue, name: str, *, now: float, due: float, reason: Reason = Reason.STATUS, passing: bool = False
 ) -> None:
-    queue.defer(running(queue, name), now, due=due, reason=reason, error="", lets_pass=passing)
+    queue.defer(running(queue, name), now, due=due, reason=reason, error="", non_blocking=passing)
 
 
 def test_one_repository_runs_in_the_order_of_arrival_and_others_beside_it() -> None:
@@ -568,7 +567,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Has the other one to be done, or read, before the file?"""
         if other.alone or other.order >= file.order or not (share_a_lane(file, other) or other.is_unread):
             return False
-        if other.phase is not Phase.DEFERRED or not other.lets_pass:
+        if other.phase is not Phase.DEFERRED or not other.non_blocking:
             return True
         return other.due <= self.now and share_a_lane(file, other)
 
@@ -583,7 +582,7 @@ class QueueMachine(RuleBasedStateMachine):
             or (
                 other.order < file.order
                 and (share_a_lane(file, other) or other.is_unread)
-                and not (other.alone or (other.phase is Phase.DEFERRED and other.lets_pass))
+                and not (other.alone or (other.phase is Phase.DEFERRED and other.non_blocking))
             )
             for other in others
         )
@@ -612,7 +611,7 @@ class QueueMachine(RuleBasedStateMachine):
         if reason not in {Reason.STATUS, Reason.WRITING}:
             probes = reason is Reason.PROTOCOL
             due = max(due, self.queue.hold(file, reason, until=due, patience=30, probes=probes))
-        self.queue.defer(file, self.now, due=due, reason=reason, error="", lets_pass=reason is Reason.WRITING)
+        self.queue.defer(file, self.now, due=due, reason=reason, error="", non_blocking=reason is Reason.WRITING)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), repositories=st.sets(st.sampled_from(REPOSITORIES)))

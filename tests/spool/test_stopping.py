@@ -10,7 +10,8 @@ from spooler_nursery import Logged, Nursery
 
 from idle import wait_until_asleep
 from registry_spooler.progress import Progress
-from registry_spooler.spool import Job, OpenedFile, Outcome
+from registry_spooler.spool.directory.files import OpenedFile
+from registry_spooler.spool.scheduling.job import Job, Outcome
 
 
 async def test_running_jobs_are_finished_and_no_others_started(spool_directory: Path, handler: Handler) -> None:

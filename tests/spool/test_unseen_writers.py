@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import anyio
 from spooler_nursery import LoggingHandler
-from registry_spooler.spool import Spool, SpoolSettings
+from registry_spooler.spool.spool import Spool
+from registry_spooler.spool.settings import SpoolSettings
 
 async def main():
     spool = Spool(SpoolSettings(directory=Path(sys.argv[2]), settle_seconds=float(sys.argv[4])))

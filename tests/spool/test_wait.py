@@ -10,7 +10,10 @@ from scripted import Handler, drop, failure, receipt, spooling
 
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
-from registry_spooler.spool import FileNotInSpool, Job, OpenedFile, WaitOutcome, wait, wait_for_outcome
+from registry_spooler.spool import wait
+from registry_spooler.spool.directory.files import OpenedFile
+from registry_spooler.spool.scheduling.job import Job
+from registry_spooler.spool.wait import FileNotInSpool, WaitOutcome, wait_for_outcome
 
 
 async def test_a_file_that_is_in_the_spool_is_waited_for(spool_directory: Path, handler: Handler) -> None:

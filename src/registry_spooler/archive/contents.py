@@ -19,11 +19,11 @@ from registry_spooler.archive.limits import (
     PARSED_DESCRIPTORS_MAX,
     PEEKED_TOTAL_MAX_BYTES,
 )
-from registry_spooler.archive.member import Kind, Member, escapes, normalise, quoted, require_file, shown
-from registry_spooler.digest import Digest
+from registry_spooler.archive.tar_header import Kind, Member, escapes, normalise, quoted, require_file, shown
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
-from registry_spooler.manifest import Descriptor, Manifest
-from registry_spooler.result import LeftOut
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest
+from registry_spooler.progress import LeftOut
 
 INDEXES: Final = frozenset({"manifest.json", "index.json"})
 """The documents that say what the images are."""

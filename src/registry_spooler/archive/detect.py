@@ -1,70 +1,105 @@
-"""Telling an image archive from any other file by its content, for files whose names do not say what they are."""
+"""What a source is, told by its content and not by its name."""
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
-from registry_spooler.archive.compression import Compression
-from registry_spooler.archive.header import BLOCK_BYTES
-from registry_spooler.archive.member import Member
-from registry_spooler.archive.opening import open_archive
-from registry_spooler.archive.recognition import recognise
-from registry_spooler.archive.source import FileSource
-from registry_spooler.archive.streamed import StreamedArchive
-from registry_spooler.archive.tape import FileTape
-from registry_spooler.archive.tar import TarReader
-from registry_spooler.errors import ArchiveError
-from registry_spooler.threads import in_thread, in_worker
+from registry_spooler.archive.compression import Compression, sniff
+from registry_spooler.archive.contents import Contents
+from registry_spooler.archive.tar_header import BLOCK_BYTES, ZERO_BLOCK, has_checksum
+from registry_spooler.errors import ArchiveError, ArchiveTruncated
 
-_OF_IMAGES: Final = re.compile(
-    r"(?:[^/]+/)?(?:oci-layout|blobs/sha256/[0-9a-f]{64})"
-    r"|(?:sha256:)?[0-9a-f]{64}(?:\.json|\.tar|\.tar\.gz|/json|/layer\.tar)?"
+AS_FILE: Final = "to push the file as it is, give it a name without an archive suffix"
+
+_HEADS: Final = (
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PK\x05\x06", "a zip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\x04\x22\x4d\x18", "lz4 data, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"LZIP", "lzip data, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"\x5d\x00\x00", "lzma data, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"\x1f\x9d", "data of compress, which is not read here (gzip, zstd, xz and bzip2 are)"),
+    (b"hsqs", "a squashfs image"),
+    (b"\x7fELF", "a program"),
+    (b"!<arch>\n", "an ar archive (a Debian package?)"),
+    (b"0707", "a cpio archive"),
+    (b"\xed\xab\xee\xdb", "an RPM package"),
+    (b"QFI\xfb", "a disk image"),
 )
-"""Members that only image archives have: of an OCI layout, which may lie in a folder, and of docker archives."""
-_MANIFEST: Final = "manifest.json"
-_HEAD_BYTES: Final = 512
-_MEMBERS_PER_STEP: Final = 1024
-"""How many headers are read before a cancellation gets its chance."""
+_ROOT_FOLDERS: Final = frozenset({"bin", "etc", "lib", "usr", "var", "sbin", "root"})
+_NAMES_LISTED: Final = 5
 
 
-async def is_image_archive(source: FileSource) -> bool:
-    """Return whether a file is an image archive, be it a whole one or not.
-
-    Of a plain tar the headers are read up to the first member that tells, of a compressed one the content. OSError
-    when the file cannot be read.
-    """
-    try:
-        if await in_thread(_compression, source) is Compression.NONE:
-            reader = TarReader(FileTape(source))
-            while (found := await in_worker(_look_on, source, reader)) is None:
-                pass
-            return found
-        async with open_archive(source) as archive:
-            assert isinstance(archive, StreamedArchive)
-            async for member in archive:
-                if _tells(member, archive.head):
-                    return True
-    except ArchiveError:
-        pass
-    return False
+def is_known(head: bytes) -> bool:
+    """Is it the beginning of something that we know not to be a tar?"""
+    return head.startswith(tuple(magic for magic, _ in _HEADS))
 
 
-def _compression(source: FileSource) -> Compression:
-    return recognise(source.read_at(0, BLOCK_BYTES))
+def describe_head(head: bytes) -> str:
+    """What bytes are that begin neither a tar nor compressed data; a sentence."""
+    for magic, what in _HEADS:
+        if head.startswith(magic):
+            return f"it is no tar archive but {what}; {AS_FILE}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        return "it is no tar archive but a web page (did a download answer with an error?)"
+    if text.startswith((b"{", b"[")):
+        return f"it is no tar archive but looks like JSON; {AS_FILE}"
+    if text.startswith(b"#!"):
+        return f"it is no tar archive but a script; {AS_FILE}"
+    return f"it is no tar archive; {AS_FILE}"
 
 
-def _look_on(source: FileSource, reader: TarReader) -> bool | None:
-    """Look at some members; None when there are more."""
-    for _ in range(_MEMBERS_PER_STEP):
-        if (member := reader.next()) is None:
-            return False
-        if _tells(member, source.read_at(member.offset, _HEAD_BYTES) if member.path == _MANIFEST else b""):
-            return True
-    return None
+def describe_contents(contents: Contents) -> str:
+    """What a tar is that holds no image; a sentence."""
+    paths = [member.path for member in contents]
+    top = {path.partition("/")[0] for path in paths}
+    if any(path == "repositories" or path.endswith("/repositories") for path in paths):
+        return "it was written by a docker before 1.10 and has no manifest.json; load it into docker and save it again"
+    if any(path.count("/") == 1 and path.endswith("/Chart.yaml") for path in paths):
+        return f"it is a Helm chart, not an image archive; push it with `helm push`, or {AS_FILE}"
+    if len(top & _ROOT_FOLDERS) >= 3:
+        return (
+            "it is the tree of a root file system, not an image archive; make an image of it first (`docker import`, "
+            "`podman import`)"
+        )
+    if any(path.rpartition("/")[2] in ("oci-layout", "index.json", "manifest.json") for path in paths):
+        return (
+            "it has no index of images at its top, nor in the one folder that all its files share; pack the image's "
+            "folder alone"
+        )
+    if any("/.wh." in f"/{path}" for path in paths) or paths == ["layer.tar"]:
+        return "it is a single layer, not an image archive: manifest.json or index.json is missing"
+    listed = ", ".join(sorted(top)[:_NAMES_LISTED])[:200] + (", …" if len(top) > _NAMES_LISTED else "")
+    return (
+        f"it is a tar archive, but not of an image: manifest.json or index.json is missing (it holds {listed}); "
+        f"{AS_FILE}"
+    )
 
 
-def _tells(member: Member, head: bytes) -> bool:
-    if member.path == _MANIFEST:
-        return head.lstrip().startswith(b"[") and (b'"Config"' in head or b'"Layers"' in head)
-    return _OF_IMAGES.fullmatch(member.path) is not None
+def recognise(head: bytes) -> Compression:
+    """How an archive is compressed, from its first BLOCK_BYTES; ArchiveError when it is none."""
+    compression = sniff(head)
+    if compression is Compression.NONE:
+        check_tar(head, describe_head(head))
+    return compression
+
+
+def check_inside(head: bytes, compression: Compression) -> None:
+    """Check the first BLOCK_BYTES of decompressed data; ArchiveError when they begin no tar."""
+    what = f"the {compression.value} data in it"
+    if (again := sniff(head)) is not Compression.NONE:
+        raise ArchiveError(f"{what} holds compressed data again ({again.value}); compress the tar archive once")
+    check_tar(head, f"{what} holds something else than a tar archive; {AS_FILE}", what=what)
+
+
+def check_tar(head: bytes, otherwise: str, *, what: str = "it") -> None:
+    """Is it the first block of a tar? Zeros are one that holds nothing."""
+    if not head:
+        raise ArchiveTruncated(f"{what} is empty")
+    if len(head) == BLOCK_BYTES and (head == ZERO_BLOCK or has_checksum(head)):
+        return
+    if len(head) < BLOCK_BYTES and not is_known(head):
+        raise ArchiveTruncated(f"{what} ends after {len(head)} bytes, too few for a tar archive")
+    raise ArchiveError(otherwise)

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from registry_spooler.aio import in_thread
 from registry_spooler.errors import SourceChanged, SourceUnreadable, SpoolerError
-from registry_spooler.threads import in_thread
 
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 

@@ -1,4 +1,6 @@
-"""The tar reader: members in their order, from any tape.
+"""The tar reader: members in their order, from bytes with a look ahead.
+
+Blocking plain code, run in threads. A `FileByteReader` skips by seeking; a `StreamByteReader` skips by reading.
 
 Flow of `next`: go to where the last member's data ends; read headers until one is a member (a PAX or GNU
 header in between changes the one that follows); leave the tape at the first byte of its data. It reads what
@@ -11,20 +13,11 @@ https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html#tag_20_94_13
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
-from registry_spooler.archive import pax
-from registry_spooler.archive.header import (
-    BLOCK_BYTES,
-    ZERO_BLOCK,
-    Header,
-    NotAHeader,
-    has_checksum,
-    padded,
-    read_header,
-    sparse_map_continues,
-)
+from registry_spooler.archive import tar_header as pax
 from registry_spooler.archive.limits import (
     EXTENSIONS_MAX_BYTES,
     HEADER_EXTENSION_MAX_BYTES,
@@ -34,9 +27,104 @@ from registry_spooler.archive.limits import (
     RECORDS_MAX,
     ZERO_TAIL_MAX_BYTES,
 )
-from registry_spooler.archive.member import Kind, Member, normalise, shown
-from registry_spooler.archive.tape import Tape
+from registry_spooler.archive.source import FileSource
+from registry_spooler.archive.tar_header import (
+    BLOCK_BYTES,
+    ZERO_BLOCK,
+    Header,
+    Kind,
+    Member,
+    NotAHeader,
+    has_checksum,
+    normalise,
+    padded,
+    read_header,
+    shown,
+    sparse_map_continues,
+)
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
+
+_PULL_BYTES: Final = 64 << 10
+"""What is read ahead to look at a header. Large data is read past this buffer, without a copy."""
+
+_SKIP_BYTES: Final = 1 << 20
+
+
+class ByteReader(Protocol):
+    """Bytes in order. `position` is that of the next byte; short answers mean that the tape has ended."""
+
+    position: int
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, without going on."""
+
+    def read(self, count: int) -> bytes:
+        """The next bytes."""
+
+    def skip(self, count: int) -> int:
+        """Go on without looking; how many bytes there were to skip."""
+
+
+class FileByteReader:
+    """A regular file as a tape."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self.position = 0
+
+    def peek(self, count: int) -> bytes:
+        """See `ByteReader.peek`."""
+        return self._source.read_at(self.position, count)
+
+    def read(self, count: int) -> bytes:
+        """See `ByteReader.read`."""
+        content = self._source.read_at(self.position, count)
+        self.position += len(content)
+        return content
+
+    def skip(self, count: int) -> int:
+        """See `ByteReader.skip`."""
+        skipped = min(count, self._source.size - self.position)
+        self.position += skipped
+        return skipped
+
+
+class StreamByteReader:
+    """A stream as a tape. `pull(n)` gives 1 to n bytes, none at the end; what it raises comes out of any method."""
+
+    def __init__(self, pull: Callable[[int], bytes]) -> None:
+        self._pull = pull
+        self._buffer = b""
+        self._at = 0
+        self.position = 0
+
+    def peek(self, count: int) -> bytes:
+        """See `ByteReader.peek`."""
+        while (have := len(self._buffer) - self._at) < count:
+            more = self._pull(max(count - have, _PULL_BYTES))
+            if not more:
+                break
+            self._buffer, self._at = self._buffer[self._at :] + more, 0
+        return self._buffer[self._at : self._at + count]
+
+    def read(self, count: int) -> bytes:
+        """See `ByteReader.read`."""
+        first = self._buffer[self._at : self._at + count]
+        self._at += len(first)
+        parts, missing = [first] if first else [], count - len(first)
+        while missing and (part := self._pull(missing)):
+            parts.append(part)
+            missing -= len(part)
+        self.position += count - missing
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def skip(self, count: int) -> int:
+        """See `ByteReader.skip`."""
+        skipped = 0
+        while skipped < count and (step := len(self.read(min(_SKIP_BYTES, count - skipped)))):
+            skipped += step
+        return skipped
+
 
 _KINDS: Final = {
     b"0": Kind.FILE,
@@ -68,7 +156,7 @@ class _Overrides:
 class TarReader:
     """Reads one tape, once. `ended`: has an end marker been seen?"""
 
-    tape: Tape
+    tape: ByteReader
     ended: bool = False
     archives: int = 1
     """How many tars are concatenated, as far as read."""

@@ -9,13 +9,12 @@ from typing import Any, Final
 import click
 
 from registry_spooler import __version__
-from registry_spooler.archive import Compression
-from registry_spooler.daemon.log import logging_to
-from registry_spooler.daemon.service import run
-from registry_spooler.daemon.settings import DaemonSettings, HealthSettings, LogSettings
+from registry_spooler.archive.compression import Compression
+from registry_spooler.daemon.log_output import logging_to
+from registry_spooler.daemon.service import DaemonSettings, HealthSettings, LogSettings, run
 from registry_spooler.options import SPOOL_SIZE, RegistrySettings, option, registry_options
-from registry_spooler.push import PushOptions
-from registry_spooler.spool import SpoolSettings
+from registry_spooler.push.pusher import PushOptions
+from registry_spooler.spool.settings import SpoolSettings
 
 PREFIX: Final = ("REGISTRY_SPOOLER",)
 _COMPRESSIONS: Final = [Compression.GZIP.value, Compression.ZSTD.value, Compression.NONE.value]

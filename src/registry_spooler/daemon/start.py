@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from registry_spooler.daemon.stopping import STOP_SIGNALS
+from registry_spooler.daemon.stop_signals import STOP_SIGNALS
 
 _AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Where OpenSSL looks instead of the system's own places: https://docs.openssl.org/3.0/man7/openssl-env/"""

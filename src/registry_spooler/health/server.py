@@ -1,4 +1,17 @@
-"""The HTTP server: GET and HEAD of a few paths, with limits that keep it small whoever talks to it.
+"""The HTTP server of the health port: a few paths, with limits that keep it small whoever talks to it.
+
+A web page on evil.example can have its own name resolve to a port-forward on the visitor's machine, and read what
+answers there; its requests then carry that foreign name as their Host. Addresses, names without a dot and
+names of a cluster's services cannot be had by a stranger.
+https://owasp.org/www-community/attacks/DNS_Rebinding
+
+| path | answer |
+| --- | --- |
+| `/` | the page for people |
+| `/live`, `/healthz` | 200 or 503, and the checks that a restart could mend |
+| `/ready` | 200 or 503, and all checks; little room is a warning among them, and decides nothing |
+| `/metrics` | the metrics |
+| `/status` | the status as JSON; the metrics for a scraper |
 
 Flow: a connection is counted (the oldest makes room when there are too many) → a request is judged by its method, its
 body and its path → an answer is written → the connection ends when the client ends it, is idle, or is too old.
@@ -7,10 +20,14 @@ body and its path → an answer is written → the connection ends when the clie
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import anyio
@@ -19,8 +36,119 @@ from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_server import Server
 
-from registry_spooler.health.answers import FOR_OWN_NAMES, Answer, Answers, refusal
-from registry_spooler.health.hosts import Hosts
+from registry_spooler.aio import in_thread
+from registry_spooler.health.metrics import Metrics, is_scraper
+from registry_spooler.health.probes import Check, Checks, LoopLag, PeriodicChecks, Ping, Volume
+from registry_spooler.health.status import About, Page, Status, safe_json
+from registry_spooler.spool.scheduling.job import JobEnd
+from registry_spooler.spool.state import SpoolState
+
+_OWN_ENDINGS: Final = (".localhost", ".svc", ".svc.cluster.local")
+
+
+class Hosts:
+    """The names that are ours: this machine's own, and those that the settings add."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = frozenset(_bare(name) for name in (*names, socket.gethostname()))
+
+    def allow(self, headers: Sequence[str]) -> bool:
+        """Return whether a request with these `Host` headers may be answered; one without any is no browser's."""
+        return all(self._is_ours(_bare(header)) for header in headers)
+
+    def _is_ours(self, host: str) -> bool:
+        return "." not in host or host in self._names or host.endswith(_OWN_ENDINGS) or _is_address(host)
+
+
+def _bare(host: str) -> str:
+    """Return the host in lower case, without its port and without the dot of the DNS root."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if not colon or not (port.isdigit() or not port):
+        name = host.strip().lower()
+    return name.rstrip(".")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
+
+
+FOR_OWN_NAMES: Final = frozenset({"/", "/status"})
+"""What tells of files: not answered to a foreign `Host`. Probes and scrapers may come by any name."""
+
+_JSON: Final = "application/json"
+_NOTHING_ALLOWED: Final = "default-src 'none'; frame-ancestors 'none'"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthAnswer:
+    """A status, a body and its type; `headers` are those that differ from answer to answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    policy: str = _NOTHING_ALLOWED
+
+
+class Answers:
+    """Answers by path; `None` for a path that has none."""
+
+    def __init__(self, page: Page, checks: Checks, metrics: Metrics, status: Status, lookouts: PeriodicChecks) -> None:
+        self._page, self._checks, self._metrics, self._status = page, checks, metrics, status
+        self._lookouts = lookouts
+        self._paths: Final[Mapping[str, Callable[[str], Awaitable[HealthAnswer]]]] = MappingProxyType(
+            {
+                "/": self._show_page,
+                "/live": self._live,
+                "/healthz": self._live,
+                "/ready": self._ready,
+                "/metrics": self._show_metrics,
+                "/status": self._show_status,
+            }
+        )
+
+    def find(self, path: str) -> Callable[[str], Awaitable[HealthAnswer]] | None:
+        """What answers a path, given the request's `Accept`."""
+        return self._paths.get(path)
+
+    async def _show_page(self, _accept: str) -> HealthAnswer:
+        return HealthAnswer(200, "text/html; charset=utf-8", self._page.content, policy=self._page.policy)
+
+    async def _live(self, _accept: str) -> HealthAnswer:
+        self._lookouts.want_pulse()
+        self._checks.look()
+        return _probe(self._checks.is_live, self._checks.live)
+
+    async def _ready(self, _accept: str) -> HealthAnswer:
+        await self._lookouts.refresh()
+        self._checks.look()
+        return _probe(self._checks.is_ready, (*self._checks.live, *self._checks.ready))
+
+    async def _show_metrics(self, accept: str) -> HealthAnswer:
+        await self._lookouts.refresh()
+        body, content_type = self._metrics.exposition(accept)
+        return HealthAnswer(200, content_type, body, {"Vary": "Accept"})
+
+    async def _show_status(self, accept: str) -> HealthAnswer:
+        if is_scraper(accept):
+            return await self._show_metrics(accept)
+        await self._lookouts.refresh()
+        return HealthAnswer(200, _JSON, self._status.to_bytes(), {"Vary": "Accept"})
+
+
+def refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) -> HealthAnswer:
+    """An answer to what is not answered here. Nothing of the request is repeated in it."""
+    return HealthAnswer(status, _JSON, safe_json({"error": reason}), headers or {})
+
+
+def _probe(passing: bool, checks: tuple[Check, ...]) -> HealthAnswer:
+    document = {"status": "ok" if passing else "failing", "checks": {check.name: check.to_json() for check in checks}}
+    return HealthAnswer(200 if passing else 503, _JSON, safe_json(document))
+
 
 CONNECTIONS_MAX: Final = 64
 """The newest connection is always served, so that nobody who opens many can keep the kubelet's probes out."""
@@ -97,7 +225,7 @@ class HealthServer(Server):
             response.force_close()
         return response
 
-    async def _answer(self, request: BaseRequest) -> Answer:
+    async def _answer(self, request: BaseRequest) -> HealthAnswer:
         if request.method not in {"GET", "HEAD"}:
             return refusal(405, "only GET and HEAD are answered here", {"Allow": "GET, HEAD"})
         if request.body_exists:
@@ -130,7 +258,7 @@ class _Connection(RequestHandler):
         return response
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: HealthAnswer) -> Response:
     response = Response(status=answer.status, body=answer.body, headers={**_HEADERS, **answer.headers})
     response.headers["Content-Type"] = answer.content_type
     response.headers["Content-Security-Policy"] = answer.policy
@@ -158,3 +286,42 @@ def _port(listeners: Sequence[socket.socket]) -> int:
     listener = min(listeners, key=lambda each: each.family is not socket.AF_INET)
     port: int = listener.getsockname()[1]
     return port
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What runs, for whoever started it."""
+
+    port: int
+    checks: Checks
+
+
+@asynccontextmanager
+async def serve(
+    board: SpoolState, about: About, *, ping: Ping, address: str, port: int, hosts: Iterable[str] = ()
+) -> AsyncIterator[Health]:
+    """Serve until the context is left. OSError when the port cannot be listened on.
+
+    `board` is the spool's; `ping` asks the registry and raises SpoolerError when it is not there; an empty `address`
+    means all of the machine's; port 0 lets the system choose; `hosts` are further names that `/` and `/status` are
+    answered under.
+    """
+    pulse, volume = LoopLag(), Volume(Path(about.directory), about.spool_limit_bytes)
+    checks = Checks(board, pulse, volume)
+    metrics = Metrics(about.version, board, checks, volume, pulse)
+    page = await in_thread(Page.read)
+    lookouts = PeriodicChecks(board, checks, pulse, ping, volume.look, metrics.process.look)
+    answers = Answers(page, checks, metrics, Status(about, board, checks, volume), lookouts)
+    server = HealthServer(answers, Hosts((*hosts, address)))
+
+    def job_ended(end: JobEnd) -> None:
+        metrics.job_ended(end)
+        lookouts.job_ended(end)
+
+    board.on_job_start, board.on_job_end = lookouts.job_started, job_ended
+    await volume.look()
+    checks.look()
+    async with anyio.create_task_group() as tasks, listening(server, address, port) as listening_port:
+        lookouts.start(tasks)
+        yield Health(listening_port, checks)
+        tasks.cancel_scope.cancel()

@@ -1,23 +1,52 @@
-"""The status: everything a person or a program may want to know at once, as one JSON document of bounded size.
+"""The status: all that a program or a person may want to know at once, as JSON and as a page.
+
+File names, and what a registry says, are anybody's words. A browser shows them as text whatever they hold; a terminal
+that prints an answer as it came would obey some of them.
 
 The page is drawn from it, and `registry-client status` prints it. Lists are cut, their counts are not.
+
+The policy names the style and the script of the page by their hashes, so text that got into the page by any way
+could not become either. https://www.w3.org/TR/CSP3/#grammardef-hash-source
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Final
 
-from registry_spooler.filename import Action
-from registry_spooler.health.check import Check
-from registry_spooler.health.checks import Checks
-from registry_spooler.health.safe_json import safe_json
-from registry_spooler.health.volume import Volume
-from registry_spooler.moment import rfc3339, rfc3339_or_none
-from registry_spooler.reference import Reference
-from registry_spooler.spool import Board
+import orjson
+
+from registry_spooler.health.probes import Check, Checks, Volume
+from registry_spooler.oci.reference import Reference
+from registry_spooler.spool.filename import Action
+from registry_spooler.spool.state import SpoolState
+from registry_spooler.text import encodable, rfc3339, rfc3339_or_none, terminal_safe_json
+
+_TEXT_MAX: Final = 1_000
+"""Characters of one text: a sentence of ours has 200, a hostile registry's may have any number."""
+
+
+def safe_json(document: Mapping[str, Any]) -> bytes:
+    """One line of JSON."""
+    return terminal_safe_json(orjson.dumps(_clean(document), default=str, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _clean(value: Any) -> Any:
+    """At most as much as anybody reads of a text, and nothing in it that UTF-8 cannot say."""
+    if isinstance(value, str):
+        return encodable(value if len(value) <= _TEXT_MAX else value[: _TEXT_MAX - 1] + "…")
+    if isinstance(value, Mapping):
+        return {str(key): _clean(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    return value
+
 
 LISTED_FILES: Final = 100
 """The most files of one kind in one document."""
@@ -42,7 +71,7 @@ class About:
 class Status:
     """Writes the document. Loop thread only; reads memory and nothing else."""
 
-    def __init__(self, about: About, board: Board, checks: Checks, volume: Volume) -> None:
+    def __init__(self, about: About, board: SpoolState, checks: Checks, volume: Volume) -> None:
         self._about, self._board, self._checks, self._volume = about, board, checks, volume
 
     def document(self) -> dict[str, Any]:
@@ -195,3 +224,38 @@ def _bounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_bounded(inner) for inner in value[:_LISTED_INNER]]
     return value
+
+
+_STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
+_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The page's bytes and its content security policy."""
+
+    content: bytes
+    policy: str
+
+    @classmethod
+    def read(cls) -> Page:
+        """Read it from the package. Blocking; a few KiB."""
+        content = files("registry_spooler.health").joinpath("page.html").read_bytes()
+        policy = "; ".join(
+            (
+                "default-src 'none'",
+                f"style-src {_hashes(_STYLE, content)}",
+                f"script-src {_hashes(_SCRIPT, content)}",
+                "connect-src 'self'",
+                "img-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+                "frame-ancestors 'none'",
+            )
+        )
+        return cls(content, policy)
+
+
+def _hashes(element: re.Pattern[bytes], content: bytes) -> str:
+    digests = (hashlib.sha256(found).digest() for found in element.findall(content))
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)

@@ -13,26 +13,22 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from registry_spooler import mediatype
-from registry_spooler.digest import Digest
 from registry_spooler.errors import NotFound
-from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest, Platform
-from registry_spooler.pull import tar
-from registry_spooler.pull.docker import docker_archive, image_config
-from registry_spooler.pull.entry import Entry, archive_bytes
-from registry_spooler.pull.errors import IncompleteImage
-from registry_spooler.pull.oci import oci_archive
-from registry_spooler.pull.platform import image_for
-from registry_spooler.pull.referrers import ReferrerSearch
-from registry_spooler.pull.tree import read_tree
-from registry_spooler.reference import Reference
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest, Platform
+from registry_spooler.oci.reference import Reference
+from registry_spooler.pull import pulled_archives as tar
+from registry_spooler.pull.image_tree import ReferrerSearch, image_for, read_tree
+from registry_spooler.pull.output import IncompleteImage
+from registry_spooler.pull.pulled_archives import ArchiveEntry, archive_bytes, docker_archive, image_config, oci_archive
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from registry_spooler.progress import Progress
     from registry_spooler.pull.output import Output
-    from registry_spooler.registry import RegistryClient
+    from registry_spooler.registry.registry_client import RegistryClient
 
 
 class Format(enum.Enum):
@@ -71,7 +67,7 @@ class Puller:
     async def file(self, wanted: Platform | None) -> None:
         """Write the file that the image was made from."""
         # Decompression has libraries of its own, which no other command needs to load.
-        from registry_spooler.pull.unpack import Unpacking, compression_of, only_diff_id, only_layer
+        from registry_spooler.pull.pulled_archives import Unpacking, compression_of, only_diff_id, only_layer
 
         manifest = await self._image(await self.client.get_manifest(self.reference), wanted)
         layer = only_layer(self.reference, manifest)
@@ -111,7 +107,7 @@ class Puller:
             [digest for digest in foreign if await self.client.blob_exists(self.reference.repository, digest) is None]
         )
 
-    async def _write(self, entries: tuple[Entry, ...]) -> None:
+    async def _write(self, entries: tuple[ArchiveEntry, ...]) -> None:
         self.progress.bytes_total = archive_bytes(entries)
         for entry in entries:
             await self._put(tar.header(entry.path, entry.size))

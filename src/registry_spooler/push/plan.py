@@ -1,4 +1,7 @@
-"""What of an OCI image is to be pushed: its graph walked down, and what is incomplete left out.
+"""What is to be pushed: an OCI image's graph without what is incomplete, and the manifests that are made here.
+
+Both are OCI manifests (zot and others refuse Docker's types), and both are a pure function of their parts, so the
+same input gives the same digest. An OCI archive's manifests never come through here.
 
 An index may list more platforms than its archive holds (`docker save` writes such). A child counts as present
 when the archive holds it with all its blobs, or the registry does. When some are not, the pushed index holds
@@ -9,19 +12,115 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from registry_spooler import mediatype
-from registry_spooler.archive import Compression, Expectation, IndexedArchive, StreamedArchive
-from registry_spooler.digest import Digest
+import orjson
+
+from registry_spooler.aio import in_worker
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.member_blob import Expectation
+from registry_spooler.archive.opening import IndexedArchive
+from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
-from registry_spooler.manifest import Descriptor, Manifest, Platform, load_object
-from registry_spooler.push.delivery import Delivery
-from registry_spooler.push.image import partial_index, read_diff_ids
-from registry_spooler.push.need import Need
-from registry_spooler.push.registry import Registry
-from registry_spooler.reference import Reference
-from registry_spooler.threads import in_worker
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest, Platform, load_object
+from registry_spooler.oci.reference import Reference
+from registry_spooler.push.blob_spec import BlobSpec, Registry
+from registry_spooler.push.blobs import RepositoryUploader
+
+TITLE: Final = "org.opencontainers.image.title"
+"""The annotation by which ORAS, and `registry-client pull --unpack`, name a file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """What a push needs of an image config.
+
+    https://github.com/opencontainers/image-spec/blob/main/config.md
+    """
+
+    content: bytes
+    diff_ids: tuple[Digest, ...]
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What points to the config."""
+        return Descriptor(media_type=mediatype.OCI_CONFIG, digest=Digest.of(self.content), size=len(self.content))
+
+    @classmethod
+    def parse(cls, content: bytes, *, where: str) -> ImageConfig:
+        """Read an image config; ArchiveError when it lists no layers as an image config does."""
+        return cls(content=content, diff_ids=read_diff_ids(load_object(content, where=where), where=where))
+
+
+def read_diff_ids(config: dict[str, Any], *, where: str) -> tuple[Digest, ...]:
+    """The digests of the uncompressed layers, in their order."""
+    rootfs = config.get("rootfs")
+    listed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if listed is None:
+        listed = []
+    if not isinstance(listed, list):
+        raise ArchiveError("the image config's diff_ids are not a list", where=where)
+    try:
+        return tuple(Digest.parse(str(diff_id)) for diff_id in listed)
+    except ValueError as exc:
+        raise ArchiveError("the image config lists a diff ID that is no digest", where=where) from exc
+
+
+def image_manifest(
+    config: Descriptor, layers: tuple[Descriptor, ...], annotations: dict[str, str] | None = None
+) -> Manifest:
+    """The OCI manifest of a config and its layers."""
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": mediatype.OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
+    }
+    if annotations:
+        document["annotations"] = annotations
+    return Manifest.parse(orjson.dumps(document))
+
+
+def raw_config(diff_id: Digest) -> bytes:
+    """The config of an image whose one layer is a raw file.
+
+    The platform is only there because tools ask every image for one; nothing in the image runs.
+    """
+    return orjson.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [str(diff_id)]},
+        }
+    )
+
+
+def raw_manifest(config: Descriptor, layer: Descriptor, file_name: str) -> Manifest:
+    """The manifest of a raw file's image; the layer's title is what `oras pull` would call its bytes."""
+    titled = Descriptor(
+        media_type=layer.media_type,
+        digest=layer.digest,
+        size=layer.size,
+        annotations={TITLE: f"{file_name}.gz"},
+    )
+    return image_manifest(config, (titled,), {TITLE: file_name})
+
+
+def partial_index(index: Manifest, kept: dict[Digest, Descriptor]) -> Manifest:
+    """`index` with only the children in `kept` left, by their digests; every other field as it was.
+
+    A child that is itself a pruned index is given its new digest and size.
+    """
+    document = load_object(index.content, where="index")
+    entries = []
+    for entry, child in zip(document["manifests"], index.manifests, strict=True):
+        if (now := kept.get(child.digest)) is not None:
+            entries.append({**entry, "digest": str(now.digest), "size": now.size, "mediaType": now.media_type})
+    return Manifest.parse(orjson.dumps({**document, "manifests": entries}), media_type=index.media_type)
+
 
 DEPTH_MAX: Final = 8
 """Indexes inside indexes. Builders nest two deep; the rest is somebody's joke."""
@@ -37,7 +136,7 @@ class Plan:
 
     root: Manifest
     children: tuple[Manifest, ...] = ()
-    needs: tuple[Need, ...] = ()
+    needs: tuple[BlobSpec, ...] = ()
     held: tuple[Manifest, ...] = ()
     """Those below the root that the archive lacks and the registry has: there already, and part of the image."""
     missing: tuple[Digest, ...] = ()
@@ -59,7 +158,7 @@ class _Branch:
     children: tuple[_Branch, ...] = ()
     held: tuple[Manifest, ...] = ()
     """What only the registry has: this manifest and what hangs below it."""
-    needs: tuple[Need, ...] = ()
+    needs: tuple[BlobSpec, ...] = ()
     platform: Platform | None = None
     lacks: str = ""
     weight: int = 1
@@ -73,7 +172,7 @@ class _Branch:
 
 
 async def plan_image(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: RepositoryUploader
 ) -> Plan:
     """Walk the graph under `root`; ArchiveError when nothing complete is left of it."""
     plan = await plan_or_lack(root, archive, registry, delivery)
@@ -83,7 +182,7 @@ async def plan_image(
 
 
 async def plan_or_lack(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: RepositoryUploader
 ) -> Plan | ArchiveError:
     """Walk the graph under `root`; what it lacks when nothing complete is left of it."""
     missing: list[Digest] = []
@@ -145,7 +244,9 @@ def _nothing_left(branch: _Branch) -> str:
 
 
 class _Walk:
-    def __init__(self, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: Delivery) -> None:
+    def __init__(
+        self, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: RepositoryUploader
+    ) -> None:
         self._archive = archive
         self._registry = registry
         self._delivery = delivery
@@ -230,10 +331,10 @@ class _Walk:
                 return replace(branch, lacks=f"the {what} {blob.digest} of the manifest {_name(descriptor)}")
         return replace(branch, needs=tuple(needs))
 
-    def _needs(self, manifest: Manifest, diff_ids: dict[Digest, Digest]) -> list[tuple[Descriptor, Need]]:
+    def _needs(self, manifest: Manifest, diff_ids: dict[Digest, Digest]) -> list[tuple[Descriptor, BlobSpec]]:
         return [(blob, self._need(blob, diff_ids.get(blob.digest))) for blob in dict.fromkeys(manifest.blobs)]
 
-    def _need(self, blob: Descriptor, diff_id: Digest | None) -> Need:
+    def _need(self, blob: Descriptor, diff_id: Digest | None) -> BlobSpec:
         is_layer = mediatype.is_image_layer(blob.media_type)
         expect = Expectation(
             digest=blob.digest,
@@ -242,7 +343,7 @@ class _Walk:
             diff_id=diff_id if is_layer else None,
             compression=Compression(mediatype.layer_compression(blob.media_type)) if is_layer else None,
         )
-        return Need(member=self._archive.find(blob.digest), expect=expect)
+        return BlobSpec(member=self._archive.find(blob.digest), expect=expect)
 
     async def _read_config(self, manifest: Manifest) -> tuple[Platform | None, dict[Digest, Digest]]:
         """The image's platform, and its layers' diff IDs by the layers' digests, where the archive has its config."""

@@ -6,38 +6,156 @@ blobs, put the manifests, tag, confirm. Nothing is tagged before every blob of i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, repeat
 from typing import Final
 
 import anyio
 
-from registry_spooler import mediatype
-from registry_spooler.archive import (
-    Compression,
-    Expectation,
-    FileSource,
-    Source,
-    StreamedArchive,
-    file_blob,
-    open_archive,
-)
-from registry_spooler.digest import Digest
-from registry_spooler.errors import ArchiveError, TagNotConfirmed
-from registry_spooler.manifest import Manifest
-from registry_spooler.progress import Progress
-from registry_spooler.push.deliver import deliver_indexed, deliver_streamed
-from registry_spooler.push.delivery import Counts, Deliveries, Delivery
-from registry_spooler.push.image import ImageConfig, raw_config, raw_manifest
-from registry_spooler.push.known import KnownBlobs
-from registry_spooler.push.need import Need
-from registry_spooler.push.registry import Registry
-from registry_spooler.push.stream import Guess, Sessions, guess_all, guess_blobs, guess_nothing
-from registry_spooler.push.target import Claim, Target, Targeting, claim_freely, config_need
-from registry_spooler.push.watched import watched
-from registry_spooler.reference import Reference
-from registry_spooler.result import ImageResult
+from registry_spooler.aio import task_group
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.member_blob import Expectation, MemberOpener, file_blob
+from registry_spooler.archive.opening import IndexedArchive, open_archive
+from registry_spooler.archive.source import FileSource, Source
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar_header import Member
+from registry_spooler.errors import ArchiveError, TagNotConfirmed, UploadLost
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.blob import PIECE_BYTES
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.push.blob_spec import BlobSpec, Registry
+from registry_spooler.push.blobs import Counts, RepositoryUploader, RepositoryUploaders, watched
+from registry_spooler.push.early_uploads import Guess, Sessions, guess_all, guess_blobs, guess_nothing, guess_wanted
+from registry_spooler.push.image_push import Claim, ImagePush, ImagePushes, claim_freely, config_need
+from registry_spooler.push.layer_cache import KnownBlobs
+from registry_spooler.push.plan import ImageConfig, raw_config, raw_manifest
+
+PASSES_MAX: Final = 4
+"""Further readings of one stream, before the push is given up for now: each is what a broken connection cost."""
+
+
+async def deliver_indexed(
+    targets: Sequence[ImagePush],
+    archive: IndexedArchive,
+    progress: Progress,
+    lanes: anyio.Semaphore,
+    *,
+    transfers: int,
+    inflate: bool,
+    hashes: bool,
+) -> None:
+    """Send what the registry lacks, largest first, `transfers` blobs at once.
+
+    `lanes` bounds how many there are in all pushes of the process, and with that their memory. The images come one
+    after another: the second then finds what the first brought.
+    """
+    for target in targets:
+        needs = sorted(
+            dict.fromkeys(need for need in target.needs if need.foreign is None), key=lambda need: -need.size
+        )
+        queue = iter(needs)
+
+        async def work(delivery: RepositoryUploader, queue: Iterator[BlobSpec]) -> None:
+            for need in queue:
+                async with lanes:
+                    await _deliver_one(need, delivery, archive, progress, inflate=inflate, hashes=hashes)
+
+        async with task_group() as tasks:
+            for _ in range(min(len(needs), transfers)):
+                tasks.start_soon(work, target.delivery, queue)
+
+
+async def _deliver_one(
+    need: BlobSpec,
+    delivery: RepositoryUploader,
+    archive: IndexedArchive,
+    progress: Progress,
+    *,
+    inflate: bool,
+    hashes: bool,
+) -> None:
+    if await delivery.find(need) is not None:
+        progress.bytes_done += need.size
+        return
+    if need.member is None:
+        raise archive.missing(f"the blob {need.likely_digest}")
+    opener = _opener(need, need.member, archive, inflate=inflate, hashes=hashes)
+    await delivery.send(need, watched(opener, progress))
+
+
+def _opener(need: BlobSpec, member: Member, archive: IndexedArchive, *, inflate: bool, hashes: bool) -> MemberOpener:
+    """The blob, hashed while it is read; or, when nobody asks for more than digests, by the registry alone.
+
+    A registry takes nothing under a digest that does not fit. What it has refused is opened again, and hashed then, so
+    that the error says what is wrong. Small blobs are always hashed: they may go in one PUT, and many registries
+    refuse that for reasons of their own.
+    """
+    blob = partial(archive.blob, member, compression=need.compression, expect=need.expect, inflate=inflate)
+    if inflate or hashes or member.size <= PIECE_BYTES:
+        return blob()
+    openers = chain([blob(hashes=False)], repeat(blob()))
+    return lambda: next(openers)()
+
+
+async def deliver_streamed(
+    targets: Sequence[ImagePush], source: Source, archive: StreamedArchive, sessions: Sessions
+) -> None:
+    """Make blobs of what the sessions received, and take what is still lacking from further passes.
+
+    A pass that guessed right and lost nothing leaves nothing lacking, so that usually there is no second one.
+    """
+    for _ in range(PASSES_MAX):
+        lacking = [item for target in targets for item in await _settle(target, archive, sessions)]
+        if not lacking:
+            return
+        if not archive.rereadable:
+            raise _cannot_send(lacking, sessions)
+        # The first repository that lacks a member gets it; the others mount it from there.
+        wanted = {need.member: (delivery, need) for delivery, need in reversed(lacking) if need.member is not None}
+        async with open_archive(source) as again:
+            assert isinstance(again, StreamedArchive)
+            await sessions.receive(again, guess_wanted(wanted), keeps_documents=False)
+    raise UploadLost(targets[0].repository, f"{len(lacking)} of its blobs were lost {PASSES_MAX} times")
+
+
+def _cannot_send(
+    lacking: Sequence[tuple[RepositoryUploader, BlobSpec]], sessions: Sessions
+) -> UploadLost | ArchiveError:
+    """Why a pipe ends here: an upload was lost, which another try may not lose, or the first pass guessed wrong."""
+    for _, need in lacking:
+        if need.member is not None and need.member not in sessions.lost:
+            return ArchiveError(
+                "what it is shows only at the end of the archive, and a pipe cannot be read again; push the archive as "
+                "a file",
+                where=need.member.path,
+            )
+    return UploadLost(lacking[0][0].repository, "the archive came through a pipe and cannot be read again")
+
+
+async def _settle(
+    target: ImagePush, archive: StreamedArchive, sessions: Sessions
+) -> list[tuple[RepositoryUploader, BlobSpec]]:
+    """Commit, find or send from memory what the target needs; what is left is lacking."""
+    delivery = target.delivery
+    lacking = []
+    for need in dict.fromkeys(need for need in target.needs if need.foreign is None):
+        if delivery.delivered(need) or await sessions.commit(need, delivery) or await delivery.find(need):
+            continue
+        content = await archive.content(need.expect.digest) if need.expect.digest is not None else None
+        if content is not None:
+            await delivery.send_content(need, content)
+        elif need.member is None:
+            raise archive.missing(f"the blob {need.likely_digest}")
+        else:
+            lacking.append((delivery, need))
+    return lacking
+
 
 PutManifest = Callable[[Reference, Manifest], Awaitable[Digest]]
 """Stores a manifest under its reference."""
@@ -93,11 +211,11 @@ class Pusher:
             hashes=self.options.hashes,
             commit_early=commit_early,
         )
-        deliveries = Deliveries(self.registry, self.known, progress)
+        deliveries = RepositoryUploaders(self.registry, self.known, progress)
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
                 await sessions.receive(archive, self._first_guess(reference, deliveries, archive))
-            targets = await Targeting(
+            targets = await ImagePushes(
                 archive=archive,
                 registry=self.registry,
                 deliveries=deliveries,
@@ -128,11 +246,11 @@ class Pusher:
         before_tag: Callable[[], None] = lambda: None,
     ) -> ImageResult:
         """Push a raw file as an image of one gzip layer that holds the file's bytes."""
-        delivery = Delivery(self.registry, reference.repository, self.known, progress)
+        delivery = RepositoryUploader(self.registry, reference.repository, self.known, progress)
         measured = await self.registry.put_blob(reference.repository, watched(file_blob(source), progress), progress)
         assert measured.diff_id is not None
         expect = Expectation(digest=measured.digest, size=measured.size)
-        layer = await delivery.sent(Need(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
+        layer = await delivery.sent(BlobSpec(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
         config = ImageConfig.parse(raw_config(measured.diff_id), where="config")
         await delivery.send_content(config_need(config), config.content)
         manifest = raw_manifest(config.descriptor, layer, _title(source.name))
@@ -142,7 +260,7 @@ class Pusher:
 
     async def receive_blobs(self, source: Source, repository: str, progress: Progress) -> Counts:
         """Store every content-addressed member of a stream as a blob, each as soon as it is verified; tag nothing."""
-        delivery = Delivery(self.registry, repository, self.known, progress)
+        delivery = RepositoryUploader(self.registry, repository, self.known, progress)
         sessions = Sessions(self.registry, progress, inflate=self.options.inflate, commit_early=True)
         async with open_archive(source) as archive, aclosing(sessions):
             if not isinstance(archive, StreamedArchive):
@@ -150,12 +268,14 @@ class Pusher:
             await sessions.receive(archive, guess_blobs(delivery))
         return delivery.counts
 
-    def _first_guess(self, reference: Reference | None, deliveries: Deliveries, archive: StreamedArchive) -> Guess:
+    def _first_guess(
+        self, reference: Reference | None, deliveries: RepositoryUploaders, archive: StreamedArchive
+    ) -> Guess:
         if reference is None:
             return guess_nothing
         return guess_all(deliveries.to(reference), self.options.compression, rereadable=archive.rereadable)
 
-    async def _publish(self, target: Target) -> ImageResult:
+    async def _publish(self, target: ImagePush) -> ImageResult:
         """Put the manifests of an image whose blobs are all there, the tag last."""
         if isinstance(target.origin, ImageConfig):
             need = config_need(target.origin)

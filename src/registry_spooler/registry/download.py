@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from registry_spooler.digest import Digest
+from registry_spooler.aio import in_thread
 from registry_spooler.errors import RegistryError, RegistryProtocolError, RegistryUnreachable
-from registry_spooler.registry.exchange import Access, Exchange
-from registry_spooler.registry.transport import AnswerStream, Request
-from registry_spooler.threads import in_thread
+from registry_spooler.oci.digest import Digest
+from registry_spooler.registry.http.http_client import Access, HttpClient
+from registry_spooler.registry.http.transport import AnswerStream, Request
 
 _HASH_IN_THREAD_BYTES: Final = 1 << 16
 """Below this the way into a thread costs more than the hash."""
@@ -24,7 +24,7 @@ _HASH_IN_THREAD_BYTES: Final = 1 << 16
 class BlobDownload:
     """One reading of one blob, front to back, by one task."""
 
-    def __init__(self, exchange: Exchange, repository: str, digest: Digest, access: Access, size: int | None) -> None:
+    def __init__(self, exchange: HttpClient, repository: str, digest: Digest, access: Access, size: int | None) -> None:
         self._exchange = exchange
         self._url = exchange.address.url(repository, "blobs", str(digest))
         self._access = access

@@ -10,8 +10,6 @@ from typing import Final
 
 import anyio
 
-from registry_spooler import mediatype
-from registry_spooler.digest import Digest
 from registry_spooler.errors import (
     ArchiveError,
     DigestNotSupported,
@@ -20,12 +18,14 @@ from registry_spooler.errors import (
     RegistryAnswer,
     RegistryProtocolError,
 )
-from registry_spooler.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest
-from registry_spooler.reference import Reference
-from registry_spooler.registry.exchange import Access, Exchange
-from registry_spooler.registry.proof import is_page
-from registry_spooler.registry.session import blob_size
-from registry_spooler.registry.transport import Answer, whole_number
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.registry.http.answer_errors import is_page
+from registry_spooler.registry.http.http_client import Access, HttpClient
+from registry_spooler.registry.http.transport import Answer, whole_number
+from registry_spooler.registry.uploads.chunks import blob_size
 
 _UNKNOWN_PARTS: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _HALF_WRITTEN: Final = "DIGEST_INVALID"
@@ -35,7 +35,7 @@ SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
 _ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
 
 
-async def get_manifest(exchange: Exchange, reference: Reference, access: Access) -> Manifest:
+async def get_manifest(exchange: HttpClient, reference: Reference, access: Access) -> Manifest:
     """The manifest that a reference names, verified; NotFound when there is none."""
     url = exchange.address.url(reference.repository, "manifests", reference.target)
     answer = await exchange.call("GET", url, access=access, expected={200}, headers=_ACCEPT)
@@ -48,7 +48,7 @@ async def get_manifest(exchange: Exchange, reference: Reference, access: Access)
     return manifest
 
 
-async def head_manifest(exchange: Exchange, reference: Reference, access: Access) -> Descriptor | None:
+async def head_manifest(exchange: HttpClient, reference: Reference, access: Access) -> Descriptor | None:
     """What a reference points to; None when there is no such manifest. Some registries only know GET."""
     url = exchange.address.url(reference.repository, "manifests", reference.target)
     try:
@@ -69,7 +69,7 @@ async def head_manifest(exchange: Exchange, reference: Reference, access: Access
         return None
 
 
-async def put_manifest(exchange: Exchange, reference: Reference, manifest: Manifest, access: Access) -> Answer:
+async def put_manifest(exchange: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
     """Store a manifest under its reference; its blobs and children must be there.
 
     Some registries need a moment to see what they have just been given, and say that it is not there.
@@ -92,7 +92,7 @@ async def put_manifest(exchange: Exchange, reference: Reference, manifest: Manif
     return await _put_once(exchange, reference, manifest, access)
 
 
-async def _missing_part(exchange: Exchange, repository: str, manifest: Manifest, access: Access) -> Descriptor | None:
+async def _missing_part(exchange: HttpClient, repository: str, manifest: Manifest, access: Access) -> Descriptor | None:
     for blob in manifest.blobs:
         if await blob_size(exchange, repository, blob.digest, access) is None:
             return blob
@@ -102,7 +102,7 @@ async def _missing_part(exchange: Exchange, repository: str, manifest: Manifest,
     return None
 
 
-async def _put_once(exchange: Exchange, reference: Reference, manifest: Manifest, access: Access) -> Answer:
+async def _put_once(exchange: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
     url = exchange.address.url(reference.repository, "manifests", reference.target)
     answer = await exchange.call(
         "PUT",
@@ -127,7 +127,7 @@ async def _put_once(exchange: Exchange, reference: Reference, manifest: Manifest
     return answer
 
 
-def _read(exchange: Exchange, answer: Answer, reference: Reference) -> Manifest:
+def _read(exchange: HttpClient, answer: Answer, reference: Reference) -> Manifest:
     if is_page(answer.headers):
         raise RegistryProtocolError(str(exchange.address), f"it answered with a web page for the manifest {reference}")
     if len(answer.content) > MANIFEST_MAX_BYTES:

@@ -11,15 +11,15 @@ from typing import Any, Final
 
 import orjson
 
-from registry_spooler import mediatype
-from registry_spooler.digest import Digest
 from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
-from registry_spooler.manifest import Descriptor, Manifest
-from registry_spooler.reference import Reference
-from registry_spooler.registry.exchange import Access, Exchange
-from registry_spooler.registry.listing import next_link
+from registry_spooler.oci import mediatype
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.registry.http.http_client import Access, HttpClient
+from registry_spooler.registry.http.transport import Answer
 from registry_spooler.registry.manifests import get_manifest, put_manifest
-from registry_spooler.registry.transport import Answer
+from registry_spooler.registry.tags import next_link
 
 _ROUNDS: Final = 3
 """Others may write the same tag between our reading and our writing; what was lost is added again."""
@@ -32,7 +32,7 @@ def referrers_tag(digest: Digest) -> str:
     return f"{digest.algorithm[:32]}-{digest.hex[:64]}"
 
 
-async def note_referrer(exchange: Exchange, repository: str, manifest: Manifest, access: Access) -> None:
+async def note_referrer(exchange: HttpClient, repository: str, manifest: Manifest, access: Access) -> None:
     """Add a manifest to the fallback index of its subject, unless it is there."""
     if manifest.subject is None:
         return
@@ -45,7 +45,9 @@ async def note_referrer(exchange: Exchange, repository: str, manifest: Manifest,
         await put_manifest(exchange, reference, _with_entry(index, manifest), access)
 
 
-async def list_referrers(exchange: Exchange, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
+async def list_referrers(
+    exchange: HttpClient, repository: str, digest: Digest, access: Access
+) -> tuple[Descriptor, ...]:
     """What is known to refer to a digest: from the registry's API, or, when that knows nothing, the fallback index."""
     if listed := await _ask_api(exchange, repository, digest, access):
         return listed
@@ -53,7 +55,7 @@ async def list_referrers(exchange: Exchange, repository: str, digest: Digest, ac
     return index.manifests if index is not None else ()
 
 
-async def _ask_api(exchange: Exchange, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
+async def _ask_api(exchange: HttpClient, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
     """All pages of https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers."""
     url, found = exchange.address.url(repository, "referrers", str(digest)), dict[Digest, Descriptor]()
     for _ in range(_PAGES_MAX):
@@ -70,7 +72,7 @@ async def _ask_api(exchange: Exchange, repository: str, digest: Digest, access: 
     return tuple(found.values())
 
 
-def _read(exchange: Exchange, answer: Answer, digest: Digest) -> tuple[Descriptor, ...]:
+def _read(exchange: HttpClient, answer: Answer, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where="its list").manifests
     except ArchiveError as exc:
@@ -80,7 +82,7 @@ def _read(exchange: Exchange, answer: Answer, digest: Digest) -> tuple[Descripto
         ) from None
 
 
-async def _fallback_index(exchange: Exchange, reference: Reference, access: Access) -> Manifest | None:
+async def _fallback_index(exchange: HttpClient, reference: Reference, access: Access) -> Manifest | None:
     try:
         index = await get_manifest(exchange, reference, access)
     except NotFound:

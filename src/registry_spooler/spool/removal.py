@@ -22,10 +22,16 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Final
 
-from registry_spooler.spool.identity import Identity, OddEntry, look_at
-from registry_spooler.spool.opened import OpenedFile
-from registry_spooler.spool.room import Aside, Room
-from registry_spooler.spool.writers import Writers, read_lease, writers_now
+from registry_spooler.spool.directory.files import (
+    Identity,
+    OddEntry,
+    OpenedFile,
+    Writers,
+    look_at,
+    read_lease,
+    writers_now,
+)
+from registry_spooler.spool.directory.workdir import Aside, WorkDir
 
 LINGER_SECONDS: Final = 0.01
 """How long step 5 is: much longer than it takes from finding a name to opening the file."""
@@ -46,7 +52,7 @@ class Taken(enum.Enum):
 
 
 def take_away(
-    file: OpenedFile, room: Room, dispose: Callable[[Aside], None], *, done: bool, check_writers: bool
+    file: OpenedFile, room: WorkDir, dispose: Callable[[Aside], None], *, done: bool, check_writers: bool
 ) -> Taken:
     """Take the file of a job that has ended out of the spool; blocks for a few hundredths of a second.
 

@@ -14,29 +14,27 @@ from typing import Final
 import anyio
 
 from registry_spooler.errors import SpoolerError
-from registry_spooler.result import ImageResult
-from registry_spooler.spool import journal
-from registry_spooler.spool.board import Board
-from registry_spooler.spool.ending import (
+from registry_spooler.progress import ImageResult
+from registry_spooler.spool import log as journal
+from registry_spooler.spool.attempt import Runner
+from registry_spooler.spool.directory.workdir import WorkDir
+from registry_spooler.spool.filename import display
+from registry_spooler.spool.monitor import DirectoryMonitor, Listing
+from registry_spooler.spool.scheduling.job import Arrival, Entry, Handler, JobEnd, Outcome, Phase, Reason
+from registry_spooler.spool.scheduling.outcome import (
     ANSWERED,
     WITHOUT_ANSWER,
     Deferred,
     Done,
-    Early,
-    Elsewhere,
     Ending,
     Failed,
+    LockedElsewhere,
+    NotYet,
     Suspected,
 )
-from registry_spooler.spool.entry import Arrival, Entry, Phase
-from registry_spooler.spool.job import Handler, JobEnd, Outcome, Reason
-from registry_spooler.spool.keeper import Keeper
-from registry_spooler.spool.listing import Listing
-from registry_spooler.spool.names import display
-from registry_spooler.spool.queue import Queue
-from registry_spooler.spool.room import Room
-from registry_spooler.spool.runner import Runner
+from registry_spooler.spool.scheduling.queue import Queue
 from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.spool.state import SpoolState
 
 ELSEWHERE_SECONDS = (0.3, 1.0)
 """When to look again at a repository that another spooler works on: soon enough to take over a dead one's work."""
@@ -60,8 +58,8 @@ class Spool:
         self._probe: Probe | None = None
         self._probe_crash: type[Exception] | None = None
         self._scopes: dict[Entry, anyio.CancelScope] = {}
-        self.board = Board(self._queue)
-        self._keeper = Keeper(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
+        self.board = SpoolState(self._queue)
+        self._keeper = DirectoryMonitor(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
         self._house = self._keeper.housekeeper
 
     def stop(self) -> None:
@@ -137,7 +135,7 @@ class Spool:
     def _wake(self) -> None:
         self._news.set()
 
-    async def _do(self, entry: Entry, room: Room, runner: Runner) -> None:
+    async def _do(self, entry: Entry, room: WorkDir, runner: Runner) -> None:
         """One attempt, from the queue and back to it."""
         began = self._clock()
         try:
@@ -156,9 +154,9 @@ class Spool:
         await self._look_after(ending)
         self._wake()
 
-    async def _attempt(self, entry: Entry, room: Room, runner: Runner) -> Ending:
+    async def _attempt(self, entry: Entry, room: WorkDir, runner: Runner) -> Ending:
         """One attempt, unless it has to give way to others."""
-        ending: Ending = Early()
+        ending: Ending = NotYet()
         with anyio.CancelScope() as self._scopes[entry]:
             try:
                 ending = await runner.attempt(entry, room)
@@ -186,7 +184,7 @@ class Spool:
 
     def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
         now = self._clock()
-        if isinstance(ending, Elsewhere | Early) and self.board.job_put_back(entry):
+        if isinstance(ending, LockedElsewhere | NotYet) and self.board.job_put_back(entry):
             journal.put_back(entry)
         if isinstance(ending, Done):
             journal.done(entry, ending, self.board.progress_of(entry), now - began)
@@ -203,10 +201,10 @@ class Spool:
                 self._queue.release(now)
         elif isinstance(ending, Deferred):
             self._apply_deferred(entry, ending, began)
-        elif isinstance(ending, Elsewhere):
+        elif isinstance(ending, LockedElsewhere):
             due = now + random.uniform(*ELSEWHERE_SECONDS)  # noqa: S311 - no secret hangs on it
             self._queue.leave_elsewhere(entry, now, due=due, repositories=ending.repositories)
-        elif isinstance(ending, Early):
+        elif isinstance(ending, NotYet):
             self._queue.put_back(entry, now)
         elif isinstance(ending, Suspected):
             journal.suspected(entry)
@@ -232,7 +230,9 @@ class Spool:
         elif ending.reason in ANSWERED and self._queue.held_for in WITHOUT_ANSWER:
             self._queue.release(now)
         entry.next_try = time.time() + due - now
-        self._queue.defer(entry, now, due=due, reason=ending.reason, error=ending.error, lets_pass=ending.lets_pass)
+        self._queue.defer(
+            entry, now, due=due, reason=ending.reason, error=ending.error, non_blocking=ending.non_blocking
+        )
 
     def _delay(self, ending: Deferred, failures: int) -> float:
         if ending.delay_seconds is not None:

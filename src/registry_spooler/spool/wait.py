@@ -16,14 +16,12 @@ from typing import Any, Final
 import anyio
 import orjson
 
+from registry_spooler.aio import in_thread
 from registry_spooler.errors import SpoolerError
-from registry_spooler.filename import is_ignored
-from registry_spooler.spool.failures import error_name
-from registry_spooler.spool.layout import FAILED, RECEIPTS, WORK, open_own
-from registry_spooler.spool.names import display
-from registry_spooler.spool.receipts import receipt_name
-from registry_spooler.spool.watch import open_watch
-from registry_spooler.threads import in_thread
+from registry_spooler.spool.directory.files import FAILED, RECEIPTS, WORK, open_own
+from registry_spooler.spool.filename import display, is_ignored
+from registry_spooler.spool.monitor import open_watch
+from registry_spooler.spool.records import error_name, receipt_name
 
 POLL_SECONDS: Final = 1.0
 """How often to look, for file systems that send no events."""

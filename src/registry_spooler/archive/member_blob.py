@@ -1,0 +1,385 @@
+"""A member's bytes on their way out of an archive: hashed and checked, or compressed as well.
+
+Plain code, one piece at a time. `PassThrough` gives out what it is fed, and inflates compressed data beside it into
+a second hash: so the checksums inside and the diff ID are checked in the same pass. `Compress` gives out
+gzip or zstd.
+
+Flow of `read`: wait until the origin has a piece (a stream's comes from the thread that decompresses; a file's is
+always there), then one hand-off to a thread that takes it, hashes it, and compresses it if asked to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from registry_spooler.aio import in_worker
+from registry_spooler.archive.compression import Compression, Deflater, Inflater, sniff
+from registry_spooler.archive.source import FileSource
+from registry_spooler.archive.tar_header import shown
+from registry_spooler.errors import ArchiveError, ArchiveTruncated
+from registry_spooler.oci.blob import PIECE_BYTES, Measured
+from registry_spooler.oci.digest import Digest
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+_INFLATE_BYTES: Final = 256 << 10
+"""Hashed while it is still in the processor's cache: 7 % faster than a megabyte at a time, for the whole push."""
+_WORK_BYTES: Final = 64 << 20
+"""How much is inflated before a cancellation gets its chance: 128 KiB of zstd can hold gigabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a blob must turn out to be; the reader raises ArchiveError at its last read at the latest.
+
+    `size` (bytes) and `digest` are of the wire form, `diff_id` of the uncompressed bytes. With a `compression`
+    the member is a layer, and compressed data in it must be sound; it may be of another kind, since
+    containerd calls every compressed layer gzip, and every runtime looks at the bytes.
+    """
+
+    digest: Digest | None = None
+    size: int | None = None
+    diff_id: Digest | None = None
+    compression: Compression | None = None
+
+
+NOTHING_EXPECTED: Final = Expectation()
+
+
+class Hash:
+    """A digest in the making, and how many bytes have gone into it."""
+
+    def __init__(self, expected: Digest | None) -> None:
+        self.algorithm = expected.algorithm if expected else "sha256"
+        self._hash = hashlib.new(self.algorithm)
+        self.size = 0
+
+    def update(self, piece: Buffer) -> None:
+        """Add bytes."""
+        self._hash.update(piece)
+        self.size += memoryview(piece).nbytes
+
+    @property
+    def digest(self) -> Digest:
+        """Of what has been added."""
+        return Digest(self.algorithm, self._hash.hexdigest())
+
+
+class Unhashed:
+    """In the place of a `Hash`: a digest that is taken as announced, and only the bytes counted."""
+
+    def __init__(self, announced: Digest) -> None:
+        self.algorithm = announced.algorithm
+        self.digest = announced
+        self.size = 0
+
+    def update(self, piece: Buffer) -> None:
+        """Count bytes."""
+        self.size += memoryview(piece).nbytes
+
+
+class PassThrough:
+    """A member that goes out as it is.
+
+    Without `hashes`, whoever takes the bytes checks the digest, when one is expected; `measured` then repeats it.
+    """
+
+    def __init__(self, expect: Expectation, *, inflate: bool, hashes: bool, name: str) -> None:
+        self.compression = Compression.NONE
+        self.flaw: ArchiveError | None = None
+        self._expect = expect
+        self._inflate = inflate
+        self._name = name
+        self._wire = Hash(expect.digest) if hashes or expect.digest is None else Unhashed(expect.digest)
+        self._inner = Hash(expect.diff_id)
+        self._inflater: Inflater | None = None
+        self._owed: Buffer = b""
+
+    @property
+    def busy(self) -> bool:
+        """Is there more to `work` on before the next `feed`?"""
+        return self._inflater is not None and self.flaw is None and (bool(self._owed) or not self._inflater.needs_input)
+
+    def feed(self, piece: Buffer) -> list[Buffer]:
+        """Take a piece; what goes out for it."""
+        if not self._wire.size:
+            self._begin(piece)
+        self._wire.update(piece)
+        if self._inflater is not None and self.flaw is None:
+            self._owed = piece
+            self.work()
+        elif self._hashes_twice:
+            self._inner.update(piece)
+        return [piece]
+
+    @property
+    def _hashes_twice(self) -> bool:
+        """Is the diff ID of plain bytes asked for in another algorithm than the digest?"""
+        expected = self._expect.diff_id
+        return (
+            expected is not None and self.compression is Compression.NONE and expected.algorithm != self._wire.algorithm
+        )
+
+    def _begin(self, piece: Buffer) -> None:
+        self.compression = sniff(piece)
+        if self._inflate and self.compression in (Compression.GZIP, Compression.ZSTD):
+            self._inflater = Inflater(self.compression, name=self._name)
+
+    def work(self) -> None:
+        """Inflate some of what was fed, within a bound of time."""
+        inflater, inflated = self._inflater, 0
+        assert inflater is not None
+        try:
+            while self.busy and inflated < _WORK_BYTES:
+                data, self._owed = self._owed, b""
+                output = inflater.inflate(data, _INFLATE_BYTES)
+                self._inner.update(output)
+                inflated += len(output)
+        except ArchiveError as exc:
+            self._found(exc)
+
+    def finish(self) -> tuple[list[Buffer], Measured]:
+        """Check everything; what is left to go out, and what it all came to."""
+        if self._inflater is not None and self.flaw is None:
+            try:
+                self._inflater.finish()
+            except ArchiveError as exc:
+                # The member is whole, so the archive is not cut off: the layer in it was.
+                self._found(ArchiveError(exc.reason, where=exc.where) if isinstance(exc, ArchiveTruncated) else exc)
+        measured = Measured(digest=self._wire.digest, size=self._wire.size, diff_id=self._diff_id())
+        check(self._expect, measured, name=self._name, inflated=self._inflate)
+        return [], measured
+
+    def _diff_id(self) -> Digest | None:
+        if self._inflater is not None:
+            return self._inner.digest if self.flaw is None else None
+        if self.compression is Compression.NONE:
+            return self._inner.digest if self._hashes_twice else self._wire.digest
+        return None
+
+    def _found(self, flaw: ArchiveError) -> None:
+        self.flaw = flaw
+        if self._expect.diff_id is not None or self._expect.compression is not None:
+            raise flaw
+
+
+class Compress:
+    """A member that is compressed on its way out."""
+
+    flaw: ArchiveError | None = None
+    busy = False
+
+    def __init__(self, expect: Expectation, compression: Compression, *, name: str) -> None:
+        self.compression = compression
+        self._expect = expect
+        self._name = name
+        self._deflater = Deflater(compression)
+        self._inner = Hash(expect.diff_id)
+        self._wire = Hash(expect.digest)
+
+    def feed(self, piece: Buffer) -> list[Buffer]:
+        """Take a piece of DEFLATE_BLOCK_BYTES (a shorter one is the last); what goes out by now."""
+        self._inner.update(piece)
+        return self._out(self._deflater.deflate(piece))
+
+    def work(self) -> None:
+        """There is never any left."""
+
+    def finish(self) -> tuple[list[Buffer], Measured]:
+        """Check everything; what is left to go out, and what it all came to."""
+        rest = self._out(self._deflater.finish())
+        measured = Measured(digest=self._wire.digest, size=self._wire.size, diff_id=self._inner.digest)
+        check(self._expect, measured, name=self._name, inflated=True)
+        return rest, measured
+
+    def _out(self, output: bytes) -> list[Buffer]:
+        self._wire.update(output)
+        if len(output) <= PIECE_BYTES:
+            return [output] if output else []
+        view = memoryview(output)  # what cannot be compressed grows a little
+        return [view[:PIECE_BYTES], view[PIECE_BYTES:]]
+
+
+def check(expect: Expectation, measured: Measured, *, name: str, inflated: bool) -> None:
+    """Compare; ArchiveError says what is otherwise. `inflated`: has the diff ID been looked for?"""
+    if expect.size is not None and measured.size != expect.size:
+        raise ArchiveError(f"it has {measured.size:,} bytes, not {expect.size:,}", where=name)
+    if expect.digest is not None and measured.digest != expect.digest:
+        raise ArchiveError(f"its digest is {measured.digest}, not {expect.digest}", where=name)
+    if expect.diff_id is None or measured.diff_id == expect.diff_id or (measured.diff_id is None and not inflated):
+        return
+    raise ArchiveError(
+        f"its diff ID is {measured.diff_id}, but the image's config says {expect.diff_id}"
+        if measured.diff_id
+        else "it is compressed in a way that layers may not be",
+        where=name,
+    )
+
+
+class BlobSource(Protocol):
+    """Where a member's bytes come from, PIECE_BYTES at a time but for the last.
+
+    `position` is that of the next byte within the member, `size` the member's, both in bytes.
+    """
+
+    position: int
+    size: int
+    seekable: bool
+
+    async def wait(self) -> None:
+        """Return when `take` has a piece, or the member has ended."""
+
+    def take(self, count: int) -> Buffer:
+        """The next piece, of `count` bytes but at the end; called in a thread."""
+
+
+class FileOrigin:
+    """A range of a regular file."""
+
+    seekable = True
+
+    def __init__(self, source: FileSource, offset: int, size: int) -> None:
+        self._source = source
+        self._offset = offset
+        self.size = size
+        self.position = 0
+
+    async def wait(self) -> None:
+        """See `BlobSource.wait`."""
+
+    def take(self, count: int) -> bytes:
+        """See `BlobSource.take`."""
+        piece = self._source.read_at(self._offset + self.position, min(count, self.size - self.position))
+        self.position += len(piece)
+        return piece
+
+
+class MemberReader:
+    """A `BlobReader` over one member, that also tells what it found inside."""
+
+    def __init__(self, origin: BlobSource, codec: PassThrough | Compress) -> None:
+        self._origin = origin
+        self._codec = codec
+        self._fed = 0
+        self._ready: deque[Buffer] = deque()
+        self._measured: Measured | None = None
+
+    @property
+    def size(self) -> int | None:
+        """See `BlobReader.size`."""
+        return self._origin.size if isinstance(self._codec, PassThrough) else None
+
+    @property
+    def rewindable(self) -> bool:
+        """See `BlobReader.rewindable`."""
+        return self._origin.seekable and isinstance(self._codec, PassThrough)
+
+    @property
+    def measured(self) -> Measured:
+        """See `BlobReader.measured`; `diff_id` is None when `flaw` is not."""
+        if self._measured is None:
+            raise RuntimeError("the blob has not been read to its end")
+        return self._measured
+
+    @property
+    def consumed(self) -> int:
+        """How many of the member's own bytes have been read so far; never less than before."""
+        return self._fed
+
+    @property
+    def compression(self) -> Compression:
+        """What the wire form is: compressed by us, or sniffed from the first piece (NONE before it)."""
+        return self._codec.compression
+
+    @property
+    def flaw(self) -> ArchiveError | None:
+        """What is wrong with the compressed data inside, when nobody expected it to be sound."""
+        return self._codec.flaw
+
+    async def read(self) -> Buffer:
+        """See `BlobReader.read`."""
+        while not self._ready and not self._ended:
+            if not self._codec.busy:
+                await self._origin.wait()
+            await in_worker(self._step)
+        return self._ready.popleft() if self._ready else b""
+
+    async def rewind(self, offset: int) -> None:
+        """See `BlobReader.rewind`."""
+        if not self.rewindable or not 0 <= offset <= self._origin.position:
+            raise RuntimeError(f"cannot go back to byte {offset} here")
+        self._ready.clear()
+        self._origin.position = offset
+
+    @property
+    def _ended(self) -> bool:
+        return self._measured is not None and self._origin.position == self._origin.size
+
+    def _step(self) -> None:
+        if self._codec.busy:
+            self._codec.work()
+        elif self._origin.position < self._fed:
+            # Read again after a rewind: it has been hashed, and counts once.
+            self._ready.append(self._origin.take(min(PIECE_BYTES, self._fed - self._origin.position)))
+        elif self._origin.position < self._origin.size:
+            self._ready.extend(self._codec.feed(self._origin.take(PIECE_BYTES)))
+            self._fed = self._origin.position
+        if self._measured is None and self._fed == self._origin.size and not self._codec.busy:
+            rest, self._measured = self._codec.finish()
+            self._ready.extend(rest)
+
+
+MemberOpener = Callable[[], AbstractAsyncContextManager[MemberReader]]
+"""A `BlobOpener`."""
+
+
+def member_reader(
+    origin: BlobSource, *, compression: Compression, expect: Expectation, inflate: bool, hashes: bool, name: str
+) -> MemberReader:
+    """A reader that passes the origin's bytes on (NONE), or compresses them."""
+    if compression is not Compression.NONE:
+        return MemberReader(origin, Compress(expect, compression, name=name))
+    if expect.size is not None and origin.size != expect.size:
+        raise ArchiveError(f"it has {origin.size:,} bytes, not {expect.size:,}", where=name)
+    return MemberReader(origin, PassThrough(expect, inflate=inflate, hashes=hashes, name=name))
+
+
+def range_blob(
+    source: FileSource,
+    offset: int,
+    size: int,
+    *,
+    compression: Compression,
+    expect: Expectation,
+    inflate: bool,
+    hashes: bool = True,
+    name: str,
+) -> MemberOpener:
+    """A range of a file as a blob, to be opened as often as needed; rewindable when it goes out as it is."""
+
+    @asynccontextmanager
+    async def opener() -> AsyncIterator[MemberReader]:
+        origin = FileOrigin(source, offset, size)
+        yield member_reader(origin, compression=compression, expect=expect, inflate=inflate, hashes=hashes, name=name)
+
+    return opener
+
+
+def file_blob(source: FileSource, *, compression: Compression = Compression.GZIP) -> MemberOpener:
+    """A whole file as one blob: compressed, or as it is (NONE). `measured.diff_id` is the digest of its bytes."""
+    return range_blob(
+        source,
+        0,
+        source.size,
+        compression=compression,
+        expect=Expectation(),
+        inflate=False,
+        name=shown(source.name),
+    )

@@ -1,0 +1,1 @@
+"""The programs for people: `registry-client` and `kubectl spool`."""

@@ -1,0 +1,247 @@
+"""The manifests that came with this program: fitted to a user's choices, and rendered and applied by kubectl."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from registry_spooler.cli.kubectl.target import ClusterTarget
+from registry_spooler.cli.kubectl.terminal import warn
+from registry_spooler.errors import SpoolerError
+
+_PROGRAM: Final = "kubectl"
+"""The user's own, from the user's PATH."""
+
+
+class InstallError(SpoolerError):
+    """The installation cannot be done, or kubectl has refused it."""
+
+
+class KubectlError(InstallError):
+    """kubectl has refused something; `said` is the last line that it wrote to standard error."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.said = said
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """Runs kubectl for a target."""
+
+    target: ClusterTarget
+
+    @staticmethod
+    def is_here() -> bool:
+        """Return whether there is a kubectl on the PATH."""
+        return shutil.which(_PROGRAM) is not None
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace that was asked for; None means the context's own."""
+        return self.target.namespace
+
+    def run(self, *arguments: str, stdin: bytes | None = None) -> None:
+        """Run kubectl for the target; what it says is shown on standard error. InstallError if it fails."""
+        done = subprocess.run(  # noqa: S603 - no shell reads it
+            [_PROGRAM, *arguments, *self._flags()], stdout=subprocess.PIPE, input=stdin, check=False
+        )
+        if done.stdout:
+            warn_lines(done.stdout)
+        if done.returncode:
+            raise InstallError(f"`kubectl {arguments[0]}` has failed; what it says stands above")
+
+    def read(self, *arguments: str, cluster_wide: bool = False) -> bytes:
+        """Return what kubectl prints. KubectlError if it fails."""
+        flags = [] if arguments[0] == "kustomize" else self._flags(cluster_wide=cluster_wide)
+        done = subprocess.run([_PROGRAM, *arguments, *flags], capture_output=True, check=False)  # noqa: S603 - as above
+        if done.returncode:
+            raise KubectlError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+        return done.stdout
+
+    def get(self, *arguments: str, cluster_wide: bool = False) -> list[dict[str, Any]]:
+        """Return the objects that `kubectl get` finds, none if there are none. KubectlError if it may not look."""
+        text = self.read("get", *arguments, "--ignore-not-found", "--output=json", cluster_wide=cluster_wide)
+        found: dict[str, Any] = json.loads(text) if text.strip() else {"items": []}
+        items: list[dict[str, Any]] = found.get("items", [found])
+        return items
+
+    def _flags(self, *, cluster_wide: bool = False) -> list[str]:
+        flags = self.target.kubectl_flags()
+        return [flag for flag in flags if not (cluster_wide and flag.startswith("--namespace="))]
+
+
+def warn_lines(text: bytes) -> None:
+    """Show lines for people, beside the answer."""
+    for line in text.decode(errors="replace").strip().splitlines():
+        warn(line)
+
+
+OVERLAYS: Final = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")
+SPOOLER: Final = "spooler"
+REGISTRIES: Final = ("registry", "registry-reader")
+_RECORD: Final = ".kubectl-spool.json"
+"""In a directory that --output wrote: its files' checksums, so that it may be written again."""
+_PLACEHOLDERS: Final = ("registry-spooler:", "https://registry.example.com")
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What a user wants to be otherwise than the manifests have it."""
+
+    image: str | None = None
+    registry_image: str | None = None
+    storage_class: str | None = None
+
+
+def manifests() -> Path:
+    """Return the folder of the manifests: within the package, or beside the sources in a checkout."""
+    packaged = Path(str(resources.files("registry_spooler.cli.kubectl"))) / "manifests"
+    return packaged if packaged.is_dir() else Path(__file__).parents[4] / "manifests"
+
+
+def render(kubectl: Kubectl, overlay: str, choices: Choices) -> list[Document]:
+    """Return an overlay's documents with the choices in them; a usage error if something is still to be chosen."""
+    import yaml
+
+    text = kubectl.read("kustomize", str(_folder(overlay)))
+    documents: list[Document] = [document for document in yaml.safe_load_all(text) if document]
+    _set_images(documents, choices)
+    for claim in of_kind(documents, "PersistentVolumeClaim"):
+        if choices.storage_class is not None:
+            claim["spec"]["storageClassName"] = choices.storage_class
+    _check_chosen(documents)
+    return documents
+
+
+def to_yaml(documents: list[Document]) -> bytes:
+    """Return the documents as kubectl takes them."""
+    import yaml
+
+    text: str = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def of_kind(documents: list[Document], kind: str) -> list[Document]:
+    """Return the documents of one kind."""
+    return [document for document in documents if document["kind"] == kind]
+
+
+def pods(documents: list[Document]) -> list[Document]:
+    """Return the pod specifications of the deployments."""
+    return [document["spec"]["template"]["spec"] for document in of_kind(documents, "Deployment")]
+
+
+def write(directory: Path, choices: Choices) -> None:
+    """Write all manifests into a directory, over those that an earlier call wrote there and nobody changed."""
+    files = dict(_files(choices))
+    record = directory / _RECORD
+    written: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
+    if not record.exists() and directory.is_dir() and any(directory.iterdir()):
+        raise InstallError(f"{directory} is not empty, and was not written by this command; name another directory")
+    changed = [name for name, checksum in written.items() if _checksum_of(directory / name) not in (None, checksum)]
+    if changed:
+        raise InstallError(
+            f"{', '.join(sorted(changed))} in {directory} has been changed since it was written; "
+            "write into another directory and compare"
+        )
+    for name in written.keys() - files.keys():
+        (directory / name).unlink(missing_ok=True)
+    for name, content in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+    record.write_text(json.dumps({name: _checksum(content) for name, content in files.items()}, indent=1))
+
+
+def _folder(overlay: str) -> Path:
+    if overlay in OVERLAYS:
+        return manifests() / overlay
+    if (Path(overlay) / "kustomization.yaml").is_file():
+        return Path(overlay)
+    raise click.UsageError(
+        f"{overlay!r} is neither a directory with a kustomization.yaml nor one of {', '.join(OVERLAYS)}"
+    )
+
+
+def _set_images(documents: list[Document], choices: Choices) -> None:
+    containers = [container for pod in pods(documents) for container in pod["containers"]]
+    for option, image, names in (
+        ("--image", choices.image, (SPOOLER,)),
+        ("--registry-image", choices.registry_image, REGISTRIES),
+    ):
+        found = [container for container in containers if container["name"] in names]
+        if image is not None and not found:
+            raise click.UsageError(f"{option}: there is no container named {names[0]!r} in these manifests")
+        for container in found:
+            container["image"] = image or container["image"]
+
+
+def _check_chosen(documents: list[Document]) -> None:
+    """Refuse what is in the manifests only to be replaced."""
+    image, registry = _PLACEHOLDERS
+    for pod in pods(documents):
+        for container in pod["containers"]:
+            if container["image"].startswith(image):
+                raise click.UsageError(
+                    "say which image of Registry Spooler the nodes are to run: --image NAME:TAG. None is published; "
+                    "build one with `container/build --tag NAME:TAG`, and push it to where the nodes pull from"
+                )
+            if any(variable.get("value") == registry for variable in container.get("env", ())):
+                raise click.UsageError(
+                    f"the registry is still {registry}: write the manifests with --output DIRECTORY, put your registry "
+                    "into existing-registry/deployment.yaml, and install with --overlay DIRECTORY/existing-registry"
+                )
+
+
+def _files(choices: Choices) -> Iterator[tuple[str, bytes]]:
+    root = manifests()
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            name, content = path.relative_to(root).as_posix(), path.read_bytes()
+            if name == "base/kustomization.yaml":
+                content = _with_images(content.decode(), choices).encode()
+            elif choices.storage_class is not None and path.name in ("claims.yaml", "claim.yaml"):
+                line = f"spec:\n  storageClassName: {choices.storage_class}\n".encode()
+                content = content.replace(b"spec:\n", line)
+            yield name, content
+
+
+def _with_images(text: str, choices: Choices) -> str:
+    for name, image in (("registry-spooler", choices.image), ("docker.io/library/registry", choices.registry_image)):
+        if image is not None:
+            lines = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in _parts(image))
+            pattern = rf"(?m)^(  - name: {re.escape(name)}\n)(?:    .*\n)+"
+            text = re.sub(pattern, lambda match, lines=lines: match[1] + lines, text)  # type: ignore[misc]
+    return text
+
+
+def _parts(image: str) -> Iterator[tuple[str, str]]:
+    """The parts of an image's name as kustomize wants them."""
+    named, _, digest = image.partition("@")
+    head, slash, last = named.rpartition("/")
+    name, _, tag = last.partition(":")
+    yield "newName", head + slash + name
+    if tag or not digest:
+        yield "newTag", tag or "latest"
+    if digest:
+        yield "digest", digest
+
+
+def _checksum_of(path: Path) -> str | None:
+    return _checksum(path.read_bytes()) if path.is_file() else None
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,149 @@
+"""The program `kubectl-spool`: its commands, how they end, and completion in the shells.
+
+kubectl asks a program `kubectl_complete-spool` on PATH for the words that fit, one a line, and a last line with a
+directive: https://kubernetes.io/docs/tasks/extend-kubectl/kubectl-plugins/ ("completion").
+
+Only this module ends the process. The exit codes are those of `registry-client`: 0 done, 1 failed, 2 wrong usage,
+3 not found, 4 not allowed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
+from registry_spooler.cli.kubectl.doctor import doctor
+from registry_spooler.cli.kubectl.images import delete, inspect, list_images, pull, tags
+from registry_spooler.cli.kubectl.install import install
+from registry_spooler.cli.kubectl.push_commands import publish, push
+from registry_spooler.cli.kubectl.spooler_commands import discard, failed, logs, retry, status, wait
+from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.kubectl.terminal import DONE, FAILED, NOT_ALLOWED, NOT_FOUND, PROGRAM, USAGE, warn
+from registry_spooler.errors import AccessDenied, InvalidFileName, InvalidReference, NotFound, SpoolerError
+from registry_spooler.kubernetes.cluster_errors import (
+    KubeForbidden,
+    KubeLoginRejected,
+    KubeNotFound,
+    NoContainer,
+    NoPod,
+    RemoteError,
+)
+
+VARIABLE = "_KUBECTL_SPOOL_COMPLETE"
+_DEFAULT_DIRECTIVE = ":0"
+"""The shell may complete file names where nothing else fits."""
+
+
+@click.command(epilog='In bash: eval "$(kubectl-spool completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print a script that completes `kubectl-spool` in a shell."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(context.find_root().command, {}, "kubectl-spool", VARIABLE).source())
+
+
+def complete_for_kubectl() -> None:
+    """The program `kubectl_complete-spool`."""
+    *words, incomplete = sys.argv[1:] or [""]
+    completer = ShellComplete(cli, {}, "kubectl-spool", VARIABLE)
+    for item in completer.get_completions(words, incomplete):
+        if item.type == "plain":
+            click.echo(f"{item.value}\t{item.help}" if item.help else item.value)
+    click.echo(_DEFAULT_DIRECTIVE)
+
+
+_OF_THE_EXTRA = frozenset({"kubernetes_asyncio", "rich", "yaml"})
+"""Packages that only the extra `client` installs."""
+
+_CODES: tuple[tuple[tuple[type[SpoolerError], ...], int], ...] = (
+    ((KubeForbidden, KubeLoginRejected, AccessDenied), NOT_ALLOWED),
+    ((KubeNotFound, NoPod, NoContainer, NotFound), NOT_FOUND),
+    ((InvalidReference, InvalidFileName), USAGE),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="registry-spooler", prog_name="kubectl-spool")
+@target_options
+def cli(target: ClusterTarget) -> None:
+    """Push images to a cluster's registry through its API server, and see what its spooler does.
+
+    Only what the registry lacks is sent. Nothing but the API server has to be reachable.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the cluster, 4 not allowed.
+    """
+
+
+for command in (
+    install,
+    push,
+    publish,
+    pull,
+    list_images,
+    tags,
+    inspect,
+    delete,
+    status,
+    wait,
+    failed,
+    retry,
+    discard,
+    logs,
+    doctor,
+    completion,
+):
+    cli.add_command(command)
+
+
+def exit_code(error: SpoolerError) -> int:
+    """The code that tells a script what kind of error it was."""
+    if isinstance(error, RemoteError):
+        return error.exit_code if error.exit_code in (USAGE, NOT_FOUND, NOT_ALLOWED) else FAILED
+    return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
+
+
+def main() -> NoReturn:
+    """Run the program to its exit code."""
+    try:
+        with cli.make_context(PROGRAM, sys.argv[1:]) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except SpoolerError as exc:
+        warn(str(exc))
+        sys.exit(exit_code(exc))
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in _OF_THE_EXTRA:
+            raise
+        warn(f"{exc.name} is not installed: pip install 'registry-spooler[client]'")
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        _end_by("SIGPIPE")
+    except OSError as exc:
+        warn(f"{exc.filename or 'a file'}: {exc.strerror or exc}")
+        sys.exit(FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        _end_by("SIGINT")
+    sys.exit(DONE)
+
+
+def _end_by(name: str) -> NoReturn:
+    """Die of a signal, as a shell expects; where there are none, with a code."""
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    number = getattr(signal, name, None)
+    if number is not None and sys.platform != "win32":
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(FAILED)

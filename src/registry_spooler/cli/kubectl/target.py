@@ -1,0 +1,116 @@
+"""Which cluster, namespace, pods and container: the options that every command shares, named as kubectl names them."""
+
+from __future__ import annotations
+
+import functools
+import re
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+
+import anyio
+import click
+
+from registry_spooler.cli.kubectl.terminal import warn
+from registry_spooler.text import quoted
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from registry_spooler.client import SpoolerClient
+    from registry_spooler.kubernetes.cluster_errors import KubeError
+
+
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)(?:B?(?:/s)?)?")
+_FACTORS: Final = {"": 0, "k": 1, "M": 2, "G": 3}
+
+
+class Rate(click.ParamType[float]):
+    """Bytes per second: `500k`, `2M`, `1.5MiB/s`."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; a usage error when it is none."""
+        if isinstance(value, float):
+            return value
+        matched = _RATE.fullmatch(str(value).strip())
+        if matched is None or (rate := _rate(*matched.groups())) <= 0:
+            self.fail(f"{quoted(str(value))} is no rate; write 500k, 2M or 1.5MiB/s", param, ctx)
+        return rate
+
+
+def _rate(number: str, unit: str, binary: str) -> float:
+    return float(number) * float((1024 if binary else 1000) ** _FACTORS[unit])
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FLAGS = (
+    click.option("-n", "--namespace", help="The namespace (default: the context's)."),
+    click.option("--context", help="The context of the kubeconfig."),
+    click.option("--kubeconfig", type=click.Path(path_type=Path), help="The kubeconfig."),
+    click.option("-l", "--selector", help="Label selector of the pods.  [app.kubernetes.io/name=registry-spooler]"),
+    click.option("-c", "--container", help="The spooler's container.  [spooler]"),
+    click.option("--pod", help="One of the pods, where several are found (default: the first by name)."),
+)
+
+
+def _tell(error: KubeError) -> None:
+    warn(f"{error}; dialling again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterTarget:
+    """What the options say; None is what was not said."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: Path | None = None
+    selector: str | None = None
+    container: str | None = None
+    pod: str | None = None
+
+    def connect(
+        self, *, bytes_per_second: float | None = None, on_retry: Callable[[KubeError], None] = _tell
+    ) -> AbstractAsyncContextManager[SpoolerClient]:
+        """The client for it; broken connections are told on standard error, or to `on_retry`."""
+        from registry_spooler.client import SpoolerClient
+
+        said = {name: value for name, value in self.to_dict().items() if value is not None}
+        return SpoolerClient.connect(bytes_per_second=bytes_per_second, on_retry=on_retry, **said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def kubectl_flags(self) -> list[str]:
+        """The same for kubectl."""
+        said = {"namespace": self.namespace, "context": self.context, "kubeconfig": self.kubeconfig}
+        return [f"--{name}={value}" for name, value in said.items() if value is not None]
+
+
+def target_options(command: Callable[Concatenate[ClusterTarget, P], T]) -> Callable[P, T]:
+    """Give a command the options, and its function the Target that they say; what the group was told counts too."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        given: dict[str, Any] = {field.name: kwargs.pop(field.name) for field in fields(ClusterTarget)}
+        said = {name: value for name, value in given.items() if value is not None}
+        context = click.get_current_context()
+        before = context.find_object(ClusterTarget) or ClusterTarget()
+        context.obj = replace(before, **said)
+        return command(context.obj, *args, **kwargs)
+
+    for option in reversed(_FLAGS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """Run asynchronous work to its end; Ctrl-C and SIGTERM cancel it, and then KeyboardInterrupt is raised."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    return anyio.run(work)

@@ -1,0 +1,114 @@
+"""Commands that talk to a registry: their options, their client, and who called them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from registry_spooler.cli.ending import run
+from registry_spooler.cli.registry_client.far_end import RemoteSession
+from registry_spooler.cli.registry_client.printing import warn
+from registry_spooler.errors import NotFound
+from registry_spooler.options import RegistrySettings, option, registry_options
+
+if TYPE_CHECKING:
+    from registry_spooler.registry.registry_client import RegistryClient
+
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """How to run work, and where to say how it goes. `far_end` is None for a person or a script."""
+
+    far_end: RemoteSession | None = None
+
+    def run(self, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Run asynchronous work to its end; Interrupted when a signal came first."""
+        return run(work)
+
+    def warn(self, sentence: str) -> None:
+        """Say what is odd, but no error."""
+        if self.far_end is not None:
+            self.far_end.say({"warning": sentence})
+        else:
+            warn(sentence)
+
+
+def called(command: Callable[Concatenate[Caller, _P], _T]) -> Callable[_P, _T]:
+    """Give a command its caller."""
+
+    @functools.wraps(command)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return command(click.get_current_context().find_object(Caller) or Caller(), *args, **kwargs)
+
+    return wrapper
+
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+PREFIXES: Final = ("REGISTRY_CLIENT", "REGISTRY_SPOOLER")
+"""In a pod the spooler's own settings do for both programs."""
+
+setting = functools.partial(option, PREFIXES)
+"""An option that may be an environment variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection(Caller):
+    """A caller, and the registry that the command is about."""
+
+    settings: RegistrySettings
+    pushes: bool = False
+
+    def with_client(self, work: Callable[[RegistryClient], Awaitable[T]]) -> T:
+        """Run asynchronous work with an open client."""
+
+        async def connected_work() -> T:
+            async with self.settings.client(pushes=self.pushes) as client:
+                try:
+                    return await work(client)
+                except NotFound as exc:
+                    exc.hint = exc.hint or "`list --tags` tells what there is"
+                    raise
+
+        return self.run(connected_work)
+
+
+def connected(*, pushes: bool = False) -> Callable[[Callable[Concatenate[Connection, P], T]], Callable[..., T]]:
+    """Give a command a registry, and the options that say which. `pushes`: it writes there."""
+
+    def decorate(command: Callable[Concatenate[Connection, P], T]) -> Callable[..., T]:
+        @registry_options(*PREFIXES)
+        @functools.wraps(command)
+        def wrapper(*args: Any, **kwargs: Any) -> T:
+            context = click.get_current_context()
+            caller = context.find_object(Caller) or Caller()
+            settings = RegistrySettings.take({**kwargs, **_given_before(context)})
+            for name in RegistrySettings.__dataclass_fields__:
+                kwargs.pop(name, None)
+            return command(Connection(far_end=caller.far_end, settings=settings, pushes=pushes), *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def _given_before(context: click.Context) -> dict[str, Any]:
+    """The registry's options on the command line before the command's name; those behind it win."""
+    program = context.find_root()
+    return {
+        name: value
+        for name, value in program.params.items()
+        if name in RegistrySettings.__dataclass_fields__
+        and program.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        and context.get_parameter_source(name) is not ParameterSource.COMMANDLINE
+    }

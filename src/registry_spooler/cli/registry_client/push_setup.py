@@ -1,0 +1,96 @@
+"""The push engine as the commands use it: its settings, its sources, and the record of what it did."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from registry_spooler.aio import in_thread
+from registry_spooler.archive.compression import Compression
+from registry_spooler.archive.source import FileSource, PipeSource
+from registry_spooler.errors import SourceChanged, SourceUnreadable
+from registry_spooler.oci.reference import Reference
+from registry_spooler.push.layer_cache import KnownBlobs
+from registry_spooler.push.pusher import Pusher, PushOptions
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.text import quoted, rfc3339
+
+STANDARD_INPUT: Final = "standard input"
+
+
+def tagged(text: str) -> Reference:
+    """Read where an image is to be pushed to: a repository and a tag."""
+    reference = Reference.parse(text)
+    if reference.digest is not None:
+        raise click.UsageError("a digest cannot be chosen; push to a tag")
+    return reference
+
+
+def pusher(client: RegistryClient, compression: str) -> Pusher:
+    """The engine, with nothing remembered from earlier pushes."""
+    return Pusher(client, KnownBlobs(None), PushOptions(compression=Compression(compression)))
+
+
+@asynccontextmanager
+async def opened(file: str) -> AsyncGenerator[FileSource | PipeSource]:
+    """A file, a named pipe, or `-` for standard input, which may be either."""
+    if file == "-":
+        yield _source(0, STANDARD_INPUT)
+        return
+    try:
+        fd = await in_thread(os.open, file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as exc:
+        raise click.UsageError(f"there is no file {quoted(file)}") from exc
+    except OSError as exc:
+        raise SourceUnreadable(file, exc.strerror or type(exc).__name__) from exc
+    try:
+        yield _source(fd, file)
+    finally:
+        os.close(fd)
+
+
+def _source(fd: int, name: str) -> FileSource | PipeSource:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        raise SourceUnreadable(name, "it is a directory; only files are pushed")
+    return FileSource(fd, name=name) if stat.S_ISREG(mode) else PipeSource(fd, name=name)
+
+
+def unchanged(source: FileSource | PipeSource) -> Callable[[], None]:
+    """A look at the file before its image is tagged: what was read must be one state of it."""
+    before = _state(source.fd)
+
+    def check() -> None:
+        if _state(source.fd) != before:
+            raise SourceChanged(source.name)
+
+    return check
+
+
+def _state(fd: int) -> tuple[int, int] | None:
+    status = os.fstat(fd)
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """When the work began."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def to_json(self) -> dict[str, Any]:
+        """The times of a receipt, for work that has ended now."""
+        finished = datetime.now(UTC)
+        return {
+            "attempts": 1,
+            "started": rfc3339(self.started),
+            "finished": rfc3339(finished),
+            "seconds": round((finished - self.started).total_seconds(), 3),
+        }

@@ -1,0 +1,1 @@
+"""Images and files to and from a pod, over the exec channel."""

@@ -1,0 +1,292 @@
+"""A registry that is reached only through its pod: what the push engine asks of a registry, over exec calls.
+
+Questions are collected: all that is asked within a few milliseconds is one `registry-client missing`. A blob that
+the registry lacks is packed first, so that its digest and size are known: read once for that when the source can be
+read again, else written to a file in the user's cache (a layer that is compressed here, or comes from a pipe). Then
+it goes out in one `receive --blobs`, a few of them side by side. Small blobs and manifests wait for the image's
+tag, and go with it in one thin archive to `receive`, which answers when the registry does.
+
+After a cut, each blob that was on its way is asked for before it is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio
+
+from registry_spooler.errors import NotFound
+from registry_spooler.kubernetes.cluster_errors import RemoteError
+from registry_spooler.kubernetes.redial import Redial
+from registry_spooler.kubernetes.remote_session import Input, Remote
+from registry_spooler.kubernetes.transfer.thin_archive import (
+    ArchivePart,
+    PackedBlob,
+    blob_path,
+    content_part,
+    image_parts,
+    measure,
+    pack,
+    reread_part,
+)
+from registry_spooler.kubernetes.wire import Document
+from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import Progress
+
+T = TypeVar("T")
+
+ASK_SECONDS: Final = 0.01
+"""How long a question waits for others to go with it."""
+SMALL_BYTES: Final = 256 * 1024
+"""A blob below this costs less than an exec of its own."""
+SMALL_TOTAL_BYTES: Final = 4 << 20
+"""Of the small blobs that wait in memory; then they go."""
+PACKERS: Final = 2
+"""Blobs that are read and compressed at once. More would only hold more memory."""
+NOT_FOUND: Final = 3
+"""The exit code of `registry-client`."""
+
+
+@dataclass(slots=True)
+class _Question:
+    """What is asked of one repository at once; `answer` has the sizes of what is there."""
+
+    digests: dict[Digest, None] = field(default_factory=dict)
+    answered: anyio.Event = field(default_factory=anyio.Event)
+    answer: dict[Digest, int] | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What goes with the tag of one repository's next image."""
+
+    manifests: dict[Digest, Manifest] = field(default_factory=dict)
+    companions: dict[str, Manifest] = field(default_factory=dict)
+    blobs: dict[Digest, ArchivePart] = field(default_factory=dict)
+
+    @property
+    def blob_bytes(self) -> int:
+        return sum(part.size for part in self.blobs.values())
+
+
+class RemoteRegistry:
+    """`push.Registry` over `registry-client` in a pod. `folder` takes blobs that cannot be read twice."""
+
+    def __init__(self, remote: Remote, folder: Path, progress: Progress, *, redial: Redial, streams: int = 3) -> None:
+        self._remote = remote
+        self._progress = progress
+        self.folder = folder
+        self._redial = redial
+        self._packers = anyio.Semaphore(PACKERS)
+        self._streams = anyio.Semaphore(streams)
+        self._questions: dict[str, _Question] = {}
+        self._present: dict[tuple[str, Digest], int] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._tagged: dict[Reference, Descriptor] = {}
+        self._has_worked = False
+
+    async def blob_exists(self, repository: str, digest: Digest) -> int | None:
+        """The blob's size in bytes; None when the repository does not hold it."""
+        if (known := self._known_size(repository, digest)) is not None:
+            return known
+        question = self._questions.get(repository)
+        if question is not None:
+            question.digests[digest] = None
+            await question.answered.wait()
+        else:
+            question = self._questions[repository] = _Question({digest: None})
+            await self._ask(repository, question)
+        # Without an answer the asker has failed, and its failure ends this task as well.
+        return question.answer.get(digest) if question.answer is not None else None
+
+    async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
+        """False: the pod mounts what it can when it is asked what is missing."""
+        return False
+
+    async def begin_upload(self, repository: str) -> RemoteUpload:
+        """Open a session; nothing is sent before it is committed."""
+        return RemoteUpload(self, repository)
+
+    async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
+        """Send a blob: pack it, then deliver it."""
+        async with AsyncExitStack() as stack:
+            async with self._packers:
+                reader = await stack.enter_async_context(open_reader())
+                if reader.rewindable and reader.size is not None:
+                    measured = await measure(reader)
+                    part = reread_part(reader, measured)
+                else:
+                    packed = PackedBlob(self.folder)
+                    stack.push_async_callback(packed.aclose)
+                    measured = await packed.write(reader)
+                    part = packed.part(measured)
+            await self.deliver(repository, measured, part)
+        return measured
+
+    async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
+        """Send a small blob: it waits for the tag."""
+        digest = Digest.of(content)
+        self._waits(repository).blobs[digest] = content_part(blob_path(digest), content)
+        return digest
+
+    async def head_manifest(self, reference: Reference) -> Descriptor | None:
+        """What the registry answered when it was tagged here; None for a manifest that it does not have."""
+        if reference in self._tagged:
+            return self._tagged[reference]
+        try:
+            return (await self.get_manifest(reference)).descriptor()
+        except NotFound:
+            return None
+
+    async def get_manifest(self, reference: Reference) -> Manifest:
+        """A manifest's bytes; NotFound when the registry has none."""
+        waiting = self._waiting.get(reference.repository)
+        if waiting is not None and reference.digest in waiting.manifests:
+            return waiting.manifests[reference.digest]
+        try:
+            content = await self._again(lambda: self._remote.call("inspect", "--raw", "--", str(reference)))
+        except RemoteError as exc:
+            if exc.exit_code == NOT_FOUND:
+                raise NotFound("GET", str(reference), 404) from exc
+            raise
+        return Manifest.parse(content, where=str(reference))
+
+    async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store a manifest: one without a tag waits, and goes with the one that has it."""
+        waiting = self._waits(reference.repository)
+        if reference.tag is None:
+            waiting.manifests[manifest.digest] = manifest
+            return manifest.digest
+        parts = image_parts(
+            manifest,
+            reference.tag,
+            manifests=waiting.manifests.values(),
+            companions=waiting.companions,
+            blobs=waiting.blobs.values(),
+        )
+        answer = await self._again(lambda: self._send("receive", "--", str(reference), parts=parts))
+        digest = answer["digest"].digest()
+        media_type = answer["media_type"].text_or_none() or manifest.media_type
+        self._tagged[reference] = Descriptor(media_type=media_type, digest=digest, size=manifest.size)
+        self._arrived(reference.repository, waiting.blobs.values())
+        del self._waiting[reference.repository]
+        return digest
+
+    async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store what speaks of the image that is tagged next: it goes with that one, and is confirmed there."""
+        assert reference.tag is not None
+        self._waits(reference.repository).companions[reference.tag] = manifest
+        self._tagged[reference] = manifest.descriptor()
+        return manifest.digest
+
+    async def deliver(self, repository: str, measured: Measured, part: ArchivePart) -> None:
+        """Bring a packed blob to the registry, or nearer to it."""
+        if measured.size >= SMALL_BYTES:
+            await self._deliver_blobs(repository, {measured.digest: part})
+            return
+        content = b"".join([bytes(piece) async for piece in part.open_pieces()])
+        waiting = self._waits(repository)
+        waiting.blobs[measured.digest] = content_part(part.path, content)
+        if waiting.blob_bytes > SMALL_TOTAL_BYTES:
+            blobs, waiting.blobs = waiting.blobs, {}
+            await self._deliver_blobs(repository, blobs)
+
+    async def _deliver_blobs(self, repository: str, blobs: dict[Digest, ArchivePart]) -> None:
+        attempts = 0
+        left = blobs
+
+        async def attempt() -> None:
+            nonlocal attempts, left
+            attempts += 1
+            if attempts > 1:
+                self._progress.retries["unreachable"] += 1
+                present = await self._missing(repository, list(left))
+                left = {digest: part for digest, part in left.items() if digest not in present}
+            if left:
+                await self._send("receive", "--blobs", "--", repository, parts=list(left.values()))
+
+        async with self._streams:
+            await self._redial.run(attempt, progress=lambda: -len(left), has_worked=self._has_worked)
+        self._arrived(repository, blobs.values())
+
+    async def _send(self, *arguments: str, parts: list[ArchivePart]) -> Document:
+        stdin = pack(parts)
+        self._progress.bytes_to_send += stdin.size
+        return await self._remote.call_json(*arguments, stdin=stdin, on_sent=self._count)
+
+    def _count(self, size: int) -> None:
+        self._progress.bytes_sent += size
+
+    async def _ask(self, repository: str, question: _Question) -> None:
+        try:
+            await anyio.sleep(ASK_SECONDS)
+            del self._questions[repository]
+            question.answer = await self._again(lambda: self._missing(repository, list(question.digests)))
+            self._present |= {(repository, digest): size for digest, size in question.answer.items()}
+        finally:
+            if self._questions.get(repository) is question:
+                del self._questions[repository]
+            question.answered.set()
+
+    async def _missing(self, repository: str, digests: list[Digest]) -> dict[Digest, int]:
+        """The sizes of those blobs that the repository holds."""
+        lines = "".join(f"{digest}\n" for digest in digests).encode()
+        answer = await self._remote.call_json("missing", "--json", "--mount", "--", repository, stdin=Input.of(lines))
+        present = answer["present"]
+        sizes = present.fields()
+        return {digest: present[str(digest)].count() for digest in digests if str(digest) in sizes}
+
+    async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
+        result = await self._redial.run(work, has_worked=self._has_worked)
+        self._has_worked = True
+        return result
+
+    def _known_size(self, repository: str, digest: Digest) -> int | None:
+        waiting = self._waiting.get(repository)
+        if waiting is not None and digest in waiting.blobs:
+            return waiting.blobs[digest].size
+        return self._present.get((repository, digest))
+
+    def _waits(self, repository: str) -> _Waiting:
+        return self._waiting.setdefault(repository, _Waiting())
+
+    def _arrived(self, repository: str, parts: Iterable[ArchivePart]) -> None:
+        for part in parts:
+            algorithm, hexadecimal = part.path.split("/")[1:]
+            self._present[repository, Digest(algorithm, hexadecimal)] = part.size
+
+
+class RemoteUpload:
+    """A blob from a source that comes by once: it is packed when it does, and sent when it is committed."""
+
+    def __init__(self, registry: RemoteRegistry, repository: str) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._packed: PackedBlob | None = None
+        self._measured: Measured | None = None
+
+    async def send(self, reader: BlobReader, progress: Progress) -> Measured:
+        """Pack all that the reader gives."""
+        self._packed = PackedBlob(self._registry.folder)
+        self._measured = await self._packed.write(reader)
+        return self._measured
+
+    async def commit(self, digest: Digest) -> None:
+        """Send what was packed."""
+        if self._packed is None or self._measured is None or digest != self._measured.digest:
+            raise RuntimeError("committed before it was sent")
+        part = self._packed.part(self._measured)
+        await self._registry.deliver(self._repository, self._measured, part)
+        await self.cancel()
+
+    async def cancel(self) -> None:
+        """Give up what was packed."""
+        if self._packed is not None:
+            await self._packed.aclose()

@@ -1,0 +1,145 @@
+"""One blob that a push has to see in the registry, and what a push asks of the registry.
+
+`registry.RegistryClient` is one such place; a client outside the cluster, which packs what the
+registry lacks into a thin archive, is another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from registry_spooler.archive.compression import Compression, sniff
+from registry_spooler.archive.formats.image import DockerImage, DockerLayer, layer_compression
+from registry_spooler.archive.member_blob import Expectation
+from registry_spooler.archive.opening import IndexedArchive
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar_header import Member
+from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import Progress
+
+
+class UploadSink(Protocol):
+    """A blob on its way, which becomes one only by `commit`. Sessions may be held open side by side."""
+
+    async def send(self, reader: BlobReader, progress: Progress) -> Measured:
+        """Send all that the reader gives; UploadLost when it has to begin anew."""
+
+    async def commit(self, digest: Digest) -> None:
+        """Make the bytes a blob."""
+
+    async def cancel(self) -> None:
+        """Give the bytes up. Idempotent, never raises, a no-op after `commit`."""
+
+
+class Registry(Protocol):
+    """The registry's side of a push. Every method raises RegistryError."""
+
+    async def blob_exists(self, repository: str, digest: Digest) -> int | None:
+        """The blob's size in bytes; None when the repository does not hold it."""
+
+    async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
+        """Take the blob over from another repository; False when that did not work."""
+
+    async def begin_upload(self, repository: str) -> UploadSink:
+        """Open an upload session, which the caller commits or cancels."""
+
+    async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
+        """Send a blob whose source can be read again."""
+
+    async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
+        """Send a small blob."""
+
+    async def head_manifest(self, reference: Reference) -> Descriptor | None:
+        """What the registry answers for a tag or a digest; None when it has nothing."""
+
+    async def get_manifest(self, reference: Reference) -> Manifest:
+        """A manifest's bytes; NotFound when there is none."""
+
+    async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store a manifest under a tag or its digest."""
+
+    async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store what speaks of the image that is tagged next, a signature say, under a tag of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobSpec:
+    """A blob of an image. Equal needs are one blob, however often the image names it."""
+
+    member: Member | None
+    """None when the archive lacks it, so that only the registry can have it."""
+    expect: Expectation
+    compression: Compression = Compression.NONE
+    """What it is compressed to on the way; NONE sends it as it is."""
+    hint: Digest | None = None
+    """What the member's name says: its digest as it is sent, or the diff ID of what is to be compressed.
+
+    Worth asking the registry for, not worth failing over.
+    """
+    media_type: str = ""
+    """For a layer of a manifest that is made here, when it is known before the bytes are."""
+
+    foreign: Descriptor | None = None
+    """A layer that no registry need hold (a Windows base layer), as the archive describes it."""
+
+    @property
+    def likely_digest(self) -> Digest | None:
+        """The digest to ask the registry for before anything is read; None when it is compressed on the way."""
+        return self.expect.digest or (self.hint if self.compression is Compression.NONE else None)
+
+    @property
+    def likely_diff_id(self) -> Digest | None:
+        """The diff ID by which an earlier push may have remembered what the layer was compressed to."""
+        return (self.expect.diff_id or self.hint) if self.compression is not Compression.NONE else None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes have to be read for it."""
+        return self.member.size if self.member is not None else self.expect.size or 0
+
+
+async def docker_needs(
+    image: DockerImage,
+    archive: IndexedArchive | StreamedArchive,
+    setting: Compression,
+    kinds: dict[Member, Compression],
+) -> tuple[BlobSpec, ...]:
+    """What a docker archive's image consists of, lowest layer first; a layer may come up twice.
+
+    `kinds` says what a stream's members turned out to be; an indexed archive is looked into.
+    """
+    return tuple([await _docker_need(layer, archive, setting, kinds) for layer in image.layers])
+
+
+async def _docker_need(
+    layer: DockerLayer,
+    archive: IndexedArchive | StreamedArchive,
+    setting: Compression,
+    kinds: dict[Member, Compression],
+) -> BlobSpec:
+    member = layer.member
+    if member is None:
+        return _absent_need(layer, archive)
+    kind = sniff(await archive.head(member)) if isinstance(archive, IndexedArchive) else kinds[member]
+    compression = layer_compression(member, kind, setting)
+    if compression is not Compression.NONE:
+        return BlobSpec(member=member, expect=Expectation(diff_id=layer.diff_id), compression=compression)
+    digest = layer.diff_id if kind is Compression.NONE else member.blob_digest
+    expect = Expectation(digest=digest, diff_id=layer.diff_id, compression=kind)
+    return BlobSpec(member=member, expect=expect, hint=layer.expected_digest, media_type=kind.layer_media_type)
+
+
+def _absent_need(layer: DockerLayer, archive: IndexedArchive | StreamedArchive) -> BlobSpec:
+    """A layer that only the registry can have, or that none needs to have."""
+    source = layer.source
+    if source is not None and source.is_foreign and source.urls:
+        return BlobSpec(member=None, expect=Expectation(digest=source.digest, size=source.size), foreign=source)
+    if layer.expected_digest is None:
+        raise archive.missing(f"the layer {layer.path!r}")
+    kind = Compression.ZSTD if layer.path.endswith((".zst", ".tzst")) else Compression.GZIP
+    expect = Expectation(digest=layer.expected_digest, diff_id=layer.diff_id)
+    return BlobSpec(member=None, expect=expect, media_type=kind.layer_media_type)

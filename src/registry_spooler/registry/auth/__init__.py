@@ -1,0 +1,1 @@
+"""Logging in to a registry: credentials, challenges and bearer tokens."""

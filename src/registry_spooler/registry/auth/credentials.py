@@ -1,0 +1,271 @@
+"""Who we are to a registry: from flags, files, the environment, a docker `config.json` or a Kubernetes secret.
+
+Two families of rules hold at once. Docker, podman and crane: the key that is the registry, or a path of the image
+under it, the longest first; keys may be written as URLs. Kubernetes: `*` stands for any part of one label of the host,
+ports are equal, the key's path is a prefix of the image's; longer keys first, and every match is a candidate.
+Unlike in Kubernetes a path only matches at a `/`: a login for `host/team` is not sent for `host/teammate/app`.
+Credential helpers are programs, and not run.
+
+Files are read again when they have changed (Kubernetes swaps mounted secrets), looked at no more than once a
+second, and at once after a login was refused. No secret is in any `repr`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from registry_spooler.aio import in_thread
+from registry_spooler.errors import SettingUnusable
+from registry_spooler.registry.http.answer_errors import GIVE_LOGIN
+from registry_spooler.registry.http.known_secrets import Credential
+
+_TOKEN_USER = "<token>"  # noqa: S105 - the user name that marks a password as an identity token
+
+
+@dataclass(frozen=True, slots=True)
+class DockerConfig:
+    """The logins of a file, by their normalised keys: `host[:port][/path]`."""
+
+    logins: tuple[tuple[str, Credential], ...]
+    has_store: bool = False
+    """Are logins kept by one helper program for all registries (`credsStore`)?"""
+    helped: tuple[str, ...] = ()
+    """The registries, by their normalised keys, that have a helper of their own (`credHelpers`)."""
+
+    @classmethod
+    def parse(cls, content: bytes) -> DockerConfig:
+        """Read a file; ValueError says what is wrong without quoting any of it."""
+        try:
+            document = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise ValueError("it is not valid JSON") from None
+        if not isinstance(document, dict):
+            raise ValueError("it is not a JSON object")  # noqa: TRY004 - the content is wrong, not its type in Python
+        # The old `.dockercfg` is the map itself.
+        auths = document.get("auths", document if "auths" not in document and _looks_old(document) else {})
+        if not isinstance(auths, dict):
+            raise ValueError("its 'auths' is not a JSON object")  # noqa: TRY004 - as above
+        logins = ((_normalised(key), _credential(entry)) for key, entry in auths.items())
+        helpers = document.get("credHelpers")
+        return cls(
+            tuple((key, login) for key, login in logins if login is not None and not login.is_empty),
+            has_store=bool(document.get("credsStore")),
+            helped=tuple(map(_normalised, helpers)) if isinstance(helpers, dict) else (),
+        )
+
+    def candidates(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
+        """The logins for a repository of the registry with these spellings, the most fitting first."""
+        found = [*self._exact(hosts, repository), *self._by_pattern(hosts, repository)]
+        return tuple(dict.fromkeys(found))
+
+    def needs_helper(self, hosts: tuple[str, ...]) -> bool:
+        """Is the login for this registry nowhere but with a helper, which is not run?"""
+        patterns = [key.partition("/")[0] for key, _ in self.logins]
+        if any(_host_matches(pattern, host) for pattern in patterns for host in hosts):
+            return False
+        return self.has_store or any(host in self.helped for host in hosts)
+
+    def _exact(self, hosts: tuple[str, ...], repository: str) -> Iterator[Credential]:
+        parts = [part for part in repository.split("/") if part]
+        for count in range(len(parts), -1, -1):
+            for host in hosts:
+                wanted = "/".join([host, *parts[:count]])
+                yield from (login for key, login in self.logins if key == wanted)
+
+    def _by_pattern(self, hosts: tuple[str, ...], repository: str) -> Iterator[Credential]:
+        for key, login in sorted(self.logins, key=lambda pair: pair[0], reverse=True):
+            pattern, _, path = key.partition("/")
+            path_fits = not path or repository == path or repository.startswith(f"{path}/")
+            if path_fits and any(_host_matches(pattern, host) for host in hosts):
+                yield login
+
+
+def _host_matches(pattern: str, host: str) -> bool:
+    pattern_name, _, pattern_port = pattern.partition(":")
+    name, _, port = host.partition(":")
+    labels, pattern_labels = name.split("."), pattern_name.split(".")
+    return (
+        pattern_port == port
+        and len(labels) == len(pattern_labels)
+        and all(fnmatch.fnmatchcase(label, part) for label, part in zip(labels, pattern_labels, strict=True))
+    )
+
+
+def _normalised(key: str) -> str:
+    """Without scheme, without the `/v1/` and `/v2/` of old API addresses, and without a slash at the end."""
+    rest = key.strip().partition("://")[2] or key.strip()
+    host, _, path = rest.partition("/")
+    path = path.strip("/")
+    for version in ("v1", "v2"):
+        if path == version or path.startswith(f"{version}/"):
+            path = path[len(version) :].strip("/")
+            break
+    return f"{host.lower()}/{path}" if path else host.lower()
+
+
+def _looks_old(document: dict[str, Any]) -> bool:
+    return any(isinstance(entry, dict) and "auth" in entry for entry in document.values())
+
+
+def _credential(entry: object) -> Credential | None:
+    if not isinstance(entry, dict):
+        return None
+    texts = {key: value for key, value in entry.items() if isinstance(value, str)}
+    username, password = texts.get("username", ""), texts.get("password", "")
+    if auth := texts.get("auth", ""):
+        username, password = _decode(auth)
+    identity = texts.get("identitytoken", "")
+    if username == _TOKEN_USER and not identity:
+        identity, password = password, ""
+    return Credential(
+        username=username,
+        password=password,
+        identity_token=identity,
+        registry_token=texts.get("registrytoken", ""),
+    )
+
+
+def _decode(auth: str) -> tuple[str, str]:
+    try:
+        text = base64.b64decode(auth.strip() + "=" * (-len(auth.strip()) % 4), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        # An entry for one registry that cannot be read is no reason to be without the others.
+        return "", ""
+    username, _, password = text.partition(":")
+    return username, password.strip("\0")
+
+
+LOOK_AGAIN_SECONDS: Final = 1.0
+FILE_MAX_BYTES: Final = 1 << 20
+"""What a Kubernetes secret may hold at most."""
+
+
+class CredentialsUnreadable(SettingUnusable):
+    """A file of credentials that cannot be used."""
+
+    def __str__(self) -> str:
+        return f"the credentials in {self.path!r} cannot be used: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialSettings:
+    """What a user has set; given directly, it goes before files, and files before the docker configuration."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    password_file: Path | None = None
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    docker_config: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read, and read again."""
+        return tuple(path for path in (self.password_file, self.token_file, self.docker_config) if path is not None)
+
+
+class CredentialSource:
+    """The settings with the present content of their files."""
+
+    def __init__(self, settings: CredentialSettings) -> None:
+        self._settings = settings
+        self._contents: dict[Path, bytes] = {}
+        self._signatures: dict[Path, tuple[int, ...]] = {}
+        self._docker_config: DockerConfig | None = None
+        """Of the present content of its file; None while that has not been understood."""
+        self._looked: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<CredentialSource of {len(self._settings.files)} files>"
+
+    async def candidates(
+        self, hosts: tuple[str, ...], repository: str, *, fresh: bool = False
+    ) -> tuple[Credential, ...]:
+        """The logins to try for a repository, in their order; empty: anonymous.
+
+        `hosts` are the spellings of the registry's `host[:port]`. CredentialsUnreadable when a file cannot be used.
+        """
+        now = time.monotonic()
+        if self._settings.files and (fresh or self._looked is None or now - self._looked >= LOOK_AGAIN_SECONDS):
+            await in_thread(self._look)
+            self._looked = now
+        return self._choose(hosts, repository)
+
+    def _choose(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
+        settings = self._settings
+        if token := settings.token or self._line(settings.token_file):
+            if not token.isascii() or not token.isprintable() or " " in token:
+                raise CredentialsUnreadable(str(settings.token_file or "--token"), "it is no token")
+            return (Credential(username=settings.username, registry_token=token),)
+        if settings.username:
+            return (
+                Credential(
+                    username=settings.username, password=settings.password or self._line(settings.password_file)
+                ),
+            )
+        if settings.docker_config is None:
+            return ()
+        if self._docker_config is None:
+            self._docker_config = self._parsed(settings.docker_config)
+        return self._docker_config.candidates(hosts, repository)
+
+    def hint(self, hosts: tuple[str, ...]) -> str:
+        """What to say of the logins that were last asked for when none was good; empty: nothing special."""
+        if self._docker_config is None or not self._docker_config.needs_helper(hosts):
+            return ""
+        return (
+            "the docker configuration leaves this login to a credential helper, and helpers are not run; " + GIVE_LOGIN
+        )
+
+    async def troubles(self) -> tuple[CredentialsUnreadable, ...]:
+        """What is wrong with the files, those included that others go before; for who asks before a login is wanted."""
+        return await in_thread(lambda: tuple(self._find_troubles()))
+
+    def _find_troubles(self) -> Iterator[CredentialsUnreadable]:
+        for path in self._settings.files:
+            try:
+                self._look_at(path)
+                self._parsed(path) if path == self._settings.docker_config else self._line(path)
+            except CredentialsUnreadable as exc:
+                yield exc
+
+    def _parsed(self, path: Path) -> DockerConfig:
+        try:
+            return DockerConfig.parse(self._contents.get(path, b"{}"))
+        except ValueError as exc:
+            raise CredentialsUnreadable(str(path), str(exc)) from exc
+
+    def _line(self, path: Path | None) -> str:
+        """A file's text without the newline that editors put at its end."""
+        try:
+            return self._contents[path].decode().strip("\r\n") if path is not None else ""
+        except UnicodeDecodeError as exc:
+            assert path is not None
+            raise CredentialsUnreadable(str(path), "it is no text") from exc
+
+    def _look(self) -> None:
+        for path in self._settings.files:
+            self._look_at(path)
+
+    def _look_at(self, path: Path) -> None:
+        try:
+            status = path.stat()
+            signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._signatures.get(path) != signature:
+                with path.open("rb") as file:
+                    self._contents[path] = file.read(FILE_MAX_BYTES)
+                self._signatures[path] = signature
+                self._docker_config = None
+        except OSError as exc:
+            if path not in self._contents:
+                raise CredentialsUnreadable(str(path), str(exc.strerror)) from exc
+            # In the middle of a swap: what was read before is still good.

@@ -1,0 +1,1 @@
+"""Requests to a registry: sent, redirected, repeated and refused by one set of rules."""

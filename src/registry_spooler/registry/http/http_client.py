@@ -1,0 +1,285 @@
+"""One question to the registry and its answer: logged in, redirected, repeated, all within the rules.
+
+The flow of a request: wait while its host asks to be left in peace → send it with the credentials of its
+own origin → on 401 log in and send it once more → follow redirects, without credentials when they leave the
+origin → repeat what can be repeated when the trouble may pass.
+
+A refusal counts only when it is a registry's own (`proof`): where an answer does not show that, `/v2/` is asked, and
+then the same request once more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import anyio
+
+from registry_spooler.errors import (
+    AccessDenied,
+    RegistryAnswer,
+    RegistryError,
+    RegistryProtocolError,
+    RegistryUnreachable,
+)
+from registry_spooler.registry.address import Origin, RegistryAddress
+from registry_spooler.registry.http.answer_errors import error_of, is_page, shows_registry
+from registry_spooler.registry.http.retry import HostPauses, RetryPolicy, retry_after_seconds
+from registry_spooler.registry.http.transport import (
+    ANSWER_BYTES,
+    Answer,
+    AnswerStream,
+    Request,
+    StreamedBody,
+    Transport,
+)
+from registry_spooler.registry.http.trust import TargetRules
+
+_log: Final = logging.getLogger(__name__)
+
+TRIES_AFTER_TIMEOUT: Final = 2
+"""A connection may have died unseen, so a request that ran into a deadline is sent once more, and no oftener."""
+MAX_REDIRECTS: Final = 10
+LOGINS_MAX: Final = 4
+"""For one request: Bearer, then Basic, and another login or two for the same host."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_PAUSING: Final = frozenset({429, 503})
+
+Access = tuple[str, ...]
+"""The token scopes that a request needs, the main one first: `repository:<name>:pull,push`."""
+
+
+class Login(Protocol):
+    """Who holds the credentials of one registry."""
+
+    @property
+    def hint(self) -> str:
+        """What to say of the login when it was not good enough; empty: nothing special."""
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Is there no login for this registry?"""
+
+    async def header(self, access: Access) -> str | None:
+        """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
+
+    async def answer_challenge(self, answer: Answer, access: Access, used: str | None, logins: int) -> bool:
+        """Learn from a 401; True when the same request is worth sending again, `logins` times so far."""
+
+    def is_taken(self, answer: Answer) -> bool:
+        """Does a 401 say that the login is good, and does not extend to what was asked for?"""
+
+
+@dataclass(slots=True)
+class HttpClient:
+    """Everything that requests to one registry share."""
+
+    address: RegistryAddress
+    transport: Transport
+    login: Login
+    rules: TargetRules
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    pauses: HostPauses = field(default_factory=HostPauses)
+    retries: Counter[str] = field(default_factory=Counter)
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        access: Access,
+        expected: Collection[int],
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        certain: Collection[int] = (),
+        limit_bytes: int = ANSWER_BYTES,
+    ) -> Answer:
+        """Ask, and ask again while that may help; any status but the expected ones is an error.
+
+        `certain` are those of the expected ones (404, say) that have to be a registry's own words.
+        """
+        request = Request(method=method, url=url, headers=headers or {}, body=body)
+        failures, proved = 0, False
+        while True:
+            try:
+                answer = await self.once(request, access, limit_bytes=limit_bytes)
+                doubtful = not proved and is_doubtful(answer)
+                if answer.status in expected and not (doubtful and answer.status in certain):
+                    return answer
+                error = self.error_of(answer)
+                if not doubtful or error.temporary:
+                    raise error
+                await self.prove()
+                proved = True
+            except RegistryError as error:
+                failures += 1
+                if not await self.rest(error, failures):
+                    raise
+
+    async def refusal(self, answer: Answer) -> RegistryError:
+        """The error that an unwanted answer stands for, when the request is not to be sent again to make sure of it."""
+        error = self.error_of(answer)
+        if not error.temporary and is_doubtful(answer):
+            try:
+                await self.prove()
+            except RegistryError as trouble:
+                return trouble
+        return error
+
+    async def ping(self) -> None:
+        """Return when a registry answers and takes our login; any RegistryError says why not. Asked once."""
+        answer = await self.once(Request(method="GET", url=self.address.base), ())
+        if answer.status != 200:
+            raise self._turned_away(answer)
+        if is_page(answer.headers):
+            raise self._no_registry("it answers with a web page")
+        if not shows_registry(answer):
+            await self._ask_for_nothing()
+
+    async def prove(self) -> None:
+        """Return when it is a registry that answers, and it takes our login; otherwise the error is temporary."""
+        try:
+            await self.ping()
+        except RegistryError as error:
+            if error.temporary:
+                raise
+
+    def _turned_away(self, answer: Answer) -> RegistryError:
+        """Why `/v2/` is not answered; not temporary when a registry says so that answers for its repositories alone."""
+        error = self.error_of(answer)
+        if isinstance(error, AccessDenied):
+            error.temporary = True
+        elif not error.temporary and not shows_registry(answer):
+            return self._no_registry(f"it answers {answer.status} where a registry says that it is one")
+        return error
+
+    async def _ask_for_nothing(self) -> None:
+        """Ask for a blob that there cannot be: what says yes to that says yes to everything."""
+        url = self.address.url("registry-spooler", "blobs", f"sha256:{secrets.token_hex(32)}")
+        answer = await self.once(Request(method="HEAD", url=url), (), log_in_again=False)
+        if answer.status < 400:
+            raise self._no_registry(f"it answers {answer.status} to whatever it is asked")
+        if answer.status >= 500:
+            raise self.error_of(answer)
+
+    def _no_registry(self, reason: str) -> RegistryProtocolError:
+        return RegistryProtocolError(str(self.address), reason)
+
+    async def rest(self, error: RegistryError, failures: int) -> bool:
+        """Sleep before another try; False, at once, when there should be none."""
+        delay = self.policy.delay_seconds(failures)
+        asked = error.retry_after_seconds or 0.0
+        timed_out = isinstance(error, RegistryUnreachable) and error.timed_out
+        tries = min(self.policy.tries, TRIES_AFTER_TIMEOUT) if timed_out else self.policy.tries
+        if not error.transient or failures >= tries or asked > self.policy.patience_seconds:
+            return False
+        self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
+        # Not for people: what does not pass within these tries, whoever asked for the work says once.
+        _log.debug("%s; trying again in %.1f s", error, max(delay, asked))
+        await anyio.sleep(max(delay, asked))
+        return True
+
+    async def once(
+        self, request: Request, access: Access, *, log_in_again: bool = True, limit_bytes: int = ANSWER_BYTES
+    ) -> Answer:
+        """Ask once (twice when a login was needed) and take any status."""
+        async with self.open(request, access, log_in_again=log_in_again) as stream:
+            return await stream.finish(limit_bytes)
+
+    @asynccontextmanager
+    async def open(self, request: Request, access: Access, *, log_in_again: bool = True) -> AsyncIterator[AnswerStream]:
+        """Ask once and hand over the answer while its body is still to be read.
+
+        A 401 to a streamed body is learned from but handed over: only its sender can send it again.
+        """
+        logins = 0
+        for _ in range(MAX_REDIRECTS + LOGINS_MAX + 1):
+            origin = Origin.of(request.url)
+            await self._await_turn(request, origin)
+            used = await self.login.header(access) if origin == self.address.origin else None
+            async with self.transport.stream(_authorized(request, used)) as answer:
+                self._note_pause(origin, answer)
+                if answer.status == 401 and origin == self.address.origin and log_in_again and logins < LOGINS_MAX:
+                    refusal = await answer.finish()
+                    answer.logged_in_anew = await self.login.answer_challenge(refusal, access, used, logins)
+                    logins += 1
+                    if answer.logged_in_anew and not isinstance(request.body, StreamedBody):
+                        continue
+                if redirected := self._redirected(request, answer):
+                    request = redirected
+                    continue
+                yield answer
+                return
+        raise RegistryProtocolError(str(self.address.origin), f"more than {MAX_REDIRECTS} redirects")
+
+    def error_of(self, answer: Answer) -> RegistryError:
+        """The error that an unwanted answer stands for, as far as the answer itself tells."""
+        if answer.status == 400 and b"HTTP request to an HTTPS server" in answer.content:
+            return RegistryUnreachable(
+                str(self.address.origin), "it speaks https, not http (give the address as https://…)"
+            )
+        if answer.status < 400 or answer.status >= 600:
+            return self._no_registry(self._unexpected(answer))
+        if not self.is_own(answer):
+            return error_of(answer, self.rules, elsewhere=True)
+        hint = self.login.hint if answer.status == 401 else ""
+        error = error_of(answer, self.rules, hint=hint, anonymous=self.login.is_anonymous)
+        if answer.status == 401 and self.login.is_taken(answer):
+            error.temporary, error.hint = False, "the registry takes this login, but not for this repository"
+        return error
+
+    def _unexpected(self, answer: Answer) -> str:
+        said = f"it answered {answer.status} to {answer.request.method} {self.rules.show(answer.url)}"
+        if is_page(answer.headers):
+            return f"{said}, with a web page"
+        if 300 <= answer.status < 400 and answer.headers.get("Location", "").startswith("https:"):
+            return f"{said}; it may want to be asked by https (give the address as https://…)"
+        return said
+
+    def is_own(self, answer: Answer) -> bool:
+        """Return whether it came from the registry, and not from where the registry, or a neighbour, has sent us."""
+        if Origin.of(answer.url) != self.address.origin:
+            return False
+        return not answer.request.is_redirected or answer.url.startswith(self.address.base)
+
+    async def _await_turn(self, request: Request, origin: Origin) -> None:
+        remaining = self.pauses.remaining_seconds(origin.authority)
+        if remaining > self.policy.patience_seconds:
+            raise RegistryAnswer(
+                request.method,
+                self.rules.show(request.url),
+                429,
+                message="not sent: the registry has asked to be left in peace",
+                retry_after_seconds=remaining,
+            )
+        if remaining:
+            await self.pauses.wait(origin.authority)
+
+    def _note_pause(self, origin: Origin, answer: AnswerStream) -> None:
+        if answer.status in _PAUSING and (seconds := retry_after_seconds(answer.headers)):
+            self.pauses.pause(origin.authority, seconds)
+
+    def _redirected(self, request: Request, answer: AnswerStream) -> Request | None:
+        location = answer.headers.get("Location")
+        if answer.status not in _REDIRECTS or not location or isinstance(request.body, StreamedBody):
+            return None
+        if request.method not in {"GET", "HEAD"} and answer.status not in {307, 308}:
+            return None
+        return dataclasses.replace(request, url=self.rules.redirect(request.url, location), is_redirected=True)
+
+
+def is_doubtful(answer: Answer) -> bool:
+    """Return whether a refusal may be a neighbour's, or may be meant for our login whatever it asks for."""
+    return 400 <= answer.status < 500 and (answer.status == 403 or not shows_registry(answer))
+
+
+def _authorized(request: Request, header: str | None) -> Request:
+    if header is None:
+        return request
+    return dataclasses.replace(request, headers={**request.headers, "Authorization": header})

@@ -1,0 +1,330 @@
+"""The client of one registry: what a program may ask of it, by the names of the specification.
+
+One client serves all jobs of a process: they share its connections, tokens, pauses and chunk budget.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#api
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from registry_spooler.errors import AccessDenied, NotFound, RegistryProtocolError, SettingUnusable, UploadLost
+from registry_spooler.oci.blob import BlobOpener, Measured
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.manifest import Descriptor, Manifest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import Progress
+from registry_spooler.registry import manifests, referrers
+from registry_spooler.registry import tags as listing
+from registry_spooler.registry.address import RegistryAddress
+from registry_spooler.registry.auth.credentials import CredentialSource
+from registry_spooler.registry.auth.login import RegistryLogin
+from registry_spooler.registry.download import BlobDownload
+from registry_spooler.registry.http.http_client import Access, HttpClient
+from registry_spooler.registry.http.retry import RetryPolicy
+from registry_spooler.registry.http.transport import Transport
+from registry_spooler.registry.http.trust import TargetRules, TrustStore
+from registry_spooler.registry.tags import TagDeletion, confirm_deletion, delete_manifest
+from registry_spooler.registry.uploads.chunks import ANY_THAT_STAYS, UploadSession, blob_size, open_session
+from registry_spooler.registry.uploads.upload import Upload, UploadPlace
+from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions, profile_of
+from registry_spooler.registry.uploads.window import ChunkBudget
+
+_SPARE_SESSIONS: Final = 8
+"""Sessions that a mount opened instead of mounting, kept for the uploads that follow."""
+
+
+class RegistryClient:
+    """A registry, as an async context manager. Names are the caller's to check; sizes are in bytes."""
+
+    def __init__(
+        self,
+        registry: str = "localhost:5000",
+        *,
+        certificate: Path | None = None,
+        credentials: CredentialSource | None = None,
+        pushes: bool = True,
+        upload_options: UploadOptions | None = None,
+        retry: RetryPolicy | None = None,
+        budget: ChunkBudget | None = None,
+        allow_private_targets: bool = False,
+    ) -> None:
+        """`pushes`: ask token servers for the right to push at once, so that one token does for a whole push."""
+        self._address = RegistryAddress.parse(registry, has_certificate=certificate is not None)
+        self._options = upload_options or UploadOptions()
+        self._habits = LearnedLimits(profile_of(self._address.origin.host, self._options))
+        self._budget = budget or ChunkBudget()
+        self._actions = "pull,push" if pushes else "pull"
+        self._trust, self._credentials = TrustStore(certificate), credentials
+        rules = TargetRules(self._address.origin, allow_private=allow_private_targets)
+        self._transport = Transport(self._trust, rules)
+        self._exchange = HttpClient(
+            address=self._address,
+            transport=self._transport,
+            login=RegistryLogin(self._address, self._transport, rules, credentials),
+            rules=rules,
+            policy=retry or RetryPolicy(),
+        )
+        self._spares: list[tuple[str, UploadSession]] = []
+
+    def __repr__(self) -> str:
+        return f"<RegistryClient {self.address}>"
+
+    @property
+    def address(self) -> str:
+        """For people: no login, no query."""
+        return str(self._address)
+
+    @property
+    def host(self) -> str:
+        """`host[:port]`, as image names spell it."""
+        return self._address.origin.authority
+
+    @property
+    def retries(self) -> Counter[str]:
+        """How many requests were sent again, by reason: `unreachable` or `status`."""
+        return self._exchange.retries
+
+    async def __aenter__(self) -> Self:
+        await self._transport.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection; may be called twice."""
+        spares, self._spares = self._spares, []
+        for _, session in spares:
+            await session.cancel()
+        await self._transport.aclose()
+
+    async def unusable_settings(self) -> tuple[SettingUnusable, ...]:
+        """What is wrong with the files that the settings name; each may be put right without a restart."""
+        certificate = await self._trust.trouble()
+        credentials = await self._credentials.troubles() if self._credentials is not None else ()
+        return (*(() if certificate is None else (certificate,)), *credentials)
+
+    async def ping(self) -> None:
+        """Does a registry answer, and take our login? Any RegistryError says why not."""
+        # Asked once: who wants to know whether it is there wants to know it now, and asks again himself.
+        await self._exchange.ping()
+
+    async def blob_exists(self, repository: str, digest: Digest) -> int | None:
+        """The blob's size in bytes; None when the repository does not have it."""
+        return await blob_size(self._exchange, self._path(repository), digest, self._access(repository))
+
+    async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
+        """Have a blob of another repository appear in this one; False when the registry would not."""
+        access = (*self._access(repository), f"repository:{self._path(source_repository)}:pull")
+        url = self._address.url(
+            self._path(repository),
+            "blobs",
+            "uploads",
+            "",
+            query=f"mount={digest}&from={self._path(source_repository)}",
+        )
+        try:
+            answer = await open_session(self._exchange, url, access, expected=ANY_THAT_STAYS)
+        except AccessDenied:
+            # The token server gives nothing out for both repositories.
+            return False
+        if answer.status == 202 and answer.headers.get("Location"):
+            # It has opened an upload instead: kept for the upload that now follows.
+            session = UploadSession.from_answer(self._exchange, answer, self._access(repository))
+            if len(self._spares) < _SPARE_SESSIONS:
+                self._spares.append((repository, session))
+            else:
+                await session.cancel()
+        return answer.status == 201
+
+    @asynccontextmanager
+    async def upload(self, repository: str) -> AsyncIterator[Upload]:
+        """An open upload session that is cancelled at the end of the block, unless it was committed."""
+        upload = await self.begin_upload(repository)
+        try:
+            yield upload
+        finally:
+            await upload.cancel()
+
+    async def begin_upload(self, repository: str) -> Upload:
+        """An open upload session; the caller commits or cancels it."""
+        upload = Upload(self._place(repository), session=self._spare(repository))
+        await upload.begin()
+        return upload
+
+    async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
+        """Upload and commit a blob, from its first byte as often as `restarts` allows."""
+        restarts = 0
+        while True:
+            try:
+                return await self._put_blob_once(repository, open_reader, progress)
+            except UploadLost:
+                restarts += 1
+                if restarts > self._options.restarts:
+                    raise
+                progress.retries["upload"] += 1
+
+    async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
+        """Upload and commit a blob that is at hand, in two requests; for configs and their like."""
+        digest = Digest.of(content)
+        restarts = 0
+        while True:
+            upload = Upload(self._place(repository), session=self._spare(repository))
+            try:
+                await upload.put_whole(content, digest)
+            except UploadLost:
+                restarts += 1
+                if restarts > self._options.restarts:
+                    raise
+            else:
+                if progress is not None:
+                    progress.bytes_sent += len(content)
+                return digest
+            finally:
+                await upload.cancel()
+
+    @asynccontextmanager
+    async def open_blob(
+        self, repository: str, digest: Digest, size: int | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A blob in pieces of at most 1 MiB; the last one comes only when digest and size are right."""
+        download = BlobDownload(self._exchange, self._path(repository), digest, self._access(repository), size)
+        async with aclosing(download.pieces()) as pieces:
+            yield pieces
+
+    async def get_bytes(self, repository: str, digest: Digest, *, limit_bytes: int) -> bytes:
+        """A small blob, verified; RegistryProtocolError when it is larger than the limit."""
+        content = bytearray()
+        async with self.open_blob(repository, digest) as pieces:
+            async for piece in pieces:
+                content += piece
+                if len(content) > limit_bytes:
+                    raise RegistryProtocolError(self.address, f"the blob {digest} has more than {limit_bytes} bytes")
+        return bytes(content)
+
+    async def head_manifest(self, reference: Reference) -> Descriptor | None:
+        """What a tag or digest points to; None when it is not there."""
+        reference = self._reference(reference)
+        return await manifests.head_manifest(self._exchange, reference, self._access(reference.repository))
+
+    async def get_manifest(self, reference: Reference) -> Manifest:
+        """A manifest, verified; NotFound when it is not there."""
+        reference = self._reference(reference)
+        return await manifests.get_manifest(self._exchange, reference, self._access(reference.repository))
+
+    async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store a manifest under a tag or its digest; what it refers to must be there already.
+
+        One with a subject is also noted under the referrers tag when the registry knows no referrers.
+        """
+        reference = self._reference(reference)
+        access = self._access(reference.repository)
+        answer = await manifests.put_manifest(self._exchange, reference, manifest, access)
+        if manifest.subject is not None and "OCI-Subject" not in answer.headers:
+            await referrers.note_referrer(self._exchange, reference.repository, manifest, access)
+        return manifest.digest
+
+    async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
+        """Store what speaks of the image that is tagged next: to a registry it is a manifest like any other."""
+        return await self.put_manifest(reference, manifest)
+
+    async def list_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
+        """The manifests whose subject is this digest."""
+        return await referrers.list_referrers(self._exchange, self._path(repository), digest, self._access(repository))
+
+    async def delete_tag(self, reference: Reference) -> bool:
+        """Delete one tag, and no other of the same digest; False when it was not there.
+
+        DeletesDisabled names the setting when the registry does not delete at all.
+        """
+        reference = self._reference(Reference(reference.repository, reference.tag))
+
+        async def put(content: bytes) -> None:
+            await self.put_bytes(reference.repository, content)
+
+        return await TagDeletion(self._exchange, reference, self._delete_access(reference), put).run()
+
+    async def delete_digest(self, reference: Reference) -> bool:
+        """Delete a manifest by its digest, with every tag that points to it; False when it was not there."""
+        if (digest := reference.digest) is None:
+            raise ValueError("a deletion by digest needs one")
+        reference = self._reference(Reference(reference.repository, None, digest))
+        access = self._delete_access(reference)
+        try:
+            await delete_manifest(self._exchange, reference, access)
+        except NotFound:
+            return False
+        await confirm_deletion(self._exchange, reference, access, digest)
+        return True
+
+    async def tags_of(self, repository: str, digest: Digest) -> tuple[str, ...]:
+        """The tags that point to a digest, and would go with it: one request per tag of the repository."""
+        found = []
+        async with aclosing(self.list_tags(repository)) as tags:
+            async for tag in tags:
+                descriptor = await self.head_manifest(Reference(repository, tag))
+                if descriptor is not None and descriptor.digest == digest:
+                    found.append(tag)
+        return tuple(found)
+
+    async def list_repositories(self) -> AsyncGenerator[str, None]:
+        """Every repository of the catalog; RegistryAnswer when the registry offers none."""
+        async with aclosing(listing.list_repositories(self._exchange)) as names:
+            async for name in names:
+                yield name
+
+    async def list_tags(self, repository: str) -> AsyncGenerator[str, None]:
+        """Every tag of a repository; NotFound when there is no such repository."""
+        async with aclosing(
+            listing.list_tags(self._exchange, self._path(repository), self._access(repository))
+        ) as tags:
+            async for tag in tags:
+                yield tag
+
+    async def _put_blob_once(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
+        upload = Upload(self._place(repository), session=self._spare(repository), may_be_small=True)
+        try:
+            async with open_reader() as reader:
+                measured = await upload.send(reader, progress)
+            await upload.commit(measured.digest)
+        finally:
+            await upload.cancel()
+        return measured
+
+    def _place(self, repository: str) -> UploadPlace:
+        return UploadPlace(
+            exchange=self._exchange,
+            repository=self._path(repository),
+            access=self._access(repository),
+            habits=self._habits,
+            options=self._options,
+            budget=self._budget,
+        )
+
+    def _spare(self, repository: str) -> UploadSession | None:
+        for index, (name, session) in enumerate(self._spares):
+            if name == repository:
+                del self._spares[index]
+                return session
+        return None
+
+    def _path(self, repository: str) -> str:
+        """Docker Hub puts single-component names into `library/`."""
+        return f"library/{repository}" if self._address.is_docker_hub and "/" not in repository else repository
+
+    def _reference(self, reference: Reference) -> Reference:
+        return Reference(self._path(reference.repository), reference.tag, reference.digest)
+
+    def _access(self, repository: str) -> Access:
+        return (f"repository:{self._path(repository)}:{self._actions}",)
+
+    def _delete_access(self, reference: Reference) -> Access:
+        return (f"repository:{reference.repository}:pull,push,delete",)

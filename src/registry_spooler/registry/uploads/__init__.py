@@ -1,0 +1,1 @@
+"""Uploading a blob: in one piece or in chunks that can be resumed."""

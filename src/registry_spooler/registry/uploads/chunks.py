@@ -1,0 +1,372 @@
+"""Sending a blob in ranged chunks to an upload session, and resuming in the middle.
+
+The place (`Location`) may move with every answer, may be on another host, and is used byte for byte.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
+
+An answer to a PATCH of the bytes `start` to `end` (exclusive), or to the question what is stored, becomes a
+`Verdict`. A range is never sent twice blindly: servers that stream append it again. Our own offset is
+trusted after a success; `Range` only shows that less was taken.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-blob-in-chunks
+
+`offset` is what the registry is known to hold. A chunk that goes through moves it; after a mishap the
+registry is asked how much it has, and the next chunk begins there. What cannot be mended here
+is `UploadLost`, and the blob begins again.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import anyio
+
+from registry_spooler.aio import task_group
+from registry_spooler.errors import (
+    RefusedElsewhere,
+    RegistryError,
+    RegistryProtocolError,
+    RegistryUnreachable,
+    UploadLost,
+)
+from registry_spooler.oci.blob import BlobReader
+from registry_spooler.oci.digest import Digest
+from registry_spooler.progress import Progress
+from registry_spooler.registry.http.answer_errors import is_page, shows_registry
+from registry_spooler.registry.http.http_client import Access, HttpClient
+from registry_spooler.registry.http.retry import RETRIED_STATUSES
+from registry_spooler.registry.http.transport import Answer, Request, StreamedBody, whole_number
+from registry_spooler.registry.uploads.vendors import LearnedLimits
+from registry_spooler.registry.uploads.window import Window
+
+OCTETS: Final = "application/octet-stream"
+ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - RETRIED_STATUSES
+CHUNK_SECONDS: Final = 300.0
+"""For the answer to a chunk that has been sent: it may have to be on a disk, or in an object storage, before."""
+OPENED_SECONDS: Final = 2.0
+"""How long the answer to a request for a session is waited for by who no longer wants one."""
+CANCEL_SECONDS: Final = 5.0
+"""What an abandoned session is worth: registries clear them away by themselves."""
+
+
+@dataclass(slots=True)
+class UploadSession:
+    """An open session; `location` is the newest one known."""
+
+    exchange: HttpClient
+    access: Access
+    location: str
+    chunk_minimum_bytes: int = 0
+
+    @classmethod
+    async def start(cls, exchange: HttpClient, repository: str, access: Access) -> UploadSession:
+        """Open a session."""
+        url = exchange.address.url(repository, "blobs", "uploads", "")
+        answer = await open_session(exchange, url, access, expected={202})
+        return cls.from_answer(exchange, answer, access)
+
+    @classmethod
+    def from_answer(cls, exchange: HttpClient, answer: Answer, access: Access) -> UploadSession:
+        """The session that a 202 speaks of."""
+        location = answer.headers.get("Location", "")
+        if not location:
+            raise RegistryProtocolError(str(exchange.address), "it opened an upload without a Location")
+        minimum = whole_number(answer.headers.get("OCI-Chunk-Min-Length"))
+        return cls(
+            exchange,
+            access,
+            exchange.rules.upload(answer.url, location),
+            minimum or 0,
+        )
+
+    async def patch(self, body: StreamedBody, start: int | None) -> Answer:
+        """Send bytes, with their range when `start` is given; any status is an answer."""
+        headers = {"Content-Type": OCTETS}
+        if body.length is not None:
+            headers["Content-Length"] = str(body.length)
+            if start is not None:
+                headers["Content-Range"] = f"{start}-{start + body.length - 1}"
+        request = Request(method="PATCH", url=self.location, headers=headers, body=body, head_seconds=CHUNK_SECONDS)
+        return self._moved(await self.exchange.once(request, self.access))
+
+    async def ask(self) -> Answer:
+        """How much is stored? Any status but those that pass is an answer."""
+        return self._moved(await self.exchange.call("GET", self.location, access=self.access, expected=ANY_THAT_STAYS))
+
+    async def put(self, digest: Digest, content: bytes, head_seconds: float) -> Answer:
+        """Close the session as a blob; `content` is all of it or, after PATCHes, nothing. Any status is an answer."""
+        separator = "&" if "?" in self.location else "?"
+        request = Request(
+            method="PUT",
+            url=f"{self.location}{separator}digest={quote(str(digest), safe='')}",
+            headers={"Content-Type": OCTETS, "Content-Length": str(len(content))},
+            body=content,
+            head_seconds=head_seconds,
+        )
+        return await self.exchange.once(request, self.access)
+
+    async def cancel(self) -> None:
+        """Tell the registry to forget it: one attempt, whatever becomes of it, also while we are being cancelled."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_SECONDS):
+            request = Request(method="DELETE", url=self.location, headers={"Content-Length": "0"})
+            try:
+                # Not logging in anew: registries ask for a right to delete here that hardly anybody has.
+                await self.exchange.once(request, self.access, log_in_again=False)
+            except RegistryError:
+                return
+
+    def _moved(self, answer: Answer) -> Answer:
+        location = answer.headers.get("Location", "")
+        if location and answer.status < 300:
+            self.location = self.exchange.rules.upload(answer.url, location)
+        return answer
+
+
+async def open_session(exchange: HttpClient, url: str, access: Access, *, expected: Collection[int]) -> Answer:
+    """Send a POST that opens a session; one that is open when we are cancelled meanwhile is given back."""
+    answer: Answer | None = None
+    try:
+        async with task_group() as tasks:
+            with anyio.CancelScope(shield=True) as asking:
+                tasks.start_soon(_hurry_when_cancelled, asking)
+                answer = await exchange.call("POST", url, access=access, expected=expected, body=b"")
+            tasks.cancel_scope.cancel()
+        await anyio.lowlevel.checkpoint_if_cancelled()
+    except anyio.get_cancelled_exc_class():
+        if answer is not None and answer.status == 202 and answer.headers.get("Location"):
+            with suppress(RegistryError):
+                await UploadSession.from_answer(exchange, answer, access).cancel()
+        raise
+    assert answer is not None
+    return answer
+
+
+async def _hurry_when_cancelled(asking: anyio.CancelScope) -> None:
+    """Give a shielded request a little more time, once its caller has been cancelled."""
+    try:
+        await anyio.sleep_forever()
+    finally:
+        asking.deadline = anyio.current_time() + OPENED_SECONDS
+
+
+async def blob_size(exchange: HttpClient, repository: str, digest: Digest, access: Access) -> int | None:
+    """The size in bytes of a blob that the registry has; None when it has not, or does not say how large it is."""
+    url = exchange.address.url(repository, "blobs", str(digest))
+    try:
+        answer = await exchange.call("HEAD", url, access=access, expected={200, 404})
+    except RefusedElsewhere:
+        return None  # in a storage whose URLs are signed for GET alone: to be sent again is the safe way
+    if answer.status == 404:
+        return None
+    said = answer.headers.get("Docker-Content-Digest", "")
+    if is_page(answer.headers) or (said.startswith(f"{digest.algorithm}:") and said != str(digest)):
+        raise RegistryProtocolError(
+            str(exchange.address), f"asked for the blob {digest}, it answered for something else"
+        )
+    if not said and not shows_registry(answer) and exchange.is_own(answer):
+        await exchange.prove()  # what says yes to everything holds no blob
+    return whole_number(answer.headers.get("Content-Length"))
+
+
+ACCEPTED: Final = frozenset({200, 201, 202, 204})
+"""202 by the book; 201 is ECR's."""
+_NO_CHUNKS: Final = frozenset({400, 405, 411, 416, 501})
+_RANGE: Final = re.compile(r"(?:bytes=)?([0-9]{1,18})-(-?[0-9]{1,18})")
+
+
+class Next(enum.Enum):
+    """What to do next."""
+
+    GO_ON = "the chunk is stored"
+    ASK = "ask the registry how much it has"
+    LOG_IN = "send the same bytes to the same place, with a new login"
+    SMALLER = "ask how much is stored, then go on in smaller chunks"
+    STREAM = "begin again, without ranges"
+    RESTART = "begin the blob again"
+    FAIL = "the registry refuses"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRange:
+    """What `Range` says: the bytes `0` to `last`, and whether it was written in Quay's way."""
+
+    last: int
+    has_unit: bool
+
+    @classmethod
+    def read(cls, text: str | None) -> StoredRange | None:
+        """None when there is no such header, or one that cannot be understood."""
+        match = _RANGE.fullmatch((text or "").strip())
+        return cls(int(match[2]), text is not None and text.strip().startswith("bytes=")) if match else None
+
+
+def after_chunk(status: int, text: str | None, start: int, end: int, *, ranged: bool, trusts_range: bool) -> Next:
+    """What the answer to a PATCH of the bytes `start` to `end` means."""
+    if status in ACCEPTED:
+        stored = StoredRange.read(text)
+        if not ranged or not trusts_range or stored is None or stored.last + 1 >= end:
+            return Next.GO_ON
+        return Next.ASK
+    if status == 401:
+        return Next.LOG_IN
+    if not ranged:
+        return Next.RESTART if status == 404 or status in RETRIED_STATUSES else Next.FAIL
+    if status == 413:
+        return Next.SMALLER
+    if start == 0 and status in _NO_CHUNKS:
+        return Next.STREAM
+    if status == 416 or status in RETRIED_STATUSES:
+        return Next.ASK
+    return Next.RESTART if status in {400, 404} else Next.FAIL
+
+
+def stored_bytes(text: str | None, start: int, end: int) -> int | None:
+    """From which byte to go on, by the answer to "how much is stored?"; None: the session cannot be used.
+
+    `0-0` stands for nothing and for one byte; Quay writes `bytes=0-<count>`.
+    """
+    stored = StoredRange.read(text)
+    if stored is None:
+        return None
+    count = stored.last if stored.has_unit else stored.last + 1
+    if count <= 1 and start == 0:
+        count = 0
+    return count if start <= count <= end else None
+
+
+class RangesRefused(Exception):
+    """The registry did not take the very first chunk, and may take the blob as one stream."""
+
+
+class ChunkSender:
+    """Sends one blob over one session; `run` once."""
+
+    def __init__(
+        self,
+        session: UploadSession,
+        repository: str,
+        window: Window,
+        reader: BlobReader,
+        habits: LearnedLimits,
+        progress: Progress,
+    ) -> None:
+        self._session = session
+        self._repository = repository
+        self._window = window
+        self._reader = reader
+        self._habits = habits
+        self._progress = progress
+        self._mishaps = 0
+        self._logged_in_at: int | None = None
+        self._last_range: str | None = None
+        self.offset = 0
+
+    async def run(self) -> None:
+        """Send to the end; RangesRefused, UploadLost, or what the registry refuses for good."""
+        while length := await self._next_length():
+            await self._send(self.offset + length)
+
+    async def _next_length(self) -> int:
+        """How many bytes go into the next chunk; 0 at the end."""
+        profile, size = self._habits.profile, self._reader.size
+        if size is not None:
+            # The length is known, so the chunk may leave before its bytes have been read.
+            length = profile.long_chunk_bytes if self._reader.rewindable else profile.chunk_bytes
+            return self._window.reserve(min(length, size - self.offset))
+        return await self._window.wait_for_chunk(profile.smallest_chunk_bytes, profile.chunk_bytes)
+
+    async def _send(self, end: int) -> None:
+        start, length = self.offset, end - self.offset
+        body = StreamedBody(pieces=lambda: self._window.body(start, length), length=length)
+        try:
+            answer = await self._session.patch(body, start)
+        except RegistryError as error:
+            self._window.check()
+            await self._resume(end, error)
+            return
+        self._window.check()
+        text = answer.headers.get("Range")
+        trusts = self._habits.profile.trusts_range
+        verdict = after_chunk(answer.status, text, start, end, ranged=True, trusts_range=trusts)
+        if verdict is Next.GO_ON and self._window.written_end < end:
+            verdict = Next.ASK
+        if verdict is Next.ASK and answer.status in ACCEPTED and self._repeats_itself(text):
+            verdict = Next.GO_ON
+        self._last_range = text
+        if verdict is Next.GO_ON:
+            await self._move_to(end)
+        else:
+            await self._mend(verdict, answer, end)
+
+    def _repeats_itself(self, text: str | None) -> bool:
+        """Does it say the same as after the chunk before? Then it does not count at all (ECR)."""
+        if self._last_range is None or text != self._last_range:
+            return False
+        self._habits.distrust_range()
+        return True
+
+    async def _mend(self, verdict: Next, answer: Answer, end: int) -> None:
+        error = self._session.exchange.error_of(answer)
+        if verdict is Next.LOG_IN and answer.logged_in_anew and self._logged_in_at != self.offset:
+            # Refused before a byte was read: the offset has not moved. Once more would be a refusal for good.
+            self._logged_in_at = self.offset
+            await self._window.go_to(self.offset)
+        elif verdict is Next.STREAM:
+            raise RangesRefused from error
+        elif verdict is Next.SMALLER and self._habits.halve_chunks(end - self.offset):
+            await self._ask(end, error)
+        elif verdict is Next.ASK and answer.status in ACCEPTED:
+            await self._verify(end, error)
+        elif verdict is Next.ASK:
+            await self._resume(end, error)
+        elif verdict is Next.RESTART:
+            raise UploadLost(self._repository, f"the registry answered {answer.status} to a chunk") from error
+        else:
+            raise await self._session.exchange.refusal(answer)
+
+    async def _resume(self, end: int, error: RegistryError) -> None:
+        """After a chunk of which nobody knows how much has arrived."""
+        self._mishaps += 1
+        exchange = self._session.exchange
+        if self._mishaps >= exchange.policy.tries or (
+            error.transient and not await exchange.rest(error, self._mishaps)
+        ):
+            raise self._explained(error)
+        await self._ask(end, error)
+
+    def _explained(self, error: RegistryError) -> RegistryError:
+        hint = self._habits.profile.break_hint
+        if self.offset or not hint or not isinstance(error, RegistryUnreachable):
+            return error
+        return RegistryUnreachable(error.registry, f"{error.reason}; {hint}")
+
+    async def _ask(self, end: int, error: RegistryError) -> None:
+        self._progress.retries["upload"] += 1
+        answer = await self._session.ask()
+        if answer.status in {401, 403}:
+            raise await self._session.exchange.refusal(answer)
+        stored = stored_bytes(answer.headers.get("Range"), self.offset, end) if answer.status in ACCEPTED else None
+        if stored is None:
+            raise UploadLost(self._repository, "the registry does not know how much of it has arrived") from error
+        await self._move_to(stored)
+
+    async def _verify(self, end: int, error: RegistryError) -> None:
+        """A chunk that was accepted, though it is said that only a part of it was stored."""
+        answer = await self._session.ask()
+        text = answer.headers.get("Range")
+        stored = stored_bytes(text, self.offset, end) if answer.status in ACCEPTED else None
+        self._mishaps += 1
+        if stored is None or self._mishaps >= self._session.exchange.policy.tries:
+            self._habits.distrust_range()
+            stored = end
+        await self._move_to(stored)
+
+    async def _move_to(self, offset: int) -> None:
+        if offset > self.offset:
+            self._mishaps = 0
+        self.offset = offset
+        await self._window.go_to(offset)

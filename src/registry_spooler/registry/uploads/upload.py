@@ -1,0 +1,240 @@
+"""One blob on its way into a repository.
+
+The flow: open a session → send what the reader gives, in ranged chunks or as one stream, while the next
+pieces are being read → begin again from the first byte where that is the only way → commit under the
+digest, when whoever reads the archive knows that the blob is wanted; cancel otherwise.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from registry_spooler.errors import DigestNotSupported, RegistryError, RegistryProtocolError, UploadLost
+from registry_spooler.oci.blob import PIECE_BYTES, BlobReader, Measured
+from registry_spooler.oci.digest import Digest
+from registry_spooler.progress import Progress
+from registry_spooler.registry.http.answer_errors import shows_registry
+from registry_spooler.registry.http.http_client import Access, HttpClient
+from registry_spooler.registry.http.transport import Answer, BodyPieces, StreamedBody
+from registry_spooler.registry.uploads.chunks import (
+    ACCEPTED,
+    ChunkSender,
+    Next,
+    RangesRefused,
+    UploadSession,
+    after_chunk,
+    blob_size,
+)
+from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions
+from registry_spooler.registry.uploads.window import ChunkBudget, Window
+
+SMALL_BLOB_BYTES: Final = PIECE_BYTES
+"""Up to here a blob may go with its commit, in one PUT: two requests, not three."""
+_NO_WHOLE_PUT: Final = frozenset({400, 405, 411, 413, 415, 416, 501})
+_SESSION_GONE: Final = frozenset({400, 404, 416})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPlace:
+    """Where blobs go and how: what all uploads of a client to one repository share."""
+
+    exchange: HttpClient
+    repository: str
+    access: Access
+    habits: LearnedLimits
+    options: UploadOptions
+    budget: ChunkBudget
+
+
+class Upload:
+    """One session, used by one task at a time; `send` once, then `commit` or `cancel`."""
+
+    def __init__(self, place: UploadPlace, *, session: UploadSession | None = None, may_be_small: bool = False) -> None:
+        self._place = place
+        self._session = session
+        self._may_be_small = may_be_small
+        self._small: bytes | None = None
+        self._sent = 0
+        self._closed = False
+
+    @property
+    def repository(self) -> str:
+        """Where the blob will be."""
+        return self._place.repository
+
+    async def begin(self) -> None:
+        """Open the session, unless it is open."""
+        await self._open_session()
+
+    async def send(self, reader: BlobReader, progress: Progress) -> Measured:
+        """Send every byte of the reader; UploadLost when the blob has to begin again and the reader cannot.
+
+        The reader's own errors come out as they are. The reader is not touched any more afterwards.
+        """
+        readable_again = reader.rewindable and reader.size is not None
+        retains = self._place.habits.profile.ranged and not readable_again
+        window = Window(reader, self._place.budget.share(), progress, retains=retains)
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(window.feed)
+            try:
+                await self._send_window(window, reader, progress)
+            except Exception as exc:  # noqa: BLE001 - raised again below, outside the group, as itself
+                failure = exc
+            finally:
+                window.close()
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return reader.measured
+
+    async def put_whole(self, content: bytes, digest: Digest) -> None:
+        """Send a blob that is at hand, and commit it; instead of `send` and `commit`."""
+        self._sent = len(content)
+        self._small = content
+        if not self._place.habits.profile.whole_put:
+            await self._send_small_otherwise(content)
+        await self.commit(digest)
+
+    async def commit(self, digest: Digest) -> None:
+        """Make what was sent a blob of the repository; UploadLost when the registry no longer has it all."""
+        failures = 0
+        while True:
+            try:
+                if await self._try_commit(digest):
+                    break
+            except RegistryError as error:
+                # The work may have been done, and only the answer lost.
+                if (error.temporary or isinstance(error, UploadLost)) and await self._size_of(digest) is not None:
+                    break
+                failures += 1
+                if isinstance(error, UploadLost) or not await self._place.exchange.rest(error, failures):
+                    raise
+        self._closed = True
+        if self._place.habits.profile.checks_size and await self._size_of(digest) != self._sent:
+            raise UploadLost(self.repository, "the registry kept only a part of it")
+
+    async def cancel(self) -> None:
+        """Have the registry forget the session; as often as one likes, and nothing after a commit."""
+        if self._closed or self._session is None:
+            return
+        self._closed = True
+        await self._session.cancel()
+
+    async def _open_session(self) -> UploadSession:
+        if self._session is None:
+            place = self._place
+            self._session = await UploadSession.start(place.exchange, place.repository, place.access)
+        self._place.habits.learn_minimum(self._session.chunk_minimum_bytes)
+        return self._session
+
+    async def _abandon_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.cancel()
+
+    async def _send_window(self, window: Window, reader: BlobReader, progress: Progress) -> None:
+        """Send, from the first byte as often as need be and can be."""
+        restarts = 0
+        while True:
+            try:
+                await self._send_once(window, reader, progress)
+                await window.wait_for_end()
+            except RangesRefused:
+                self._place.habits.stream_only()
+            except UploadLost:
+                restarts += 1
+                if restarts > self._place.options.restarts or not window.reaches_back_to(0):
+                    raise
+            except RegistryError:
+                # When the reader is why the body broke off, its error is the one to tell.
+                window.check()
+                raise
+            else:
+                self._sent = window.end
+                return
+            progress.retries["upload"] += 1
+            await self._abandon_session()
+            await window.go_to(0)
+
+    async def _send_once(self, window: Window, reader: BlobReader, progress: Progress) -> None:
+        session = await self._open_session()
+        # The registry may only now have said how long a chunk has to be.
+        window.ask_for_floor(self._place.habits.profile.smallest_chunk_bytes + PIECE_BYTES)
+        if await self._is_small(window, reader):
+            self._small = window.whole()
+            progress.bytes_sent += len(self._small)
+        elif self._place.habits.profile.ranged:
+            await ChunkSender(session, self.repository, window, reader, self._place.habits, progress).run()
+        elif reader.size != 0:
+            window.stop_retaining()
+            await self._send_stream(session, lambda: window.body(0, reader.size), reader.size)
+
+    async def _is_small(self, window: Window, reader: BlobReader) -> bool:
+        """Does it fit into the last PUT? Found out by reading a little ahead."""
+        if not self._may_be_small or not self._place.habits.profile.whole_put:
+            return False
+        if (reader.size or 0) > SMALL_BLOB_BYTES:
+            return False
+        await window.wait_for(SMALL_BLOB_BYTES + 1)
+        return window.ended and window.start == 0 and window.end <= SMALL_BLOB_BYTES
+
+    async def _send_stream(self, session: UploadSession, pieces: BodyPieces, length: int | None) -> None:
+        exchange = self._place.exchange
+        try:
+            answer = await session.patch(StreamedBody(pieces=pieces, length=length), None)
+        except RegistryError as error:
+            if not await exchange.rest(error, 1):
+                raise
+            raise UploadLost(self.repository, "a stream broke off") from error
+        verdict = after_chunk(answer.status, None, 0, 0, ranged=False, trusts_range=False)
+        if verdict is Next.RESTART or (verdict is Next.LOG_IN and answer.logged_in_anew):
+            raise UploadLost(self.repository, f"the registry answered {answer.status} to a stream")
+        if verdict is not Next.GO_ON:
+            raise await exchange.refusal(answer)
+
+    async def _try_commit(self, digest: Digest) -> bool:
+        session = await self._open_session()
+        answer = await session.put(digest, self._small or b"", self._place.options.commit_seconds)
+        if answer.status in ACCEPTED:
+            await self._check_stored(answer, digest)
+            return True
+        error = self._place.exchange.error_of(answer)
+        if self._small and answer.status in _NO_WHOLE_PUT:
+            await self._send_small_otherwise(self._small)
+            return False
+        if answer.status == 400 and digest.algorithm != "sha256" and shows_registry(answer):
+            raise DigestNotSupported(str(self._place.exchange.address), digest) from error
+        if answer.status in _SESSION_GONE:
+            raise UploadLost(self.repository, f"the registry does not commit it ({error})") from error
+        raise await self._place.exchange.refusal(answer)
+
+    async def _send_small_otherwise(self, content: bytes) -> None:
+        """A registry that takes no blob in its PUT takes it in a PATCH before."""
+        self._place.habits.no_whole_put()
+        self._small = None
+        await self._abandon_session()
+        await self._send_stream(await self._open_session(), lambda: _one_piece(content), len(content))
+
+    async def _check_stored(self, answer: Answer, digest: Digest) -> None:
+        said, address = answer.headers.get("Docker-Content-Digest"), str(self._place.exchange.address)
+        if said and said.partition(":")[0] != digest.algorithm:
+            raise DigestNotSupported(address, digest)
+        if said and said != str(digest):
+            raise RegistryProtocolError(
+                address, f"it stored a blob as something else than {digest}, as which it was sent"
+            )
+        if not said and await self._size_of(digest) is None:
+            raise RegistryProtocolError(address, f"it answered {answer.status} to a blob, and does not hold it")
+
+    async def _size_of(self, digest: Digest) -> int | None:
+        return await blob_size(self._place.exchange, self.repository, digest, self._place.access)
+
+
+async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -1,0 +1,291 @@
+"""The stretch of a blob that is between its reader and the registry, and the memory that all of these may take.
+
+A chunk of a stream that cannot be read again is retained until the registry has acknowledged it. All uploads
+share one total; every upload may always retain `floor_bytes`, even when the others have it all, and nobody ever
+waits for memory: when there is no more, a chunk closes early.
+
+One task reads ahead into the window, the body of a request takes pieces out of it, and what the
+registry has acknowledged leaves it. There are two ways to keep it small:
+
+1. A reader that can go back: a piece leaves the window when it has been written to the socket, and at
+   most READ_AHEAD_BYTES are read ahead.
+2. Any other: a piece stays until it is acknowledged, within the upload's share of the budget.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from registry_spooler.oci.blob import PIECE_BYTES, BlobReader
+from registry_spooler.progress import Progress
+
+FLOOR_BYTES: Final = 6 << 20
+"""What the pickiest registry asks of every chunk but the last, 5 MiB, and one piece: a chunk can always be closed."""
+TOTAL_BYTES: Final = 32 << 20
+"""Two chunks of the default size for an upload that is alone, little more than the floors for five."""
+
+
+@dataclass(slots=True)
+class ChunkBudget:
+    """What all uploads share. Sizes are in bytes; used by one event loop, never from threads."""
+
+    floor_bytes: int = FLOOR_BYTES
+    total_bytes: int = TOTAL_BYTES
+    taken_bytes: int = 0
+    """What uploads have taken and not yet given back; more than the total only by floors."""
+
+    def share(self) -> BudgetShare:
+        """What one upload may retain; nothing is taken yet."""
+        return BudgetShare(self, self.floor_bytes)
+
+
+@dataclass(slots=True)
+class BudgetShare:
+    """One upload's part. `floor_bytes` may be raised to what its registry needs."""
+
+    budget: ChunkBudget
+    floor_bytes: int
+    taken_bytes: int = 0
+
+    def stretch(self, wanted: int) -> int:
+        """Take what there is towards `wanted` bytes in all; returns how many may now be retained."""
+        free = max(0, self.budget.total_bytes - self.budget.taken_bytes)
+        granted = min(wanted, max(self.floor_bytes, self.taken_bytes + free))
+        if granted > self.taken_bytes:
+            self.budget.taken_bytes += granted - self.taken_bytes
+            self.taken_bytes = granted
+        return max(self.taken_bytes, self.floor_bytes)
+
+    def settle(self, needed: int) -> None:
+        """Give back what is not needed to retain this many bytes; 0 at the end."""
+        surplus = self.taken_bytes - needed
+        if surplus > 0:
+            self.taken_bytes = needed
+            self.budget.taken_bytes -= surplus
+
+
+READ_AHEAD_BYTES: Final = 2 * PIECE_BYTES
+SMALL_PIECE_BYTES: Final = 64 << 10
+
+
+class WindowBroken(Exception):
+    """The reader failed: the body of the running request cannot go on. `Window.failure` says why."""
+
+
+class Window:
+    """Bytes `start` to `end` of a blob. `feed` runs in one task, everything else in the sender's."""
+
+    def __init__(self, reader: BlobReader, share: BudgetShare, progress: Progress, *, retains: bool) -> None:
+        self._reader = reader
+        self._share = share
+        self._progress = progress
+        self._retains = retains
+        self._pieces: deque[memoryview] = deque()
+        self._changed = anyio.Event()
+        self._rewind_to: int | None = None
+        self.start = 0
+        self.end = 0
+        self.written_end = 0
+        self.ended = False
+        self.failure: BaseException | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What is in memory now."""
+        return self.end - self.start
+
+    async def feed(self) -> None:
+        """Read ahead until cancelled; after the end, or a failure, only a rewind gives more to do."""
+        try:
+            while True:
+                if self._rewind_to is not None:
+                    await self._go_back(self._rewind_to)
+                elif self.ended or not self._has_room():
+                    await self._changed.wait()
+                else:
+                    await self._read_piece()
+        except Exception as exc:  # noqa: BLE001 - the sender raises it, in its own task
+            self.failure = exc
+            self._notify()
+
+    def reaches_back_to(self, offset: int) -> bool:
+        """Can the bytes from `offset` on be had once more?"""
+        return self.start <= offset or self._reader.rewindable
+
+    async def go_to(self, offset: int) -> None:
+        """Have the window start at `offset`, by letting go of bytes or by having the reader go back."""
+        if self.start <= offset <= self.end:
+            self.acknowledge(offset)
+            return
+        self._rewind_to = offset
+        self._notify()
+        while self._rewind_to is not None and self.failure is None:
+            await self._changed.wait()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the reader raised, if it did."""
+        if self.failure is not None:
+            raise self.failure
+
+    async def wait_for(self, end: int) -> None:
+        """Until the window reaches to `end`, or to the blob's end, or has no room for more."""
+        while self.end < end and not self.ended and self._has_room():
+            self.check()
+            # The feed may have gone to rest over a pool that was empty, and has filled up since: it has to look again.
+            self._notify()
+            await self._changed.wait()
+        self.check()
+
+    async def wait_for_end(self) -> None:
+        """Until the reader has verified everything; to be called when all its bytes have been taken."""
+        while not self.ended:
+            self.check()
+            await self._changed.wait()
+        self.check()
+
+    def reserve(self, length: int) -> int:
+        """How long a chunk from `start` on may be, up to `length`, so that all of it can be retained."""
+        if not self._retains:
+            return length
+        # One piece less than allowed: a piece is only read when a whole one has room.
+        reserved = min(length, self._share.stretch(length + PIECE_BYTES) - PIECE_BYTES)
+        self._notify()  # for the same reason as in `wait_for`
+        return reserved
+
+    async def wait_for_chunk(self, smallest: int, largest: int) -> int:
+        """Wait until a chunk is worth sending, and say how long it is; 0 at the blob's end.
+
+        It leaves as soon as it is half of what may be retained, so that the other half is filled while it is on
+        its way.
+        """
+        half = self._share.stretch(2 * largest) // 2 if self._retains else largest
+        await self.wait_for(self.start + min(largest, max(smallest, half)))
+        return min(largest, self.held_bytes)
+
+    def ask_for_floor(self, floor_bytes: int) -> None:
+        """Have at least this much room, whatever other uploads hold."""
+        self._share.floor_bytes = max(self._share.floor_bytes, floor_bytes)
+        self._notify()
+
+    def acknowledge(self, offset: int) -> None:
+        """Let go of everything before `offset`."""
+        while self._pieces and self.start + len(self._pieces[0]) <= offset:
+            self.start += len(self._pieces.popleft())
+        if self._pieces and self.start < offset:
+            self._pieces[0] = self._pieces[0][offset - self.start :]
+            self.start = offset
+        if self._retains:
+            self._share.settle(self.held_bytes)
+        self._notify()
+
+    def body(self, offset: int, length: int | None) -> AsyncIterator[memoryview]:
+        """The pieces from `offset` on, waited for where they have not been read yet; None: to the end."""
+        return _Body(self, offset, None if length is None else offset + length)
+
+    async def take(self, position: int, limit: int | None) -> memoryview | None:
+        """The piece at `position`, cut at `limit`; None when the body is complete. WindowBroken, if so."""
+        if position == limit:
+            return None
+        while self.end <= position:
+            if self.failure is not None or (self.ended and limit is not None):
+                raise WindowBroken
+            if self.ended:
+                return None
+            await self._changed.wait()
+        piece = self._piece_at(position)
+        return piece if limit is None else piece[: limit - position]
+
+    def written(self, position: int, count: int) -> None:
+        """Note that bytes have gone to the socket."""
+        self._progress.bytes_sent += count
+        self.written_end = position + count
+        if not self._retains:
+            self.acknowledge(position + count)
+
+    def whole(self) -> bytes:
+        """All that is held, as one."""
+        return b"".join(self._pieces)
+
+    def stop_retaining(self) -> None:
+        """From now on nothing can be sent twice, but for what the reader can read again."""
+        self._retains = False
+        self._share.settle(0)
+        self._notify()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._pieces.clear()
+        self.start = self.end
+        self._share.settle(0)
+
+    def _piece_at(self, position: int) -> memoryview:
+        offset = self.start
+        for piece in self._pieces:
+            if position < offset + len(piece):
+                return piece[position - offset :]
+            offset += len(piece)
+        raise AssertionError(f"byte {position} is not in the window {self.start}..{self.end}")
+
+    def _has_room(self) -> bool:
+        wanted = self.held_bytes + PIECE_BYTES
+        return wanted <= (self._share.stretch(wanted) if self._retains else READ_AHEAD_BYTES)
+
+    async def _read_piece(self) -> None:
+        piece = memoryview(await self._reader.read()).cast("B")
+        if self._rewind_to is not None:
+            return
+        if len(piece):
+            self._keep(piece)
+            self.end += len(piece)
+        else:
+            self.ended = True
+        self._notify()
+
+    def _keep(self, piece: memoryview) -> None:
+        """Well compressed data come in crumbs: these are joined, or there would be many thousands to look through."""
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= SMALL_PIECE_BYTES:
+            self._pieces[-1] = memoryview(bytes(self._pieces[-1]) + piece)
+        else:
+            self._pieces.append(piece)
+
+    async def _go_back(self, offset: int) -> None:
+        await self._reader.rewind(offset)
+        self._pieces.clear()
+        self.start = self.end = offset
+        self.ended = False
+        self._rewind_to = None
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+class _Body:
+    """Iterates over pieces; a piece counts as written when the next one is asked for."""
+
+    def __init__(self, window: Window, position: int, limit: int | None) -> None:
+        self._window = window
+        self._position = position
+        self._limit = limit
+        self._given = 0
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> memoryview:
+        if self._given:
+            self._window.written(self._position, self._given)
+            self._position += self._given
+            self._given = 0
+        piece = await self._window.take(self._position, self._limit)
+        if piece is None:
+            raise StopAsyncIteration
+        self._given = len(piece)
+        return piece

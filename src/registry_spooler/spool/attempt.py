@@ -1,0 +1,400 @@
+"""One attempt at one file, from its lock to what became of it.
+
+A bundle is first locked by its name alone. When it has been read, its repositories are told to the other spoolers, in
+the file of that lock, and locked as well. Nobody waits for a lock who holds one.
+
+lock the repository → open → is anybody still writing? → the handler → receipt → take the file away
+                                                           ↘ error: deferred, settling, or into `.failed/`
+
+The order is the promise: nothing is removed before the handler has returned and the receipt is on the disk. What
+happens after the handler is not cancelled half-way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import orjson
+
+from registry_spooler.aio import foremost, in_thread
+from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerDied, SpoolerError
+from registry_spooler.folder import Folder
+from registry_spooler.progress import Progress
+from registry_spooler.spool import log as journal
+from registry_spooler.spool.directory.deaths import DEATHS_MAX, Deaths, begin_work, deaths_over, end_work, forget_deaths
+from registry_spooler.spool.directory.files import Identity, OddEntry, OpenedFile, Writers, look_for_writers, open_file
+from registry_spooler.spool.directory.locks import Locks, leave_note, read_note
+from registry_spooler.spool.directory.workdir import Aside, WorkDir
+from registry_spooler.spool.filename import Action, FileName
+from registry_spooler.spool.records import (
+    clear_error,
+    failure_document,
+    receipt_document,
+    store_failure,
+    trim_receipts,
+    write_receipt,
+)
+from registry_spooler.spool.removal import Taken, take_away
+from registry_spooler.spool.scheduling.job import (
+    Arrival,
+    Clock,
+    Entry,
+    Handler,
+    Job,
+    NotYetItsTurn,
+    Pushed,
+    Reason,
+    Settling,
+)
+from registry_spooler.spool.scheduling.outcome import (
+    Deferred,
+    Done,
+    Ending,
+    Failed,
+    LockedElsewhere,
+    Missing,
+    NotAFile,
+    NotYet,
+    Suspected,
+    deferral,
+    disk_trouble,
+    said,
+)
+from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.spool.state import SpoolState
+
+_TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+class JobLocks:
+    """One attempt's locks. All methods block for a moment; OSError when the spool cannot be written to."""
+
+    def __init__(self, entry: Entry, room: WorkDir) -> None:
+        self._entry = entry
+        self._room = room
+        self._folder = room.layout.locks
+        self._locks = Locks(self._folder)
+        self._job = ""
+
+    def begin(self) -> bool:
+        """Lock what the entry is known to be about. False: another spooler works on some of it."""
+        self._room.layout.check()
+        return self._take(self._entry.lanes[:1]) and self._take(self._entry.lanes[1:])
+
+    def heard(self) -> tuple[str, ...]:
+        """The repositories of a bundle, as told by the spooler that has its lock; none when it has not told yet."""
+        try:
+            mark, repositories = orjson.loads(read_note(self._folder, self._entry.lanes[0]))
+        except (ValueError, TypeError):
+            return ()
+        is_told = mark == self._entry.identity.mark and isinstance(repositories, list)
+        return tuple(map(str, repositories)) if is_told else ()
+
+    def tell(self, content: Identity, repositories: Iterable[str]) -> None:
+        """Tell the others what the bundle is about."""
+        with suppress(OSError):  # they wait until all of it is done
+            leave_note(self._folder, self._entry.lanes[0], orjson.dumps([content.mark, sorted(repositories)]))
+
+    def begin_work(self, content: Identity) -> Deaths:
+        """Remember on the disk that this content is worked on. Return who has died over it."""
+        self._job = begin_work(self._room.folder, self._entry.name, content.mark, alone=self._entry.alone)
+        return deaths_over(self._room.layout.work, content.mark)
+
+    def end(self) -> None:
+        """Work on it no longer, and let all locks go."""
+        if self._job:
+            end_work(self._room.folder, self._job)
+        self._locks.release()
+
+    def _take(self, lanes: Iterable[str]) -> bool:
+        try:
+            return self._room.in_need(lambda: self._locks.try_take(lanes))
+        except OSError as exc:
+            if exc.errno in _TOO_MANY_FILES and self._entry.is_bundle:
+                # Of more repositories than there may be open files. What keeps them in order are the queues.
+                return True
+            raise
+
+
+_CHANGED: Final = Deferred(reason=Reason.SOURCE, error="the file changed during its push and is pushed anew")
+_WRITING: Final = Deferred(reason=Reason.WRITING, error="the file is still open for writing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Does attempts; one for all files of a spool."""
+
+    handler: Handler
+    settings: SpoolSettings
+    board: SpoolState
+    clock: Clock
+    """The monotonic clock of the queue."""
+    claim: Callable[[Entry, Collection[str]], bool]
+    """A bundle that runs is about these repositories: is it its turn in all of them?"""
+
+    async def attempt(self, entry: Entry, room: WorkDir) -> Ending:
+        """Try to do what the file asks for. Nothing but a cancellation is raised."""
+        turn = JobLocks(entry, room)
+        try:
+            return await _begin(turn, entry) or await self._open(entry, room, turn)
+        except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
+            return self._crashed(entry, exc)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await in_thread(turn.end)
+
+    async def _open(self, entry: Entry, room: WorkDir, turn: JobLocks) -> Ending:
+        try:
+            file = await in_thread(_open_entry, entry, room)
+        except FileNotFoundError:
+            return Missing()
+        except OddEntry as odd:
+            return NotAFile(odd.kind)
+        except OSError as exc:
+            return _unreadable(exc)
+        try:
+            return await self._decide(entry, room, turn, file)
+        finally:
+            file.close()
+
+    async def _decide(self, entry: Entry, room: WorkDir, turn: JobLocks, file: OpenedFile) -> Ending:
+        """What is there to be done, given what is known of this content from earlier attempts?"""
+        writers = await in_thread(_examine, entry, turn, file)
+        if writers is Writers.SOME:
+            return _WRITING
+        if isinstance(entry.parsed, InvalidFileName):
+            entry.attempts += 1
+            return await self._fail(entry, room, file, entry.parsed)
+        if entry.pushed is not None and entry.pushed.identity == file.identity:
+            return await self._finish(entry, room, file, entry.pushed, writers)
+        if entry.settling is not None and entry.settling.identity == file.identity:
+            remaining = entry.settling.until - self.clock()
+            if remaining > 0:
+                return _settling(entry.settling.error, remaining)
+            return await self._fail(entry, room, file, entry.settling.error)
+        if writers is Writers.UNKNOWN and (obstacle := self._rest(entry, file)) is not None:
+            return obstacle
+        if entry.deaths.alone:
+            return await self._fail(entry, room, file, SpoolerDied(entry.deaths.count))
+        if entry.deaths.count >= DEATHS_MAX and not entry.alone:
+            return Suspected()
+        return await self._handle(entry, entry.parsed, room, turn, file, writers)
+
+    def _rest(self, entry: Entry, file: OpenedFile) -> Deferred | None:
+        """Writers cannot be seen: wait until the content has lain still, unless an event has told of its end."""
+        if not entry.identity.same_content(file.identity):
+            if not entry.is_aside:
+                return _CHANGED  # since the queue heard of it
+            entry.identity, entry.still_since = file.identity, self.clock()
+        remaining = entry.still_since + self.settings.settle_seconds - self.clock()
+        return None if _is_told_of(entry, file) or remaining <= 0 else _resting("is pushed", remaining)
+
+    async def _handle(
+        self, entry: Entry, filename: FileName, room: WorkDir, turn: JobLocks, file: OpenedFile, writers: Writers | None
+    ) -> Ending:
+        entry.attempts += 1
+        opened_at, started = self.clock(), time.time()
+        progress = Progress(bytes_total=file.size)
+        self.board.job_started(entry, progress, started)
+        journal.started(entry, file.size)
+        obstacle: Ending | None = None
+
+        async def claim(repositories: Collection[str]) -> None:
+            nonlocal obstacle
+            await in_thread(turn.tell, file.identity, repositories)
+            obstacle = await _begin(turn, entry) if self.claim(entry, repositories) else NotYet()
+            if obstacle is not None:
+                raise NotYetItsTurn
+
+        try:
+            results = await self.handler(Job(filename=filename, attempt=entry.attempts, claim=claim), file, progress)
+        except NotYetItsTurn:
+            assert obstacle is not None
+            entry.attempts -= 1
+            return obstacle
+        except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
+            return await self._answer(entry, room, file, foremost(exc), opened_at)
+        entry.pushed = Pushed(identity=file.identity, results=results, started=started, opened_at=opened_at)
+        return await self._finish(entry, room, file, entry.pushed, writers)
+
+    async def _answer(
+        self, entry: Entry, room: WorkDir, file: OpenedFile, error: BaseException, opened_at: float
+    ) -> Ending:
+        """The handler could not do it: deferred, or failed for good?"""
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
+            return _unreadable(error)
+        if isinstance(error, SpoolerError) and error.temporary:
+            return deferral(error)
+        if not isinstance(error, SpoolerError):
+            return self._crashed(entry, error)
+        if not file.is_unchanged():
+            return _CHANGED
+        if getattr(error, "incomplete", False) and entry.arrival is not Arrival.RENAMED:
+            until = opened_at + self.settings.settle_seconds
+            entry.settling = Settling(file.identity, until, error)
+            return _settling(error, until - self.clock())
+        return await self._fail(entry, room, file, error)
+
+    async def _finish(
+        self, entry: Entry, room: WorkDir, file: OpenedFile, pushed: Pushed, writers: Writers | None
+    ) -> Ending:
+        # A close tells of one writer; a rename of all.
+        if writers is Writers.UNKNOWN and not (entry.arrival is Arrival.RENAMED and _is_told_of(entry, file)):
+            remaining = pushed.opened_at + self.settings.settle_seconds - self.clock()
+            if remaining > 0:
+                return _resting("is removed", remaining)
+        try:
+            with anyio.CancelScope(shield=True):
+                ending = await in_thread(self._conclude, entry, room, file, pushed)
+        except OSError as exc:
+            return disk_trouble("the receipt cannot be written, or the file not be removed", exc)
+        return ending
+
+    def _conclude(self, entry: Entry, room: WorkDir, file: OpenedFile, pushed: Pushed) -> Done | Deferred:
+        """Write the receipt, then remove the file; blocks."""
+        if not file.is_unchanged():
+            return _CHANGED
+        receipt = receipt_document(
+            entry.name,
+            entry.action.value,
+            pushed.results,
+            is_bundle=entry.reference is None,
+            attempts=entry.attempts,
+            started=pushed.started,
+            finished=time.time(),
+        )
+        write_receipt(room, entry.name, receipt)
+        forget_deaths(room.layout.work, file.identity.mark)
+        taken = take_away(file, room, Aside.remove, done=True, check_writers=entry.action is Action.PUSH)
+        if taken not in {Taken.REMOVED, Taken.GONE}:
+            return _not_taken(taken)
+        return Done(pushed.results, receipt, self._tidy(entry, room))
+
+    def _tidy(self, entry: Entry, room: WorkDir) -> bool:
+        """What can be left for the next time; has the job made an earlier failure good?"""
+        with suppress(OSError):
+            trim_receipts(room.layout.receipts, self.settings.receipts_kept)
+            room.keep_reserve()
+        with suppress(OSError):
+            return clear_error(room.layout.failed, entry.name)
+        return False
+
+    async def _fail(self, entry: Entry, room: WorkDir, file: OpenedFile, error: Exception) -> Ending:
+        record = failure_document(
+            entry.name,
+            entry.action.value,
+            str(entry.reference) if entry.reference else None,
+            error=_sentence(error),
+            detail=error.detail if isinstance(error, SpoolerError) else repr(error),
+            attempts=entry.attempts,
+            time=time.time(),
+        )
+        try:
+            with anyio.CancelScope(shield=True):
+                taken = await in_thread(_move_to_failed, entry, room, file, record)
+        except OSError as exc:
+            return disk_trouble(f"{_sentence(error)}; and the file cannot be moved to .failed", exc)
+        if taken is Taken.GONE:
+            return Missing()
+        return Failed(record, isinstance(error, RegistryError)) if taken is Taken.REMOVED else _not_taken(taken)
+
+    def _crashed(self, entry: Entry, error: BaseException) -> Deferred:
+        """An error that nobody foresaw is not the file's fault: it waits as for any other trouble that may pass."""
+        ending = Deferred(reason=Reason.INTERNAL, error=_sentence(error))
+        journal.crashed(entry, ending.error, error)
+        return ending
+
+
+async def _begin(turn: JobLocks, entry: Entry) -> LockedElsewhere | Deferred | None:
+    """Take the locks; what is in the way when they are not to be had."""
+    try:
+        if await in_thread(turn.begin):
+            return None
+        return LockedElsewhere(await in_thread(turn.heard) if entry.is_unread else ())
+    except OSError as exc:
+        error = f"a lock in the spool directory cannot be taken: {said(exc)}"
+        return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
+
+
+def _open_entry(entry: Entry, room: WorkDir) -> OpenedFile:
+    folder = entry.aside.folder if entry.aside is not None else room.layout.directory
+    try:
+        file = open_file(folder, entry.name, must_read=entry.action is Action.PUSH)
+    except PermissionError as exc:
+        status = folder.status(entry.name)
+        whose = f"it belongs to user {status.st_uid} and group {status.st_gid}, mode {status.st_mode & 0o7777:o}"
+        raise PermissionError(exc.errno, f"{said(exc)} ({whose}; the spooler is user {os.geteuid()})") from exc
+    if entry.action is Action.PUSH and _is_linked_by_others(file, folder):
+        file.close()
+        raise PermissionError(
+            errno.EPERM, "it has another name elsewhere (a hard link), and may be another user's; put a copy there"
+        )
+    return file
+
+
+def _is_linked_by_others(file: OpenedFile, folder: Folder) -> bool:
+    """Return whether somebody else may have made a link to the file, which may be one that they cannot read."""
+    status, own = os.fstat(file.fd), os.geteuid()
+    if status.st_nlink == 1 or (status.st_uid == own and own != 0):
+        return False
+    where = os.fstat(folder.fd)
+    return where.st_uid not in {0, own} or bool(where.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _examine(entry: Entry, turn: JobLocks, file: OpenedFile) -> Writers | None:
+    """Look for writers, None where they do not matter; and note that the file is worked on."""
+    entry.deaths = turn.begin_work(file.identity)
+    return look_for_writers(file.fd) if entry.action is Action.PUSH else None
+
+
+def _is_told_of(entry: Entry, file: OpenedFile) -> bool:
+    """Return whether an event has said of this very content that somebody is done with it."""
+    return entry.arrival is not Arrival.FOUND and entry.identity.same_content(file.identity)
+
+
+def _move_to_failed(entry: Entry, room: WorkDir, file: OpenedFile, record: dict[str, Any]) -> Taken:
+    forget_deaths(room.layout.work, file.identity.mark)
+    return take_away(
+        file,
+        room,
+        lambda aside: store_failure(room, aside, record),
+        done=False,
+        check_writers=entry.action is Action.PUSH,
+    )
+
+
+def _not_taken(taken: Taken) -> Deferred:
+    return _WRITING if taken is Taken.WRITING else _CHANGED
+
+
+def _unreadable(error: OSError) -> Deferred:
+    return Deferred(reason=Reason.FILE, error=f"the file cannot be read: {said(error)}")
+
+
+def _settling(error: Exception, remaining_seconds: float) -> Deferred:
+    return Deferred(
+        reason=Reason.SETTLING,
+        error=f"the file seems to be incomplete, and may yet grow: {error}",
+        delay_seconds=max(0.0, remaining_seconds),
+    )
+
+
+def _resting(what: str, remaining_seconds: float) -> Deferred:
+    return Deferred(
+        reason=Reason.SETTLING,
+        error=f"nobody here can see who writes to the file: it {what} when it has lain unchanged",
+        delay_seconds=remaining_seconds,
+        keeps_place=True,  # most such files are complete, and an older one must not be pushed over a newer one
+    )
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, SpoolerError) else f"internal error: {type(error).__name__}: {error}"
