@@ -29,10 +29,11 @@ class Pod:
 
     def __init__(self, machine: Machine, manifest: str) -> None:
         self._machine = machine
-        self._manifest = PINNED_REGISTRY.sub(REGISTRY, manifest)
-        self.deployment: dict[str, Any] = next(
-            document for document in yaml.safe_load_all(self._manifest) if document["kind"] == "Deployment"
-        )
+        # A DaemonSet is for the nodes of a cluster.
+        loaded = yaml.safe_load_all(PINNED_REGISTRY.sub(REGISTRY, manifest))
+        documents = [found for found in loaded if found["kind"] != "DaemonSet"]
+        self._manifest = yaml.safe_dump_all(documents)
+        self.deployment: dict[str, Any] = next(found for found in documents if found["kind"] == "Deployment")
         self._play()
 
     def _play(self) -> None:

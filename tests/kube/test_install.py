@@ -69,8 +69,8 @@ def storage_class(name: str, *, default: bool = False) -> dict[str, Any]:
 
 
 def images(documents: list[dict[str, Any]]) -> dict[str, str]:
-    (pod,) = [found["spec"]["template"]["spec"] for found in documents if found["kind"] == "Deployment"]
-    return {container["name"]: container["image"] for container in pod["containers"]}
+    pods = [found["spec"]["template"]["spec"] for found in documents if found["kind"] in ("Deployment", "DaemonSet")]
+    return {container["name"]: container["image"] for pod in pods for container in pod["containers"]}
 
 
 def one(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def admin(tmp_path: Path) -> Admin:
 
 async def test_print_shows_what_would_be_applied(admin: Admin) -> None:
     printed = list(yaml.safe_load_all((await admin.install("--print", "--image", IMAGE)).stdout))
-    assert IMAGE == images(printed)["spooler"]
+    assert {IMAGE} == {images(printed)[name] for name in ("spooler", "node-access")}
     assert not admin.has_applied
 
 
@@ -120,7 +120,7 @@ async def test_the_image_goes_into_written_manifests(admin: Admin, tmp_path: Pat
     found = images(list(yaml.safe_load_all(rendered.stdout)))
     mirror = "mirror.example/registry:3"
     expected = image if image != "spooler" else "spooler:latest"
-    assert {"spooler": expected, "registry": mirror, "registry-reader": mirror} == found
+    assert {"spooler": expected, "node-access": expected, "registry": mirror, "registry-reader": mirror} == found
 
 
 async def test_the_image_goes_into_an_overlay_of_ones_own(admin: Admin, tmp_path: Path) -> None:

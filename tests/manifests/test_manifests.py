@@ -3,62 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from rendered import COMPONENTS, FOREIGN, MANIFESTS, OVERLAYS, PROBES, VERSIONS, kinds, one, pod_of, render, together
 
 from registry_spooler.spool.settings import SpoolSettings
-
-MANIFESTS = Path(__file__).resolve().parent.parent.parent / "manifests"
-OVERLAYS = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")
-COMPONENTS = ("ephemeral", "secure", "cert-manager", "monitoring")
-VERSIONS = ("1.30.0", "1.32.0", "1.34.0")
-PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
-FOREIGN = {"Certificate", "Issuer", "PodMonitor", "PrometheusRule"}
-"""Kinds that come with cert-manager and the Prometheus operator, not with Kubernetes."""
-
-
-def render(folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (0, "") == (done.returncode, done.stderr)
-    return list(yaml.safe_load_all(done.stdout))
-
-
-def together(folder: Path, *components: str) -> list[dict[str, Any]]:
-    """The base with components, as a user puts them together."""
-    for name in ("base", "components"):
-        (folder / name).symlink_to(MANIFESTS / name)
-    (folder / "mine").mkdir()
-    lines = [
-        "resources: [../base]",
-        "namespace: team",
-        "components:",
-        *(f"- ../components/{name}" for name in components),
-    ]
-    (folder / "mine" / "kustomization.yaml").write_text("\n".join(lines))
-    return render(folder / "mine")
-
-
-def kinds(documents: list[dict[str, Any]]) -> list[str]:
-    return sorted(document["kind"] for document in documents)
-
-
-def one(documents: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
-    (found,) = [
-        document for document in documents if document["kind"] == kind and name in {None, document["metadata"]["name"]}
-    ]
-    return found
-
-
-def pod_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
-    pod: dict[str, Any] = one(documents, "Deployment")["spec"]["template"]["spec"]
-    return pod
 
 
 def container(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -139,7 +92,9 @@ def test_the_base_is_a_registry_and_a_spooler_in_one_pod() -> None:
     documents = render(MANIFESTS / "base")
 
     claims = ["PersistentVolumeClaim"] * 2
-    assert ["Deployment", "NetworkPolicy", *claims, "Role", "Service", "ServiceAccount"] == kinds(documents)
+    assert ["DaemonSet", "Deployment", "NetworkPolicy", *claims, "Role", "Service", "ServiceAccount"] == kinds(
+        documents
+    )
     assert ["registry", "registry-reader", "spooler"] == [
         described["name"] for described in pod_of(documents)["containers"]
     ]

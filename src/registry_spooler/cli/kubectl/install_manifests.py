@@ -88,7 +88,8 @@ def warn_lines(text: bytes) -> None:
 
 
 OVERLAYS: Final = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")
-SPOOLER: Final = "spooler"
+SPOOLERS: Final = ("spooler", "node-access")
+"""The containers that run the spooler's image."""
 REGISTRIES: Final = ("registry", "registry-reader")
 _RECORD: Final = ".kubectl-spool.json"
 """In a directory that --output wrote: its files' checksums, so that it may be written again."""
@@ -140,8 +141,9 @@ def of_kind(documents: list[Document], kind: str) -> list[Document]:
 
 
 def pods(documents: list[Document]) -> list[Document]:
-    """Return the pod specifications of the deployments."""
-    return [document["spec"]["template"]["spec"] for document in of_kind(documents, "Deployment")]
+    """Return the specifications of the pods that the documents ask for."""
+    kinds = ("Deployment", "DaemonSet")
+    return [document["spec"]["template"]["spec"] for kind in kinds for document in of_kind(documents, kind)]
 
 
 def write(directory: Path, choices: Choices) -> None:
@@ -178,7 +180,7 @@ def _folder(overlay: str) -> Path:
 def _set_images(documents: list[Document], choices: Choices) -> None:
     containers = [container for pod in pods(documents) for container in pod["containers"]]
     for option, image, names in (
-        ("--image", choices.image, (SPOOLER,)),
+        ("--image", choices.image, SPOOLERS),
         ("--registry-image", choices.registry_image, REGISTRIES),
     ):
         found = [container for container in containers if container["name"] in names]
