@@ -1,7 +1,7 @@
 """Requests to the API server: the one module of this package that knows aiohttp.
 
-Three kinds are enough: read a JSON object, read a log as it grows, and dial an exec. A request that is answered
-401 is tried once more after the login has been renewed, since tokens expire while a terminal stays open.
+A few kinds are enough: read, create or delete a JSON object, read a log as it grows, and dial an exec. A request that
+is answered 401 is tried once more after the login has been renewed, since tokens expire while a terminal stays open.
 """
 
 from __future__ import annotations
@@ -81,23 +81,45 @@ class Cluster:
 
     async def get_json(self, path: str, query: Query = (), *, asked: str, permission: str = "") -> dict[str, Any]:
         """Read one object. KubeAnswer for a refusal, KubeUnreachable for no answer."""
-        async with self._get(path, query, asked=asked, permission=permission, seconds=ANSWER_SECONDS) as response:
+        return await self._json("GET", path, query, asked=asked, permission=permission)
+
+    async def create(self, path: str, document: Mapping[str, Any], *, asked: str, permission: str) -> dict[str, Any]:
+        """Create an object in the collection at `path`, and return it as the server made it. Errors as `get_json`."""
+        return await self._json("POST", path, asked=asked, permission=permission, document=document)
+
+    async def delete(self, path: str, query: Query = (), *, asked: str, permission: str) -> None:
+        """Delete an object; KubeNotFound when it is gone already. Errors as `get_json`."""
+        await self._json("DELETE", path, query, asked=asked, permission=permission)
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        *,
+        asked: str,
+        permission: str,
+        document: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        async with self._request(
+            method, path, query, asked=asked, permission=permission, seconds=ANSWER_SECONDS, document=document
+        ) as response:
             content = await response.content.read(ANSWER_LIMIT_BYTES)
             while not response.content.at_eof() and len(content) < ANSWER_LIMIT_BYTES:
                 content += await response.content.read(ANSWER_LIMIT_BYTES - len(content))
         try:
-            document = orjson.loads(content)
+            answer = orjson.loads(content)
         except orjson.JSONDecodeError as exc:
             raise KubeUnreachable(self.server, "what answers is no API server") from exc
-        if not isinstance(document, dict):
+        if not isinstance(answer, dict):
             raise KubeUnreachable(self.server, "what answers is no API server")
-        return document
+        return answer
 
     async def read_lines(
         self, path: str, query: Query = (), *, asked: str, permission: str = ""
     ) -> AsyncIterator[bytes]:
         """Read lines as they come, for as long as they come; a very long one comes in pieces."""
-        async with self._get(path, query, asked=asked, permission=permission, seconds=None) as response:
+        async with self._request("GET", path, query, asked=asked, permission=permission, seconds=None) as response:
             rest = b""
             async for data in response.content.iter_any():
                 *lines, rest = (rest + data).split(b"\n")
@@ -161,19 +183,34 @@ class Cluster:
             return ""
 
     @asynccontextmanager
-    async def _get(
-        self, path: str, query: Query, *, asked: str, permission: str, seconds: float | None
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Query,
+        *,
+        asked: str,
+        permission: str,
+        seconds: float | None,
+        document: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        content = orjson.dumps(document) if document is not None else None
+        typed = {"Content-Type": "application/json"} if content is not None else {}
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             for renewed in (False, True):
-                async with self._opened.get(
-                    self._url(path, query), headers=await self._login.headers(), timeout=timeout, **self._transport
+                async with self._opened.request(
+                    method,
+                    self._url(path, query),
+                    headers={**await self._login.headers(), **typed},
+                    data=content,
+                    timeout=timeout,
+                    **self._transport,
                 ) as response:
                     if response.status == 401 and not renewed:
                         await self._login.renew()
                         continue
-                    if response.status != 200:
+                    if not 200 <= response.status < 300:
                         message = _message(await response.content.read(1 << 16))
                         raise self._refusal(response.status, asked, message, permission)
                     self._granted.add(permission)

@@ -21,6 +21,7 @@ from click.shell_completion import ShellComplete, get_completion_class
 from registry_spooler.cli.kubectl.doctor import doctor
 from registry_spooler.cli.kubectl.images import delete, inspect, list_images, pull, tags
 from registry_spooler.cli.kubectl.install import install
+from registry_spooler.cli.kubectl.load import load
 from registry_spooler.cli.kubectl.push_commands import publish, push
 from registry_spooler.cli.kubectl.spooler_commands import discard, failed, logs, retry, status, wait
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
@@ -84,6 +85,7 @@ def cli(target: ClusterTarget) -> None:
 
 for command in (
     install,
+    load,
     push,
     publish,
     pull,

@@ -1,0 +1,88 @@
+"""Images by the names that a container engine on this machine knows them by."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import IO, Final
+
+from registry_spooler.aio import in_thread
+from registry_spooler.errors import SpoolerError
+from registry_spooler.text import quoted
+
+_ENGINES: Final = ("docker", "podman", "nerdctl")
+_LOOK_SECONDS: Final = 20.0
+
+
+class EngineError(SpoolerError):
+    """An engine is not here, does not know the image, or cannot save it."""
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - no shell reads it
+
+
+@dataclass(frozen=True, slots=True)
+class EngineImage:
+    """An image of an engine; `engine` is empty where the user named none."""
+
+    engine: str
+    name: str
+
+    @classmethod
+    def parse(cls, word: str) -> EngineImage | None:
+        """Return the image that an argument means, or None if the argument is a file.
+
+        It is an image if it begins with an engine's name and a colon, or if its last part has a tag or a digest.
+        """
+        engine, colon, name = word.partition(":")
+        if colon and engine in _ENGINES and name:
+            return cls(engine, name)
+        if word.startswith((".", "/")) or "\\" in word:
+            return None
+        last = word.rpartition("/")[2]
+        return cls("", word) if ":" in last or "@" in last else None
+
+    @asynccontextmanager
+    async def saved(self) -> AsyncGenerator[IO[bytes]]:
+        """Read the image as an archive, as the engine writes it. EngineError when it cannot, on the way out too."""
+        engine = await in_thread(self._find)
+        format_flags = ["--format", "oci-archive"] if engine == "podman" else []
+        command = [engine, "save", *format_flags, self.name]
+        process = await in_thread(_start, command)
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            yield process.stdout
+        except BaseException:
+            process.kill()
+            complaint = await in_thread(process.stderr.read)
+            if await in_thread(process.wait) > 0 and complaint.strip():
+                raise self._refusal(engine, complaint) from None
+            raise
+        finally:
+            process.stdout.close()
+        complaint = await in_thread(process.stderr.read)
+        if await in_thread(process.wait):
+            raise self._refusal(engine, complaint)
+
+    def _refusal(self, engine: str, complaint: bytes) -> EngineError:
+        reason = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        return EngineError(f"{engine} cannot save {quoted(self.name)}: {reason}")
+
+    def _find(self) -> str:
+        """Return the engine that has the image."""
+        engines = [self.engine] if self.engine else [engine for engine in _ENGINES if shutil.which(engine)]
+        if not engines or not shutil.which(engines[0]):
+            wanted = self.engine or "docker, podman or nerdctl"
+            raise EngineError(f"{quoted(self.name)} is the name of an image, and {wanted} is not on the PATH")
+        for engine in engines:
+            look = [engine, "image", "inspect", self.name]
+            if subprocess.run(look, capture_output=True, timeout=_LOOK_SECONDS, check=False).returncode == 0:  # noqa: S603
+                return engine
+        raise EngineError(
+            f"{' and '.join(engines)} {'has' if len(engines) == 1 else 'have'} no image {quoted(self.name)}; "
+            f"for a file of that name write ./{self.name}"
+        )
