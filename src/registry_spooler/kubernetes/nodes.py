@@ -241,7 +241,7 @@ async def _delete(cluster: Cluster, path: str, pod: str) -> None:
 
 def pod_manifest(node: Node) -> dict[str, Any]:
     """Return the pod: privileged, on that node whatever taints it has, made of an image that the node holds."""
-    mounts = [{"name": "host", "mountPath": "/host", "mountPropagation": "HostToContainer"}]
+    mounts = [{"name": "host", "mountPath": "/host"}]
     volumes: list[dict[str, Any]] = [{"name": "host", "hostPath": {"path": "/", "type": "Directory"}}]
     for name in _MOUNTS:
         mounts.append({"name": name, "mountPath": f"/{name}"})
