@@ -46,13 +46,15 @@ class Installation:
         """Run kubectl as the admin, in the namespace."""
         return self.cluster.kubectl(f"--namespace={NAMESPACE}", *arguments)
 
-    def start(self, *arguments: str, folder: Path, user: str = "pusher") -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, folder: Path, user: str = "pusher", namespace: str = NAMESPACE
+    ) -> subprocess.Popen[bytes]:
         """Start `kubectl spool` as somebody, in a folder of theirs."""
-        return self._start([str(PROGRAM), *arguments, f"--namespace={NAMESPACE}"], folder, user)
+        return self._start([str(PROGRAM), *arguments, f"--namespace={namespace}"], folder, user)
 
-    def spool(self, *arguments: str, folder: Path, user: str = "pusher") -> Outcome:
+    def spool(self, *arguments: str, folder: Path, user: str = "pusher", namespace: str = NAMESPACE) -> Outcome:
         """Run `kubectl spool` as somebody, in a folder of theirs."""
-        return finish(self.start(*arguments, folder=folder, user=user))
+        return finish(self.start(*arguments, folder=folder, user=user, namespace=namespace))
 
     def as_pusher(self, *arguments: str, folder: Path) -> str:
         """Run plain kubectl as the pusher; it has to succeed."""

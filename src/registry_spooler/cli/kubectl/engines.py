@@ -54,19 +54,18 @@ class EngineImage:
         command = [engine, "save", *format_flags, self.name]
         process = await in_thread(_start, command)
         assert process.stdout is not None and process.stderr is not None
-        try:
-            yield process.stdout
-        except BaseException:
-            process.kill()
-            complaint = await in_thread(process.stderr.read)
-            if await in_thread(process.wait) > 0 and complaint.strip():
-                raise self._refusal(engine, complaint) from None
-            raise
-        finally:
-            process.stdout.close()
-        complaint = await in_thread(process.stderr.read)
-        if await in_thread(process.wait):
-            raise self._refusal(engine, complaint)
+        with process.stdout as archive, process.stderr as complaints:
+            try:
+                yield archive
+            except BaseException:
+                process.kill()
+                complaint = await in_thread(complaints.read)
+                if await in_thread(process.wait) > 0:
+                    raise self._refusal(engine, complaint) from None
+                raise
+            complaint = await in_thread(complaints.read)
+            if await in_thread(process.wait):
+                raise self._refusal(engine, complaint)
 
     def _refusal(self, engine: str, complaint: bytes) -> EngineError:
         reason = complaint.decode(errors="replace").strip().rpartition("\n")[2]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--socket", default="", metavar="PATH", help="The node's containerd socket, where it is in no usual place."
 )
+@click.option("--socket", default="", metavar="PATH", help="Where the node's containerd listens, if not as usual.")
 @quiet_option
 @target_options
 def load(
@@ -35,12 +36,12 @@ def load(
     """Load images into the nodes' own stores, with no registry at all.
 
     FILE is an archive; all its images are loaded. IMAGE is the name of an image that docker, podman or nerdctl has
-    here: a word that has a tag (`app:v1`), or an engine's prefix (`podman:app`). Pods then find the image by its full
-    name if they have `imagePullPolicy: IfNotPresent` or `Never`.
+    here: a word that has a tag (`app:v1`), or an engine's prefix (`podman:app`). Pods then find the image by its
+    full name if they have `imagePullPolicy: IfNotPresent` or `Never`.
 
-    A pod on the node does it for as long as it takes: privileged, made of an image that the node has, with the node's
-    own programs. That needs the right to list nodes, to create, get and delete pods and to exec into them, in a namespace
-    that allows privileged pods (-n). Where this is not allowed, what to type on the node is printed.
+    A pod on the node does it for as long as it takes: privileged, made of an image that the node has, with the
+    node's own programs. That needs the right to list nodes, and to create, get, delete and exec into pods in a
+    namespace that allows privileged ones (-n). Where this is not allowed, what to type on the node is printed.
     """
     if nodes and all_nodes:
         raise click.UsageError("--node and --all-nodes exclude each other")
