@@ -49,7 +49,9 @@ def test_nothing_is_pinned_that_nobody_asks_for() -> None:
             assert canonicalize_name(name) in direct
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "requirements-build.in", "lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-client.txt", "requirements-build.txt", "requirements-build.in", "lock"]
+)
 def test_no_index_is_named(name: str) -> None:
     content = (ROOT / "container" / name).read_text()
     assert not re.search(r"https?://|--(?:extra-)?index-url |--find-links |--trusted-host ", content)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-PROGRAMS = Path(sys.executable).parent
+PROGRAMS = Path(os.environ.get("PROGRAMS", Path(sys.executable).parent))
+"""A folder with `kubectl-spool`; another one where the released program is tried."""
 
 
 @dataclass(frozen=True)
