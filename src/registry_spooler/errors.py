@@ -1,15 +1,18 @@
 """The one error tree of the project.
 
-Every error of ours is a `SpoolerError`. It carries fields, and its `str()` is one sentence that a user can
-act on. The spool asks for `temporary` and nothing else: true means that the file is not at fault, so that the same
-work may succeed later with the same file. Loops that repeat a single request ask for `transient`.
+Every error of ours is a `SpoolerError`. A class declares its fields as a dataclass does, and the sentence they make: a
+user can act on it. The spool asks for `temporary` and nothing else: true means that the file is not at fault, so that
+the same work may succeed later with the same file. Loops that repeat a single request ask for `transient`.
 
 Errors of other libraries are translated once, in the module that wraps the library.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from string import Formatter
+from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
 
 from registry_spooler.text import quoted, shortened
 
@@ -17,14 +20,35 @@ if TYPE_CHECKING:
     from registry_spooler.oci.digest import Digest
 
 
+class _Sentences(Formatter):
+    """Fills a sentence in from the attributes of its error; `{name!q}` stands for the text in quotation marks."""
+
+    def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return getattr(args[0], str(key))
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        return quoted(str(value)) if conversion == "q" else super().convert_field(value, conversion)
+
+
+_SENTENCES = _Sentences()
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
 class SpoolerError(Exception):
-    """Base of all errors that a user may see."""
+    """Base of all errors that a user may see. Its annotated attributes are the arguments of the constructor."""
+
+    sentence: ClassVar[str] = ""
+    """What `str()` says, with the fields in braces (see `_Sentences`)."""
 
     temporary: bool = False
     """May the same work succeed later, with the same file?"""
 
     retry_after_seconds: float | None = None
     """What the other side asked for, when it asked."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(eq=False, repr=False)(cls)
 
     @property
     def transient(self) -> bool:
@@ -41,41 +65,47 @@ class SpoolerError(Exception):
             cause = cause.__cause__
         return "; ".join(causes)
 
+    def _sentence(self) -> str:
+        """Return what `str()` says; for sentences that depend on more than the values."""
+        return _SENTENCES.vformat(self.sentence, (self,), {})
+
+    def __str__(self) -> str:
+        return self._sentence()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `args` does not hold what was given by keyword.
+        return _empty, (type(self),), self.__dict__
+
+
+def _empty(kind: type[SpoolerError]) -> SpoolerError:
+    return kind.__new__(kind)
+
 
 class InvalidReference(SpoolerError):
     """A name that is no reference under the OCI grammar."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(text, reason)
-        self.text = text
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{quoted(self.text)} does not name an image: {self.reason}"
+    text: str
+    reason: str
+    sentence = "{text!q} does not name an image: {reason}"
 
 
 class InvalidAddress(SpoolerError):
     """What should say where a registry is, and does not."""
 
-    def __init__(self, text: str, reason: str) -> None:
-        super().__init__(text, reason)
-        self.text = text
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{quoted(self.text)} is no address of a registry: {self.reason}"
+    text: str
+    reason: str
+    sentence = "{text!q} is not the address of a registry: {reason}"
 
 
 class InvalidFileName(SpoolerError):
     """A spool file's name that does not follow the rule for names."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"the file name {quoted(self.name)} does not name an image: {self.reason}"
+    name: str
+    reason: str
+    sentence = "the file name {name!q} does not name an image: {reason}"
 
 
 class ArchiveError(SpoolerError):
@@ -84,15 +114,14 @@ class ArchiveError(SpoolerError):
     `where` names the member or the byte position, when there is one.
     """
 
-    incomplete: bool = False
+    incomplete: ClassVar[bool] = False
     """Does it read like a file that is still being written?"""
 
-    def __init__(self, reason: str, *, where: str | None = None) -> None:
-        super().__init__(reason, where)
-        self.reason = reason
-        self.where = where
+    reason: str
+    _: KW_ONLY
+    where: str | None = None
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{shortened(self.where)}: {self.reason}" if self.where else self.reason
 
 
@@ -101,64 +130,45 @@ class ArchiveTruncated(ArchiveError):
 
     incomplete = True
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{self.reason} ({shortened(self.where)})" if self.where else self.reason
 
 
 class SourceChanged(SpoolerError):
     """The file changed while it was read: what was read is no state that it ever had."""
 
+    name: str
     temporary = True
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"{quoted(self.name)} changed while it was being read"
+    sentence = "{name!q} changed while it was being read"
 
 
 class SpoolerDied(SpoolerError):
     """A file that the spooler does not survive: it has died over it again and again, the last time over it alone."""
 
-    def __init__(self, deaths: int) -> None:
-        super().__init__(deaths)
-        self.deaths = deaths
-
-    def __str__(self) -> str:
-        return (
-            f"the spooler was killed {self.deaths} times while it worked on this file, the last time while it did "
-            "nothing else; the file is not tried again, so that others are pushed"
-        )
+    deaths: int
+    sentence = (
+        "the spooler was killed {deaths} times while it worked on this file, the last time while it did "
+        "nothing else; the file is not tried again, so that others are pushed"
+    )
 
 
 class SourceUnreadable(SpoolerError):
     """The operating system does not give us the file's bytes; it may again later."""
 
+    name: str
+    reason: str
     temporary = True
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{quoted(self.name)} cannot be read: {self.reason}"
+    sentence = "{name!q} cannot be read: {reason}"
 
 
 class SettingUnusable(SpoolerError):
     """A file that the settings name cannot be read, or not be understood; it may be put in its place at any time."""
 
+    path: str
+    reason: str
     temporary = True
     transient = False
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"the file {quoted(self.path)} cannot be used: {self.reason}"
+    sentence = "the file {path!q} cannot be used: {reason}"
 
 
 class RegistryError(SpoolerError):
@@ -168,17 +178,19 @@ class RegistryError(SpoolerError):
 class RegistryUnreachable(RegistryError):
     """No answer: connection refused, reset, timed out, name not resolved, TLS not agreed on."""
 
+    registry: str
+    reason: str
+    _: KW_ONLY
+    timed_out: bool = False
+    """Was it waited for until a deadline? Then each try costs as much again."""
+
     temporary = True
+    sentence = "the registry {registry} cannot be reached: {reason}"
 
-    def __init__(self, registry: str, reason: str, *, timed_out: bool = False) -> None:
-        super().__init__(registry, reason)
-        self.registry = registry
-        self.reason = reason
-        self.timed_out = timed_out
-        """Was it waited for until a deadline? Then each try costs as much again."""
 
-    def __str__(self) -> str:
-        return f"the registry {self.registry} cannot be reached: {self.reason}"
+_TRANSIENT = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_NOT_OF_THE_REQUEST = frozenset({407, 421, 423, 426})
+"""They speak of a proxy, of the connection or of a lock, not of what was asked."""
 
 
 class RegistryAnswer(RegistryError):
@@ -188,42 +200,29 @@ class RegistryAnswer(RegistryError):
     registry's `errors` list (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes).
     """
 
-    _who = "the registry"
-    _TRANSIENT = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-    _NOT_OF_THE_REQUEST = frozenset({407, 421, 423, 426})
-    """They speak of a proxy, of the connection or of a lock, not of what was asked."""
+    method: str
+    url: str
+    status: int
+    _: KW_ONLY
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    retry_after_seconds: float | None = None
 
-    def __init__(
-        self,
-        method: str,
-        url: str,
-        status: int,
-        *,
-        code: str = "",
-        message: str = "",
-        hint: str = "",
-        retry_after_seconds: float | None = None,
-    ) -> None:
-        super().__init__(method, url, status)
-        self.method = method
-        self.url = url
-        self.status = status
-        self.code = code
-        self.message = message
-        self.hint = hint
-        self.retry_after_seconds = retry_after_seconds
-        self.temporary = not 400 <= status < 500 or status in self._TRANSIENT | self._NOT_OF_THE_REQUEST
+    _server: ClassVar[str] = "the registry"
+
+    def __post_init__(self) -> None:
+        self.temporary = not 400 <= self.status < 500 or self.status in _TRANSIENT | _NOT_OF_THE_REQUEST
 
     @property
     def transient(self) -> bool:
         """Return whether the status is one that passes by itself."""
-        return self.temporary and self.status in self._TRANSIENT
+        return self.temporary and self.status in _TRANSIENT
 
-    def __str__(self) -> str:
-        said = ": ".join(part for part in (self.code, self.message) if part)
-        sentence = f"{self._who} answered {self.status} to {self.method} {self.url}"
-        if said:
-            sentence += f" ({said})"
+    def _sentence(self) -> str:
+        sentence = f"{self._server} answered {self.status} to {self.method} {self.url}"
+        if self.code or self.message:
+            sentence += f" ({': '.join(filter(None, (self.code, self.message)))})"
         return f"{sentence}; {self.hint}" if self.hint else sentence
 
 
@@ -238,8 +237,7 @@ class AccessDenied(RegistryAnswer):
     temporary when the registry takes the login and refuses what was asked for.
     """
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __post_init__(self) -> None:
         self.temporary = self.status == 401
 
 
@@ -249,22 +247,21 @@ class RefusedElsewhere(RegistryAnswer):
     Temporary: neither the file nor the login is at fault.
     """
 
-    _who = "another server"
+    _server = "another server"
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __post_init__(self) -> None:
         self.temporary = True
 
-    def __str__(self) -> str:
-        return f"{super().__str__()}; the registry sent us to that server, and has to see to it"
+    def _sentence(self) -> str:
+        return f"{super()._sentence()}; the registry sent us to that server, and has to see to it"
 
 
 class DeletesDisabled(RegistryAnswer):
     """The registry is set up not to delete."""
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return (
-            f"{super().__str__()}; deleting is switched off there (docker-registry: set storage.delete.enabled, or "
+            f"{super()._sentence()}; deleting is switched off there (docker-registry: set storage.delete.enabled, or "
             "REGISTRY_STORAGE_DELETE_ENABLED=true)"
         )
 
@@ -275,45 +272,31 @@ class RegistryProtocolError(RegistryError):
     Temporary, as no file can be blamed for it; not transient, as somebody has to put it right.
     """
 
+    registry: str
+    reason: str
     temporary = True
     transient = False
-
-    def __init__(self, registry: str, reason: str) -> None:
-        super().__init__(registry, reason)
-        self.registry = registry
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.registry} does not answer as a registry does: {self.reason}"
+    sentence = "{registry} does not answer as a registry does: {reason}"
 
 
 class UploadLost(RegistryError):
     """An upload session that cannot go on; the blob has to be sent again from its first byte."""
 
+    repository: str
+    reason: str
     temporary = True
-
-    def __init__(self, repository: str, reason: str) -> None:
-        super().__init__(repository, reason)
-        self.repository = repository
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"an upload to {self.repository} was lost: {self.reason}"
+    sentence = "an upload to {repository} was lost: {reason}"
 
 
 class DigestNotSupported(RegistryError):
     """The registry keeps no blobs or manifests under digests of this algorithm: the image cannot be stored there."""
 
-    def __init__(self, registry: str, digest: Digest) -> None:
-        super().__init__(registry, digest)
-        self.registry = registry
-        self.digest = digest
-
-    def __str__(self) -> str:
-        return (
-            f"the registry {self.registry} does not store content under {self.digest.algorithm} digests, and the image "
-            f"needs it to ({self.digest})"
-        )
+    registry: str
+    digest: Digest
+    sentence = (
+        "the registry {registry} does not store content under {digest.algorithm} digests, and the image needs it to "
+        "({digest})"
+    )
 
 
 class DeletionNotConfirmed(RegistryError):
@@ -323,28 +306,20 @@ class DeletionNotConfirmed(RegistryError):
     not at fault.
     """
 
+    reference: str
+    answered: Digest
     temporary = True
-
-    def __init__(self, reference: str, answered: Digest) -> None:
-        super().__init__(reference, answered)
-        self.reference = reference
-        self.answered = answered
-
-    def __str__(self) -> str:
-        return f"the registry says that it deleted {self.reference}, and still answers for it with {self.answered}"
+    sentence = "the registry says that it deleted {reference}, and still answers for it with {answered}"
 
 
 class TagNotConfirmed(RegistryError):
     """The registry took a manifest and then answered the tag with something else."""
 
+    reference: str
+    pushed: Digest
+    answered: Digest | None
     temporary = True
 
-    def __init__(self, reference: str, pushed: Digest, answered: Digest | None) -> None:
-        super().__init__(reference, pushed, answered)
-        self.reference = reference
-        self.pushed = pushed
-        self.answered = answered
-
-    def __str__(self) -> str:
-        answered = self.answered if self.answered is not None else "nothing"
+    def _sentence(self) -> str:
+        answered = "nothing" if self.answered is None else self.answered
         return f"the registry took {self.pushed} for {self.reference} and answers the tag with {answered}"

@@ -350,7 +350,7 @@ def test_the_scheme_of_a_registry(text, has_certificate, base):
     ],
 )
 def test_what_is_no_registry_says_so_without_secrets(text):
-    with pytest.raises(InvalidAddress, match="is no address of a registry") as caught:
+    with pytest.raises(InvalidAddress, match="is not the address of a registry") as caught:
         RegistryAddress.parse(text)
     assert "secret" not in str(caught.value)
 

@@ -106,16 +106,12 @@ _SHOWN_MAX: Final = 2_000
 class UnreadableAnswer(KubeError):
     """The pod answered with JSON that is not what was asked for."""
 
-    def __init__(self, where: str, expected: str) -> None:
-        super().__init__(where, expected)
-        self.where = where
-        self.expected = expected
-
-    def __str__(self) -> str:
-        return (
-            f"the pod's answer cannot be read: {self.where} is not {self.expected}; "
-            "`kubectl spool doctor` compares the versions here and there"
-        )
+    where: str
+    expected: str
+    sentence = (
+        "the pod's answer cannot be read: {where} is not {expected}; "
+        "`kubectl spool doctor` compares the versions here and there"
+    )
 
 
 @dataclass(frozen=True, slots=True)

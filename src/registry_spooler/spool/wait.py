@@ -33,12 +33,10 @@ _RECORD_MAX_BYTES: Final = 64 << 20
 class FileNotInSpool(SpoolerError):
     """There is no such file in the spool, nor a record of one."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
+    name: str
+    reason: str
 
-    def __str__(self) -> str:
+    def _sentence(self) -> str:
         return f"{display(self.name)}: {self.reason}"
 
 

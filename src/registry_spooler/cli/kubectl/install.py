@@ -51,9 +51,9 @@ def _unless_hidden(
     try:
         check(kubectl, documents)
     except KubectlError as exc:
-        if "forbidden" not in exc.said.lower():
+        if "forbidden" not in exc.reason.lower():
             raise
-        warn(f"not checked: {exc.said}")
+        warn(f"not checked: {exc.reason}")
 
 
 def _check_secrets(kubectl: Kubectl, documents: list[Document]) -> None:
@@ -144,7 +144,7 @@ def _fit_monitoring(kubectl: Kubectl, documents: list[Document]) -> None:
     try:
         found = kubectl.get("prometheuses.monitoring.coreos.com", "--all-namespaces", cluster_wide=True)
     except KubectlError as exc:
-        if "resource type" not in exc.said:
+        if "resource type" not in exc.reason:
             raise
         raise InstallError(
             "the cluster does not know PodMonitor and PrometheusRule: install the Prometheus operator first, or "

@@ -26,13 +26,12 @@ _PROGRAM: Final = "kubectl"
 class InstallError(SpoolerError):
     """The installation cannot be done, or kubectl has refused it."""
 
+    reason: str
+    sentence = "{reason}"
+
 
 class KubectlError(InstallError):
-    """kubectl has refused something; `said` is the last line that it wrote to standard error."""
-
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    """kubectl has refused something; `reason` is the last line that it wrote to standard error."""
 
 
 @dataclass(frozen=True, slots=True)

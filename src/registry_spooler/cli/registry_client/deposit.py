@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -36,14 +36,12 @@ LOCK_SECONDS: Final = 5.0
 class DepositError(SpoolerError):
     """A file that cannot be written into the spool directory."""
 
-    def __init__(self, name: str, reason: str, *, temporary: bool = False) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-        self.temporary = temporary
+    name: str
+    reason: str
+    _: KW_ONLY
+    temporary: bool = False
 
-    def __str__(self) -> str:
-        return f"{self.name!r} cannot be put into the spool directory: {self.reason}"
+    sentence = "{name!q} cannot be put into the spool directory: {reason}"
 
 
 class ChecksumMismatch(DepositError):

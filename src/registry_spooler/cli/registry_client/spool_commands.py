@@ -145,39 +145,26 @@ def discard(directory: Path, yes: bool, names: tuple[str, ...]) -> None:
 class FileFailed(SpoolerError):
     """The spooler could not do what the file asks for."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{quoted(self.name)} failed: {self.reason}"
+    name: str
+    reason: str
+    sentence = "{name!q} failed: {reason}"
 
 
 class NotInSpool(NotHere):
     """No file of that name waits, and none was done or has failed."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{quoted(str(self.path))}: {self.reason}"
+    path: Path
+    reason: str
+    sentence = "{path!q}: {reason}"
 
 
 class StillWaiting(SpoolerError):
     """`--timeout` was too short."""
 
+    name: str
+    seconds: float
     temporary = True
-
-    def __init__(self, name: str, seconds: float) -> None:
-        super().__init__(name, seconds)
-        self.name = name
-        self.seconds = seconds
-
-    def __str__(self) -> str:
-        return f"{quoted(self.name)} is neither done nor failed after {self.seconds:g} seconds; `status` tells why"
+    sentence = "{name!q} is neither done nor failed after {seconds:g} seconds; `status` tells why"
 
 
 class _Moment(click.ParamType[datetime]):

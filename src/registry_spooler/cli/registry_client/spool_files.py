@@ -15,7 +15,6 @@ from registry_spooler.cli.ending import NotHere
 from registry_spooler.errors import SpoolerError
 from registry_spooler.folder import Folder
 from registry_spooler.spool.filename import published_name
-from registry_spooler.text import quoted
 
 FAILED: Final = ".failed"
 STATUS_SECONDS: Final = 10.0
@@ -26,37 +25,24 @@ _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - it is compa
 class SpoolerUnreachable(SpoolerError):
     """The spooler beside us does not answer."""
 
+    port: int
+    reason: str
     temporary = True
-
-    def __init__(self, port: int, reason: str) -> None:
-        super().__init__(port, reason)
-        self.port = port
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"the spooler does not answer on port {self.port}: {self.reason}; see `kubectl spool logs`"
+    sentence = "the spooler does not answer on port {port}: {reason}; see `kubectl spool logs`"
 
 
 class NoFailure(NotHere):
     """A name that has not failed, so that there is nothing to try again."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"no file {quoted(self.name)} has failed; `failed` lists those that have"
+    name: str
+    sentence = "no file {name!q} has failed; `failed` lists those that have"
 
 
 class NameTaken(SpoolerError):
     """A file of that name waits already."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"{quoted(self.name)} is waiting in the spool directory already; wait for it, then try again"
+    name: str
+    sentence = "{name!q} is waiting in the spool directory already; wait for it, then try again"
 
 
 def read_status(port: int, address: str = "") -> dict[str, Any]:

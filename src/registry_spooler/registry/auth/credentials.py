@@ -152,8 +152,7 @@ FILE_MAX_BYTES: Final = 1 << 20
 class CredentialsUnreadable(SettingUnusable):
     """A file of credentials that cannot be used."""
 
-    def __str__(self) -> str:
-        return f"the credentials in {self.path!r} cannot be used: {self.reason}"
+    sentence = "the credentials in {path!q} cannot be used: {reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,7 @@ LOOK_AGAIN_SECONDS: Final = 1.0
 class CertificateUnreadable(SettingUnusable):
     """The file that `--certificate` names holds no certificates: whatever the registry would answer, nobody asks it."""
 
-    def __str__(self) -> str:
-        return f"the certificate {self.path!r} cannot be read: {self.reason}"
+    sentence = "the certificate {path!q} cannot be read: {reason}"
 
 
 class TrustStore:
