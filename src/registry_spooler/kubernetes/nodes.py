@@ -76,14 +76,10 @@ echo "import ended with $code"
 class NodeError(SpoolerError):
     """A node cannot take images in this way; `instead` is what to type on the node."""
 
-    def __init__(self, node: str, reason: str, instead: str) -> None:
-        super().__init__(node, reason, instead)
-        self.node = node
-        self.reason = reason
-        self.instead = instead
-
-    def __str__(self) -> str:
-        return f"node {self.node}: {self.reason}; on the node itself: {self.instead}"
+    node: str
+    reason: str
+    instead: str
+    sentence = "node {node}: {reason}; on the node itself: {instead}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
