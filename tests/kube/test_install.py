@@ -120,6 +120,7 @@ async def test_the_image_goes_into_written_manifests(admin: Admin, tmp_path: Pat
     found = images(list(yaml.safe_load_all(rendered.stdout)))
     mirror = "mirror.example/registry:3"
     expected = image if image != "spooler" else "spooler:latest"
+    assert not (tmp_path / "files" / "chart").exists()
     assert {"spooler": expected, "node-access": expected, "registry": mirror, "registry-reader": mirror} == found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +286,11 @@ def test_all_components_go_together(tmp_path: Path) -> None:
         assert "team" == document["metadata"]["namespace"]
         if document["kind"] not in FOREIGN:
             kubernetes_validate.validate(document, VERSIONS[-1], strict=True)
+
+
+def test_the_wheel_has_them_all_but_the_chart() -> None:
+    project = tomllib.loads((MANIFESTS.parent / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert {f"manifests/{folder.name}" for folder in MANIFESTS.iterdir()} - {"manifests/chart"} == included.keys()
+    for source, target in included.items():
+        assert target == f"registry_spooler/cli/kubectl/{source}"

@@ -209,7 +209,7 @@ def _check_chosen(documents: list[Document]) -> None:
 def _files(choices: Choices) -> Iterator[tuple[str, bytes]]:
     root = manifests()
     for path in sorted(root.rglob("*")):
-        if path.is_file():
+        if path.is_file() and root / "chart" not in path.parents:
             name, content = path.relative_to(root).as_posix(), path.read_bytes()
             if name == "base/kustomization.yaml":
                 content = _with_images(content.decode(), choices).encode()
