@@ -1,16 +1,27 @@
-"""The version stands in two places: where the build reads it, and where a program has it without reading anything."""
+"""The version is set in `registry_spooler.__version__`; what cannot read it there says the same."""
 
 from __future__ import annotations
 
-import tomllib
+import re
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 import registry_spooler
 
-PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+ROOT = Path(__file__).resolve().parents[1]
+WRITTEN = {
+    "README.md": r"registry-spooler:(\d+(?:\.\d+)+)",
+    "manifests/base/kustomization.yaml": r"newName: registry-spooler\n    newTag: (\S+)",
+    "CHANGELOG.md": r"(?s)\A.*?\n## (\S+)",
+}
 
 
-def test_the_version_is_the_same_everywhere() -> None:
-    written = tomllib.loads(PROJECT.read_text())["project"]["version"]
-    assert written == registry_spooler.__version__ == version("registry-spooler")
+def test_the_package_has_it() -> None:
+    assert registry_spooler.__version__ == version("registry-spooler")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_it_is_the_same_where_it_is_written_out(name: str) -> None:
+    assert {registry_spooler.__version__} == set(re.findall(WRITTEN[name], (ROOT / name).read_text()))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-import tomllib
 
 import orjson
 import pytest
 from machine import BASE, ROOT, SPOOLER, Machine
+
+import registry_spooler
 
 SIZE_OVER_BASE_MAX_BYTES = 90_000_000
 CONFINED = (
@@ -36,14 +37,13 @@ def test_it_adds_less_than_90_mb_to_its_base(machine: Machine) -> None:
 
 
 def test_its_labels_and_settings(machine: Machine) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     found = machine.inspect(SPOOLER)
     labels = {key.removeprefix("org.opencontainers.image."): value for key, value in found["Labels"].items()}
 
     assert {
         "title": "Registry Spooler",
         "licenses": "Apache-2.0",
-        "version": version,
+        "version": registry_spooler.__version__,
         "base.name": BASE,
     }.items() <= labels.items()
     assert {"description", "revision", "created"} <= labels.keys()

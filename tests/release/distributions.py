@@ -16,19 +16,16 @@ def build(project: Project) -> tuple[Path, Path]:
     return project.dist / f"{stem}-py3-none-any.whl", project.dist / f"{stem}.tar.gz"
 
 
-def check_metadata(project: Project, *files: Path) -> None:
-    """Have the package index's own checker read them."""
-    project.run(sys.executable, "-m", "twine", "check", "--strict", *files)
+def try_programs(project: Project, wheel: Path) -> None:
+    """Install the wheel with its dependencies into an empty environment, and ask every program for its version.
 
-
-def try_programs(project: Project, *files: Path) -> None:
-    """Install each file with its dependencies into an empty environment, and ask every program for its version."""
-    for file in files:
-        with tempfile.TemporaryDirectory() as folder:
-            programs = Path(folder, "bin")
-            project.run(sys.executable, "-m", "venv", folder)
-            project.run(programs / "python", "-m", "pip", "install", "--quiet", f"{file}[client]")
-            for program in ("registry-spooler", "registry-client", "kubectl-spool"):
-                printed = project.run(programs / program, "--version")
-                if project.version not in printed:
-                    raise ReleaseError(f"{program} of {file.name} says {printed!r}")
+    The source distribution is tried already: the wheel was built from it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        programs = Path(folder, "bin")
+        project.run(sys.executable, "-m", "venv", folder)
+        project.run(programs / "python", "-m", "pip", "install", "--quiet", f"{wheel}[client]")
+        for program in ("registry-spooler", "registry-client", "kubectl-spool"):
+            printed = project.run(programs / program, "--version")
+            if project.version not in printed:
+                raise ReleaseError(f"{program} of {wheel.name} says {printed!r}")

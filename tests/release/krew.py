@@ -5,15 +5,15 @@ https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/
 
 from __future__ import annotations
 
-import gzip
-import io
-import tarfile
+import tempfile
 from pathlib import Path
 
 import yaml
 
+from release import tools
+from release.archives import write_tgz
 from release.checksums import sha256
-from release.project import ROOT, Project
+from release.project import ROOT, Project, ReleaseError
 
 _MACHINES = (("linux", "amd64"), ("linux", "arm64"), ("darwin", "amd64"), ("darwin", "arm64"))
 _DESCRIPTION = """\
@@ -30,7 +30,7 @@ Needs Python 3.11 or later on the PATH, and Registry Spooler in the cluster:
 def build(project: Project, program: Path, address: str) -> Path:
     """Write archive and manifest; `address` is the URL that the release's files will be at. Returns the manifest."""
     archive = project.dist / f"kubectl-spool-{project.version}.tar.gz"
-    _pack(archive, {"kubectl-spool": program, "LICENSE": ROOT / "LICENSE"}, project.epoch)
+    write_tgz(archive, {"kubectl-spool": program, "LICENSE": ROOT / "LICENSE"}, project.epoch)
     manifest = project.dist / "spool.yaml"
     manifest.write_text(yaml.safe_dump(_manifest(project.version, archive, address), sort_keys=False))
     return manifest
@@ -61,15 +61,15 @@ def _manifest(version: str, archive: Path, address: str) -> dict[str, object]:
     }
 
 
-def _pack(output: Path, files: dict[str, Path], epoch: int) -> None:
-    """Write a .tar.gz that is the same each time."""
-    with (
-        output.open("wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, mtime=epoch) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
-        for name, path in sorted(files.items()):
-            content = path.read_bytes()
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mtime, entry.mode = len(content), epoch, path.stat().st_mode & 0o755
-            tar.addfile(entry, io.BytesIO(content))
+def try_install(project: Project, manifest: Path) -> bool:
+    """Have krew install it for this machine; False if there is no krew and no Go that builds it."""
+    program = tools.find("krew")
+    if program is None:
+        return False
+    archive = manifest.with_name(f"kubectl-spool-{project.version}.tar.gz")
+    with tempfile.TemporaryDirectory() as root:
+        project.run(program, "install", f"--manifest={manifest}", f"--archive={archive}", KREW_ROOT=root)
+        printed = project.run(Path(root, "bin", "kubectl-spool"), "--version")
+    if project.version not in printed:
+        raise ReleaseError(f"what krew installs says {printed!r}")
+    return True
