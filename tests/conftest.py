@@ -44,7 +44,7 @@ ALLOWED_TO_BLOCK = {
     "<frozen importlib._bootstrap>": {"_find_and_load"},
     "<frozen importlib._bootstrap_external>": {"get_data", "path_stat", "_path_stat"},
     # A library that reads the kubeconfig between its awaits has an event loop of its own, in a thread.
-    "kube/login.py": {"_load"},
+    "kubernetes/config.py": {"_load"},
     # Lines for people go to a terminal, or to the pipe that the container's runtime drains.
     "logging/__init__.py": {"emit", "flush"},
     # A traceback's source lines, when something has gone wrong already.

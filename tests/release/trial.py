@@ -38,7 +38,7 @@ def push(project: Project, file: Path) -> None:
         _lay_out(Path(folder), file)
         project.run(
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("tests/kube/test_kubectl_spool.py", "-k", _PUSH_TESTS),
+            *("tests/kubernetes/test_kubectl_spool.py", "-k", _PUSH_TESTS),
             PROGRAMS=folder,
         )
 

@@ -18,9 +18,9 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from registry_spooler.kubernetes.cluster_errors import KubeAnswer, KubeUnreachable, answer_error
+from registry_spooler.kubernetes.cluster_errors import ExecNotSupported, KubeAnswer, KubeUnreachable, answer_error
 from registry_spooler.kubernetes.config import ClusterLogin
-from registry_spooler.kubernetes.frames import SUBPROTOCOLS
+from registry_spooler.kubernetes.frames import SUBPROTOCOL
 from registry_spooler.registry.http.retry import connection_reason
 
 CONNECT_SECONDS: Final = 30.0
@@ -137,7 +137,7 @@ class Cluster:
     ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse]:
         """Open the WebSocket of an exec, which is a GET with an upgrade; closed on the way out.
 
-        The caller chooses nothing: `response.protocol` is what the server chose of SUBPROTOCOLS.
+        ExecNotSupported when the server does not know the subprotocol.
         """
         socket = await self._dial(path, query, asked, permission)
         try:
@@ -151,12 +151,15 @@ class Cluster:
             try:
                 socket: aiohttp.ClientWebSocketResponse = await self._opened.ws_connect(
                     self._url(path, query),
-                    protocols=SUBPROTOCOLS,
+                    protocols=(SUBPROTOCOL,),
                     headers=await self._login.headers(),
                     max_msg_size=MESSAGE_LIMIT_BYTES,
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                     **self._transport,
                 )
+                if socket.protocol != SUBPROTOCOL:
+                    await socket.close()
+                    raise ExecNotSupported(self.server)
                 self._granted.add(permission)
                 return socket
             except aiohttp.WSServerHandshakeError as exc:

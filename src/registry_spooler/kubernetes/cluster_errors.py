@@ -105,6 +105,16 @@ class KubeNotFound(KubeAnswer):
         return "the pod may have been replaced: see `kubectl get pods`, and choose with -n and -l"
 
 
+class ExecNotSupported(KubeError):
+    """The API server does not know the version of the exec channel that this program speaks."""
+
+    server: str
+    sentence = (
+        "the API server {server} is too old: `kubectl spool` needs Kubernetes 1.30 or later; `kubectl version` shows "
+        "the server's, and a proxy in between may be what is old"
+    )
+
+
 class PodReplaced(KubeError):
     """The pod that was worked with is no more, or is going: another one takes its place."""
 

@@ -30,7 +30,6 @@ from registry_spooler.aio import task_group
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import ExecCut, ExecNotStarted
 from registry_spooler.kubernetes.frames import (
-    V5,
     Channel,
     ChannelOutput,
     Exited,
@@ -75,11 +74,6 @@ class Execution:
         """Where the command runs."""
         return self._container.pod
 
-    @property
-    def closes_stdin(self) -> bool:
-        """Can standard input be closed (version 5)? If not, the far side has to be told its length."""
-        return self._socket.protocol == V5
-
     async def send(self, data: Buffer) -> None:
         """Write to the command's standard input; returns when the connection has taken it. ExecCut when it is gone."""
         try:
@@ -89,9 +83,7 @@ class Execution:
             raise ExecCut(self._container.pod, "it was closed while sending") from exc
 
     async def close_stdin(self) -> None:
-        """End the command's standard input; RuntimeError where the channel cannot (see `closes_stdin`)."""
-        if not self.closes_stdin:
-            raise RuntimeError("this channel cannot close standard input")
+        """End the command's standard input."""
         try:
             await self._socket.send_bytes(close_frame(Channel.STDIN))
         except ConnectionError as exc:
@@ -173,10 +165,9 @@ async def run(
 ) -> int | None:
     """Send `stdin`, if there is any, and hand out what is written, until the command ends; its exit code.
 
-    Standard input stays open as long as the connection, so that the far side sees the caller go; with
-    `closes_stdin` it is closed at the end of `stdin` where the channel can. `is_over` is asked after each output: once
-    it is true nothing more is sent, and None is returned when the exit code does not follow soon. What `on_output`
-    or `stdin` raise ends the connection and is raised here.
+    With `closes_stdin` standard input ends with `stdin`; without, it stays open as long as the connection, so that the
+    command sees its caller go. `is_over` is asked after each output: once it is true nothing more is sent, and None is
+    returned if the exit code does not follow soon. What `on_output` or `stdin` raise ends the connection.
     """
     async with task_group() as tasks:
         tasks.start_soon(_keep_alive, execution)
@@ -220,7 +211,7 @@ async def _send_all(execution: Execution, stdin: AsyncGenerator[Buffer], closes_
         async with aclosing(stdin):
             async for piece in stdin:
                 await execution.send(piece)
-        if closes_stdin and execution.closes_stdin:
+        if closes_stdin:
             await execution.close_stdin()
     except ExecCut:
         return  # the receiving side knows more: perhaps the command has ended, and said why

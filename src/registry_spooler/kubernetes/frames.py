@@ -1,9 +1,9 @@
 """The frames of the exec channel: plain code, fed one WebSocket message at a time.
 
 A message's first byte is its channel, the rest its bytes. Standard input goes out on channel 0; standard
-output, standard error and the closing status come in on 1, 2 and 3. Version 5 of the subprotocol adds one
-message, byte 255 and a channel, which closes that channel: the only way to end standard input without
-ending the connection. Version 4 lacks it, so there the far side has to be told how much to read.
+output, standard error and the closing status come in on 1, 2 and 3. One more message, byte 255 and a channel,
+closes that channel: the only way to end standard input without ending the connection. It is what version 5 of the
+subprotocol added; servers before Kubernetes 1.30 lack it and are not supported.
 
 https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/4006-transition-spdy-to-websockets
 """
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-V5: Final = "v5.channel.k8s.io"
-V4: Final = "v4.channel.k8s.io"
-SUBPROTOCOLS: Final = (V5, V4)
-"""In the order of preference. Servers before Kubernetes 1.30 know the second only."""
+SUBPROTOCOL: Final = "v5.channel.k8s.io"
 
 FRAME_BYTES: Final = 32 * 1024
 """The most payload in one message: what kubectl sends, so every server and proxy has seen it."""
@@ -49,7 +46,6 @@ class Channel(enum.IntEnum):
     STDOUT = 1
     STDERR = 2
     ERROR = 3
-    RESIZE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ def stdin_frames(data: Buffer) -> Iterator[bytes]:
 
 
 def close_frame(channel: Channel) -> bytes:
-    """The message that closes a channel; version 5 only."""
+    """Return the message that closes a channel."""
     return bytes((_CLOSE, channel))
 
 

@@ -23,7 +23,6 @@ import orjson
 import trustme
 from aiohttp import WSMsgType, web
 
-V4 = "v4.channel.k8s.io"
 V5 = "v5.channel.k8s.io"
 UNREAD_BYTES_MAX = 16 << 20
 """What a real runtime buffers of standard input for a command that has ended, before it says nothing more at all."""
@@ -85,7 +84,7 @@ class ApiServer:
     """The folder that `write_certificates` wrote; kubectl sends a token over TLS only."""
     registry: str = ""
     health_port: int = 8086
-    protocols: tuple[str, ...] = (V5, V4)
+    protocols: tuple[str, ...] = (V5,)
     namespace: str = "registry"
     pods: tuple[str, ...] = ("spooler-0",)
     token: str = "let-me-in"
@@ -330,7 +329,6 @@ async def _feed(socket: web.WebSocketResponse, pipe: IO[bytes] | None, running: 
         async for message in socket:
             assert message.type is WSMsgType.BINARY
             if message.data[0] == CLOSE:
-                assert socket.ws_protocol == V5, "version 4 has no message that closes"
                 if writer is not None and message.data[1] == STDIN:
                     writer.close()
             elif message.data[0] == STDIN and writer is not None:

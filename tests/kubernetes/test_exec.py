@@ -10,12 +10,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from apiserver import V4, V5, ApiServer
+from apiserver import ApiServer
 from registry_spooler.kubernetes import exec as kube_exec
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import (
     ExecCut,
     ExecNotStarted,
+    ExecNotSupported,
     KubeForbidden,
     KubeLoginRejected,
     KubeNotFound,
@@ -57,26 +58,21 @@ async def test_bytes_go_both_ways_unchanged(cluster: Cluster, container: Contain
     assert content == collected.stdout
 
 
-async def test_version_5_closes_standard_input(cluster: Cluster, container: Container, api: ApiServer) -> None:
+async def test_standard_input_is_closed(cluster: Cluster, container: Container) -> None:
     collected = Collected()
     async with execute(cluster, container, ["wc", "-c"]) as execution:
-        assert execution.closes_stdin
         assert 0 == await run(execution, collected, stdin=pieces(b"12345"))
     assert b"5" == collected.stdout.strip()
-    assert V5 == api.executions[0].protocol
 
 
-async def test_version_4_is_spoken_where_the_server_knows_no_other(
-    cluster: Cluster, container: Container, api: ApiServer
+@pytest.mark.parametrize("protocols", [("v4.channel.k8s.io",), ()])
+async def test_a_server_before_kubernetes_1_30(
+    cluster: Cluster, container: Container, api: ApiServer, protocols: tuple[str, ...]
 ) -> None:
-    api.protocols = (V4,)
-    collected = Collected()
-    async with execute(cluster, container, ["head", "-c", "5"]) as execution:
-        assert not execution.closes_stdin
-        assert 0 == await run(execution, collected, stdin=pieces(b"12345"))
-        with pytest.raises(RuntimeError):
-            await execution.close_stdin()
-    assert b"12345" == collected.stdout
+    api.protocols = protocols
+    with pytest.raises(ExecNotSupported, match=r"needs Kubernetes 1\.30 or later"):
+        async with execute(cluster, container, ["cat"]):
+            pass
 
 
 async def test_no_shell_sees_the_arguments(cluster: Cluster, container: Container, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import archives
 import signed
-from apiserver import V4, V5, ApiServer
+from apiserver import ApiServer
 from archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer, make_tar, read_tar
 from registry_spooler.archive.compression import Compression
 from registry_spooler.errors import ArchiveError
@@ -122,12 +122,8 @@ async def test_what_speaks_of_an_image_goes_with_it(outside: Outside, registry: 
     assert (again.digest, again.referrers, again.blobs_uploaded) == (result.digest, 3, 0)
 
 
-@pytest.mark.parametrize("protocols", [(V5, V4), (V4,)])
 @pytest.mark.parametrize("name", ["podman", "oci"])
-async def test_the_second_push_sends_kilobytes(
-    outside: Outside, wire: Wire, api: ApiServer, name: str, protocols: tuple[str, ...]
-) -> None:
-    api.protocols = protocols
+async def test_the_second_push_sends_kilobytes(outside: Outside, wire: Wire, api: ApiServer, name: str) -> None:
     archive = FORMATS[name](image(outside.repository, 6 * MEGA))
     first = await outside.push(archive)
     assert wire.sent > 3 * MEGA

@@ -1,6 +1,6 @@
 """The way into the pod in a real cluster, while parts of that cluster fail: run by hand, not a part of the suite.
 
-    python tests/kube/real_cluster.py --kubeconfig PUSHER --admin ADMIN --hook NAME=COMMAND …
+    python tests/kubernetes/real_cluster.py --kubeconfig PUSHER --admin ADMIN --hook NAME=COMMAND …
 
 PUSHER is the kubeconfig of a user with nothing but the role `registry-spooler-push`, ADMIN one that may delete pods and
 exec. The spooler runs in the namespace of both. A hook is a shell command that breaks a part of the cluster and mends

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from apiserver import V4, ApiServer
+from apiserver import ApiServer
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, RemoteError
 from registry_spooler.kubernetes.pods import Container
@@ -34,9 +34,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("protocols", [("v5.channel.k8s.io", V4), (V4,)])
-async def test_a_file_arrives(remote: Remote, file: Path, api: ApiServer, protocols: tuple[str, ...]) -> None:
-    api.protocols = protocols
+async def test_a_file_arrives(remote: Remote, file: Path, api: ApiServer) -> None:
     told: list[tuple[int, int]] = []
     published = await publish(remote, file, "app.tar", redial=QUICK, on_sent=lambda *pair: told.append(pair))
     assert file.read_bytes() == (api.spool / "app.tar").read_bytes()
@@ -52,11 +50,7 @@ async def test_an_empty_file(remote: Remote, tmp_path: Path, api: ApiServer) -> 
     assert b"" == (api.spool / "nothing.txt").read_bytes()
 
 
-@pytest.mark.parametrize("protocols", [("v5.channel.k8s.io", V4), (V4,)])
-async def test_a_cut_at_half_costs_what_was_on_the_wire(
-    remote: Remote, file: Path, api: ApiServer, wire: Wire, protocols: tuple[str, ...]
-) -> None:
-    api.protocols = protocols
+async def test_a_cut_at_half_costs_what_was_on_the_wire(remote: Remote, file: Path, api: ApiServer, wire: Wire) -> None:
     await remote.version()
     before = wire.sent
     wire.cut_after(sent=SIZE // 2)

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from aiohttp import web
 
-from apiserver import UNREAD_BYTES_MAX, V4, V5, ApiServer
+from apiserver import UNREAD_BYTES_MAX, ApiServer
 from playedregistry import running_registry
 from registry_spooler.client import SpoolerClient
 from registry_spooler.kubernetes.api import Cluster
@@ -84,11 +84,9 @@ async def _publish_and(session: PodSession, file: Path, api: ApiServer, happens:
         await session.use(lambda remote: publish(remote, file, "app.tar", redial=session.redial))
 
 
-@pytest.mark.parametrize("protocols", [(V5, V4), (V4,)])
 async def test_success_of_a_lost_kubelet_is_a_cut(
-    session: PodSession, api: ApiServer, script: Callable[[str], None], protocols: tuple[str, ...]
+    session: PodSession, api: ApiServer, script: Callable[[str], None]
 ) -> None:
-    api.protocols = protocols
     script("echo some of it; exec sleep 60")
 
     async def take(_: bytes) -> None:
@@ -99,11 +97,7 @@ async def test_success_of_a_lost_kubelet_is_a_cut(
         await remote.call("pull", "--", "app:v1", on_stdout=take)
 
 
-@pytest.mark.parametrize("protocols", [(V5, V4), (V4,)])
-async def test_a_file_goes_on_behind_a_lost_kubelet(
-    session: PodSession, file: Path, api: ApiServer, protocols: tuple[str, ...]
-) -> None:
-    api.protocols = protocols
+async def test_a_file_goes_on_behind_a_lost_kubelet(session: PodSession, file: Path, api: ApiServer) -> None:
     await publish_and(session, file, api, api.lose_kubelet)
 
 
@@ -136,15 +130,13 @@ async def test_a_program_of_another_version(session: PodSession, script: Callabl
     assert version("registry-spooler") == await remote.version()
 
 
-@pytest.mark.parametrize("protocols", [(V5, V4), (V4,)])
 @pytest.mark.parametrize("status", [403, 405, 413])
 async def test_a_refusal_by_the_registry_is_told_at_once(
-    session: PodSession, api: ApiServer, status: int, protocols: tuple[str, ...], repository: str
+    session: PodSession, api: ApiServer, status: int, repository: str
 ) -> None:
     def gate(request: web.Request) -> web.Response | None:
         return web.Response(status=status) if request.method in ("POST", "PUT", "PATCH") else None
 
-    api.protocols = protocols
     api.forgets_status = True
     content = os.urandom(3 * UNREAD_BYTES_MAX)
     part = content_part(blob_path(Digest.of(content)), content)
