@@ -248,7 +248,7 @@ class Inflater:
 
     def inflate(self, data: Buffer, max_bytes: int) -> bytes:
         """Go on, with more `data` if that is needed (else with none); empty when there is nothing yet."""
-        if data:
+        if memoryview(data).nbytes:
             left = bytes(self._data[self._at :])  # nothing, or the first bytes of what may be a next member
             self._data, self._at = memoryview(left + bytes(data) if left else data), 0
         while True:

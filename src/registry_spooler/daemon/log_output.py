@@ -9,14 +9,11 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import queue
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Final
 
-import click
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 _project: Final = logging.getLogger("registry_spooler")
@@ -69,13 +66,11 @@ def set_levels(verbose: int) -> None:
 
 
 @contextmanager
-def logging_to(path: Path | None, *, verbose: int, log_format: str, colorize: str) -> Iterator[None]:
-    """Send this project's log to `path`, or standard error, until the block ends and all is written.
+def logging_to(stream: IO[str], *, verbose: int, log_format: str, colorize: str) -> Iterator[None]:
+    """Send this project's log to `stream` until the block ends and all is written.
 
-    `colorize` is `true` (when it is a terminal), `false` or `force`. A file that cannot be opened ends the program in
-    one line, with exit code 1.
+    `colorize` is `true` (when it is a terminal), `false` or `force`.
     """
-    stream: IO[str] = _open(path) if path is not None else sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(stream, log_format, colorize))
     records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
@@ -90,15 +85,6 @@ def logging_to(path: Path | None, *, verbose: int, log_format: str, colorize: st
     finally:
         _project.removeHandler(feeder)
         listener.stop()
-        if path is not None:
-            stream.close()
-
-
-def _open(path: Path) -> IO[str]:
-    try:
-        return path.open("a", encoding="utf-8")
-    except OSError as exc:
-        raise click.FileError(str(path), exc.strerror) from exc
 
 
 def _formatter(stream: IO[str], log_format: str, colorize: str) -> logging.Formatter:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import click
 
 from registry_spooler import __version__
 from registry_spooler.archive.compression import Compression
 from registry_spooler.daemon.log_output import logging_to
-from registry_spooler.daemon.service import DaemonSettings, HealthSettings, LogSettings, run
+from registry_spooler.daemon.service import DaemonSettings, HealthSettings, run
 from registry_spooler.options import SPOOL_SIZE, RegistrySettings, option, registry_options
 from registry_spooler.push.pusher import PushOptions
 from registry_spooler.spool.settings import SpoolSettings
@@ -66,9 +67,18 @@ def command(**values: Any) -> None:
     """
     registry = RegistrySettings.take(values)
     settings = _settings(values)
-    log = settings.log
-    with logging_to(log.path, verbose=log.verbose, log_format=log.log_format, colorize=log.colorize):
+    log = {name: values[name] for name in ("verbose", "log_format", "colorize")}
+    with _log_stream(values["log"]) as stream, logging_to(stream, **log):
         sys.exit(run(settings, registry, __version__))
+
+
+def _log_stream(path: Path | None) -> AbstractContextManager[IO[str]]:
+    if path is None:
+        return nullcontext(sys.stderr)
+    try:
+        return path.open("a", encoding="utf-8")
+    except OSError as exc:
+        raise click.FileError(str(path), exc.strerror) from exc
 
 
 def _settings(values: dict[str, Any]) -> DaemonSettings:
@@ -88,11 +98,5 @@ def _settings(values: dict[str, Any]) -> DaemonSettings:
             port=values["health_port"],
             hosts=values["health_hosts"],
             spool_limit_bytes=values["spool_limit_bytes"],
-        ),
-        log=LogSettings(
-            path=values["log"],
-            verbose=values["verbose"],
-            log_format=values["log_format"],
-            colorize=values["colorize"],
         ),
     )

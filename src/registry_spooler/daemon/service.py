@@ -67,24 +67,12 @@ class HealthSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """Where the log goes, and what it looks like."""
-
-    path: Path | None = None
-    """None: standard error."""
-    verbose: int = 0
-    log_format: str = "text"
-    colorize: str = "true"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
-    """All but the registry's own, which `options` reads for every program."""
+    """All but the log's, and the registry's own, which `options` reads for every program."""
 
     spool: SpoolSettings
     push: PushOptions
     health: HealthSettings
-    log: LogSettings
 
 
 LARGE_BYTES: Final = 16 << 20

@@ -263,8 +263,8 @@ class Unpacking:
         if self.diff_id is not None and self._hash.hexdigest() != self.diff_id.hex:
             raise WrongContent(str(self.reference), f"it does not unpack to {self.diff_id}")
 
-    def _inflate(self, piece: Buffer) -> Buffer:
-        plain = piece if self._inflater is None else self._inflater.inflate(piece, PIECE_BYTES)
+    def _inflate(self, piece: Buffer) -> memoryview:
+        plain = memoryview(piece if self._inflater is None else self._inflater.inflate(piece, PIECE_BYTES))
         self._hash.update(plain)
         return plain
 

@@ -49,7 +49,7 @@ class PackedBlob:
     async def write(self, reader: BlobReader) -> Measured:
         """Take all that the reader gives, in constant memory; checked by the reader."""
         self._file = await in_thread(self._create)
-        while piece := await reader.read():
+        while piece := memoryview(await reader.read()):
             await in_thread(self._file.write, piece)
         await in_thread(self._file.flush)
         return reader.measured
@@ -99,7 +99,7 @@ def _sweep(folder: Path) -> None:
 
 async def measure(reader: BlobReader) -> Measured:
     """Read a blob to its end, which checks it, and keep nothing of it."""
-    while await reader.read():
+    while memoryview(await reader.read()):
         pass
     return reader.measured
 
@@ -110,8 +110,8 @@ def reread_part(reader: BlobReader, measured: Measured) -> ArchivePart:
     async def pieces() -> AsyncGenerator[Buffer]:
         await reader.rewind(0)
         left = measured.size
-        while left and (piece := await reader.read()):
-            left -= memoryview(piece).nbytes
+        while left and (piece := memoryview(await reader.read())):
+            left -= piece.nbytes
             yield piece
 
     return ArchivePart(blob_path(measured.digest), measured.size, pieces)

@@ -124,7 +124,7 @@ class Window:
             return
         self._rewind_to = offset
         self._notify()
-        while self._rewind_to is not None and self.failure is None:
+        while self._rewind_to == offset and self.failure is None:
             await self._changed.wait()
         self.check()
 
