@@ -12,6 +12,7 @@ from desk import Desk
 from faultproxy import Fault, running_proxy
 from registry_spooler.archive.member_blob import Hash
 from registry_spooler.archive.source import PipeSource
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
@@ -24,7 +25,7 @@ from verify import Reader
 
 MIB = 1 << 20
 DIGESTS_ONLY = PushOptions(inflate=False)
-QUICK = RetryPolicy(tries=5, first_delay_seconds=0.001, longest_delay_seconds=0.01, patience_seconds=3.0)
+QUICK = RetryPolicy(tries=5, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01), patience_seconds=3.0)
 IMAGE = Image(layers=(big_layer(6 * MIB), layer("top")))
 LARGE = gz(IMAGE.layers[0])
 """About 3 MiB as it is sent."""

@@ -11,6 +11,7 @@ import pytest
 
 from lyingserver import body_of, lying, page
 from registry_spooler import __version__
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryUnreachable
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
@@ -19,7 +20,7 @@ from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.transport import Request
 from registry_spooler.registry.registry_client import RegistryClient
 
-QUICK = RetryPolicy(tries=5, first_delay_seconds=0.001, longest_delay_seconds=0.01)
+QUICK = RetryPolicy(tries=5, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 NOTHING = Digest.of(b"")
 
 

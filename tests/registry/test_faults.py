@@ -13,6 +13,7 @@ import pytest
 from faultproxy import Fault, Headers, running_proxy
 from memory_blobs import Blob, noise
 from playedregistry import LearnedLimits, running_registry
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import EMPTY_JSON, Digest
@@ -25,7 +26,7 @@ from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
 
 MIB = 1 << 20
-QUICK = RetryPolicy(tries=5, first_delay_seconds=0.001, longest_delay_seconds=0.01, patience_seconds=3.0)
+QUICK = RetryPolicy(tries=5, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01), patience_seconds=3.0)
 CHUNKS = UploadOptions(chunk_size_bytes=MIB)
 
 

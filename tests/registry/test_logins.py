@@ -12,6 +12,7 @@ from aiohttp import web
 
 from memory_blobs import Blob, noise
 from playedregistry import TokenServer, running_registry, running_token_server
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import AccessDenied, RegistryError
 from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
@@ -22,7 +23,7 @@ from registry_spooler.registry.uploads.vendors import UploadOptions
 
 MIB = 1 << 20
 SECRET = "pass:wörd"
-QUICK = RetryPolicy(tries=3, first_delay_seconds=0.001, longest_delay_seconds=0.01)
+QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 
 
 def _client(url: str, **settings: object) -> RegistryClient:

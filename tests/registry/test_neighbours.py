@@ -16,6 +16,7 @@ from aiohttp import web
 from lyingserver import Answer, body_of, lying, page
 from memory_blobs import Blob, noise
 from playedregistry import TokenServer, running_registry, running_token_server
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import (
     AccessDenied,
     DigestNotSupported,
@@ -34,7 +35,7 @@ from registry_spooler.registry.auth.credentials import CredentialSettings, Crede
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
 
-QUICK = RetryPolicy(tries=2, first_delay_seconds=0.001, longest_delay_seconds=0.01)
+QUICK = RetryPolicy(tries=2, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 DIGEST = Digest.of(EMPTY_JSON)
 POINTER = {"mediaType": mediatype.OCI_CONFIG, "digest": str(DIGEST), "size": 2}
 MANIFEST = Manifest.parse(

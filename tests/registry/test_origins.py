@@ -10,6 +10,7 @@ from aiohttp import web
 
 from memory_blobs import Blob, noise
 from playedregistry import PlayedRegistry, Session, TokenServer, running_registry, running_token_server, served
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import InvalidAddress, RegistryError, RegistryProtocolError
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
@@ -22,7 +23,7 @@ from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadOptions
 
 MIB = 1 << 20
-QUICK = RetryPolicy(tries=3, first_delay_seconds=0.001, longest_delay_seconds=0.01)
+QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 SECRET = "s3cret-of-the-registry"
 
 

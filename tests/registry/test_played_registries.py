@@ -8,6 +8,7 @@ import pytest
 
 from memory_blobs import Blob, noise
 from playedregistry import LearnedLimits, PlayedRegistry, running_registry
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryError
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.retry import RetryPolicy
@@ -15,7 +16,7 @@ from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import HostProfile, UploadForm, UploadOptions, profile_of
 
 MIB = 1 << 20
-QUICK = RetryPolicy(tries=4, first_delay_seconds=0.001, longest_delay_seconds=0.01)
+QUICK = RetryPolicy(tries=4, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 
 
 def first_chunk(first: int, now: int) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from memory_blobs import MemoryReader, noise
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
-from registry_spooler.registry.http.retry import HostPauses, RetryPolicy, retry_after_seconds
+from registry_spooler.registry.http.retry import HostPauses, retry_after_seconds
 from registry_spooler.registry.uploads.chunks import Next, after_chunk, stored_bytes
 from registry_spooler.registry.uploads.window import READ_AHEAD_BYTES, ChunkBudget, Window
 
@@ -102,12 +102,6 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 )
 def test_retry_after(text, expected):
     assert retry_after_seconds({"Retry-After": text}, NOW) == expected
-
-
-def test_the_delays_grow_and_are_drawn_from_all_that_is_below_them():
-    policy = RetryPolicy(first_delay_seconds=0.5, longest_delay_seconds=3.0)
-    assert [policy.delay_seconds(failures, lambda low, high: high) for failures in range(1, 6)] == [0.5, 1, 2, 3, 3]
-    assert [policy.delay_seconds(3, lambda low, high: low)] == [0.0]
 
 
 def test_a_shorter_pause_does_not_end_a_longer_one():

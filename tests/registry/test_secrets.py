@@ -12,6 +12,7 @@ from aiohttp import web
 
 from lyingserver import body_of, lying, page
 from playedregistry import TokenServer, running_registry, running_token_server
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import SpoolerError
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
@@ -120,7 +121,7 @@ async def test_what_other_answers_repeat_is_not_shown():
             writer.write(page(200, f"Content-Type: {BASIC}\r\n", json.dumps(document).encode()))
 
     source = CredentialSource(CredentialSettings(username="user", password=PASSWORD))
-    policy = RetryPolicy(tries=3, first_delay_seconds=0.001, longest_delay_seconds=0.01)
+    policy = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
     async with lying(answer) as url, RegistryClient(url, credentials=source, retry=policy) as client:
         for ask in (
             client.get_manifest(Reference("a")),

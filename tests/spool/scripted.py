@@ -14,13 +14,14 @@ import anyio
 import orjson
 
 from registry_spooler.aio import in_thread
+from registry_spooler.backoff import Backoff
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import Job, JobEnd, Outcome
-from registry_spooler.spool.settings import Backoff, SpoolSettings
+from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.spool import Spool
 from registry_spooler.spool.state import SpoolState
 

@@ -22,6 +22,7 @@ from typing import Any, Self
 import anyio
 
 from registry_spooler.aio import in_thread
+from registry_spooler.backoff import Backoff
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
@@ -29,7 +30,7 @@ from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import Job
-from registry_spooler.spool.settings import Backoff, SpoolSettings
+from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.spool import Spool
 
 DEADLY = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "fcntl.flock", "fcntl.fcntl", "os.link"}

@@ -6,7 +6,6 @@ The calls of one command share a Redial, so that what ails all of them is told o
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
+from registry_spooler.backoff import Backoff
 from registry_spooler.kubernetes.cluster_errors import KubeError, RemoteError
 
 if TYPE_CHECKING:
@@ -115,5 +115,5 @@ class Redial:
             self.on_retry(error)
 
     def _pause(self, failures: int) -> float:
-        longest: float = min(self.first_pause_seconds * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - it only spreads the callers
+        backoff = Backoff(base_seconds=self.first_pause_seconds, cap_seconds=LONGEST_PAUSE_SECONDS)
+        return backoff.delay_seconds(failures)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from registry_spooler.aio import in_thread
+from registry_spooler.backoff import Backoff
 from registry_spooler.folder import Folder, NotAFolder
 from registry_spooler.spool import log as journal
 from registry_spooler.spool.directory.deaths import end_all_work, note_deaths, prune_deaths
@@ -178,6 +179,7 @@ _LOST: Final = frozenset({errno.ENOENT, errno.ESTALE})
 """The directory, or a folder of the spooler's own, was removed or replaced."""
 TROUBLE_SECONDS: Final = 5.0
 """How often to try again, at the least, when the directory is gone or cannot be written to."""
+_PROBING: Final = Backoff(base_seconds=0.4, cap_seconds=TROUBLE_SECONDS)
 
 
 class Housekeeper:
@@ -306,6 +308,6 @@ class Housekeeper:
         if error.errno in _LOST:
             self.retire()
         self._failures = failures
-        self._probe_at = self._recover_at = self._clock() + min(0.2 * 2**failures, TROUBLE_SECONDS)
+        self._probe_at = self._recover_at = self._clock() + _PROBING.bound_seconds(failures)
         if self._board.writable.set(False, f"the spool directory cannot be written to: {said(error)}"):
             journal.trouble(self._board.writable.error)

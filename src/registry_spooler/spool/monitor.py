@@ -28,6 +28,7 @@ import anyio.lowlevel
 from asyncinotify import Event, Inotify, Mask
 
 from registry_spooler.aio import in_thread
+from registry_spooler.backoff import Backoff
 from registry_spooler.folder import Folder
 from registry_spooler.spool import log as journal
 from registry_spooler.spool.directory.files import OWN, Identity, OddEntry, kind_of, look_at
@@ -195,6 +196,7 @@ async def open_watch(directory: Path) -> AsyncIterator[Watch]:
         yield Watch(inotify)
 
 
+_REOPENING: Final = Backoff(base_seconds=0.1, cap_seconds=TROUBLE_SECONDS)
 _AT_ONCE: Final = 500
 """So many files are taken into the queue before others get the event loop."""
 
@@ -235,7 +237,7 @@ class DirectoryMonitor:
             if self._board.watching.set(False, error):
                 journal.trouble(error)
             failures = 1 if self._clock() - began > TROUBLE_SECONDS else failures + 1
-            await anyio.sleep(min(0.05 * 2**failures, TROUBLE_SECONDS))
+            await anyio.sleep(_REOPENING.bound_seconds(failures))
 
     async def look_at(self, names: Collection[str]) -> Listing:
         """See what is there now under these names; `take_look` tells the queue. Nothing when that cannot be seen."""

@@ -173,7 +173,6 @@ class HttpClient:
 
     async def rest(self, error: RegistryError, failures: int) -> bool:
         """Sleep before another try; False, at once, when there should be none."""
-        delay = self.policy.delay_seconds(failures)
         asked = error.retry_after_seconds or 0.0
         timed_out = isinstance(error, RegistryUnreachable) and error.timed_out
         tries = min(self.policy.tries, TRIES_AFTER_TIMEOUT) if timed_out else self.policy.tries
@@ -181,8 +180,9 @@ class HttpClient:
             return False
         self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
         # Not for people: what does not pass within these tries, whoever asked for the work says once.
-        _log.debug("%s; trying again in %.1f s", error, max(delay, asked))
-        await anyio.sleep(max(delay, asked))
+        delay = self.policy.backoff.delay_seconds(failures, retry_after_seconds=asked)
+        _log.debug("%s; trying again in %.1f s", error, delay)
+        await anyio.sleep(delay)
         return True
 
     async def once(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -23,9 +22,9 @@ from typing import Final
 import aiohttp
 import anyio
 
+from registry_spooler.backoff import RETRY_AFTER_MAX_SECONDS, Backoff
+
 RETRIED_STATUSES: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-RETRY_AFTER_MAX_SECONDS: Final = 300.0
-"""More than this is not believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +32,9 @@ class RetryPolicy:
     """How patient one request is."""
 
     tries: int = 5
-    first_delay_seconds: float = 0.5
-    longest_delay_seconds: float = 30.0
+    backoff: Backoff = field(default_factory=lambda: Backoff(base_seconds=0.5))
     patience_seconds: float = 20.0
     """The most that is slept before one more try; who asks for more than this is told to come back later."""
-
-    def delay_seconds(self, failures: int, draw: Callable[[float, float], float] = random.uniform) -> float:
-        """Full jitter: anything up to a bound that doubles with each failure."""
-        return draw(0.0, min(self.longest_delay_seconds, self.first_delay_seconds * 2 ** (failures - 1)))
 
 
 @dataclass(slots=True)
