@@ -119,6 +119,8 @@ class RegistrySettings:
     """Of one request, within seconds; whoever has more patience begins where this ends."""
     allow_private_targets: bool = False
     """May a registry with a public name send us to private addresses (token server, storage)?"""
+    pull_host: str = ""
+    """Where the nodes reach the registry, as an image name begins; empty when nobody said so."""
 
     def client(self, *, pushes: bool = True) -> RegistryClient:
         """A client of that registry, not yet opened; InvalidAddress when the address is none."""
@@ -130,6 +132,7 @@ class RegistrySettings:
             upload_options=UploadOptions(form=self.upload_form, chunk_size_bytes=self.chunk_size_bytes),
             retry=RetryPolicy(tries=self.tries),
             allow_private_targets=self.allow_private_targets,
+            pull_host=self.pull_host,
         )
 
     @property
@@ -168,8 +171,14 @@ class RegistrySettings:
             RegistryAddress.parse(self.registry, has_certificate=self.certificate is not None)
         except InvalidAddress as exc:
             raise click.BadParameter(str(exc), param_hint="--registry") from exc
+        if self.pull_host and not _PULL_HOST.fullmatch(self.pull_host):
+            raise click.BadParameter(
+                f"{quoted(self.pull_host)} does not begin an image's name; write HOST[:PORT]", param_hint="--pull-host"
+            )
 
 
+_PULL_HOST: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::\d{1,5})?")
+"""As https://github.com/distribution/reference/blob/main/reference.go has the domain of a name."""
 _LOGINS: Final = (("token", "token_file"), ("username", "password", "password_file"), ("docker_config",))
 """The ways of logging in; of several that are given, the first one goes."""
 
@@ -233,6 +242,8 @@ def registry_options(*prefixes: str) -> Callable[[C], C]:
                help="How often one request is sent before the whole job is deferred."),
         option(prefixes, "--allow-private-targets", is_flag=True,
                help="Let a registry with a public name send us to private addresses (token server, storage)."),
+        option(prefixes, "--pull-host", default="", metavar="HOST[:PORT]",
+               help="Where nodes reach the registry; receipts then say what to write behind `image:`."),
     ]  # fmt: skip
 
     def decorate(command: C) -> C:

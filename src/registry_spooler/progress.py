@@ -63,6 +63,8 @@ class ImageResult:
     reference: Reference
     digest: Digest | None
     """None when an image that was to be deleted was not there."""
+    pull_reference: str = ""
+    """What to write behind a pod's `image:`, with the digest; empty when nobody said where nodes pull from."""
     media_type: str = ""
     size_bytes: int = 0
     """The manifest and all that it names, each once, whether or not it was in the archive or had to be sent."""
@@ -83,6 +85,7 @@ class ImageResult:
         return {
             "reference": str(self.reference),
             "digest": str(self.digest) if self.digest else None,
+            **({"pull_reference": self.pull_reference} if self.pull_reference else {}),
             "media_type": self.media_type,
             "size_bytes": self.size_bytes,
             "platforms": list(self.platforms),
@@ -101,6 +104,7 @@ class ImageResult:
         return cls(
             reference=Reference.parse(str(document["reference"])),
             digest=Digest.parse(str(digest)) if digest else None,
+            pull_reference=str(document.get("pull_reference") or ""),
             media_type=str(document.get("media_type") or ""),
             size_bytes=int(document.get("size_bytes") or 0),
             platforms=tuple(document.get("platforms") or ()),

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from archive_parts import Image
+from archives import podman_docker
 from terminal import Done, Terminal
 
 IMAGE = "registry.example.org:5000/spooler:7"
@@ -24,7 +26,9 @@ command=$1 kind=$2 name=$3
 echo "$@" >> {folder}/asked
 case $command in
 apply) cat > {folder}/applied;;
-get) case $name in -*|"") file={folder}/$kind.json;; *) file={folder}/$kind-$name.json;; esac
+create) [ "$kind" = namespace ] || {{ cat >> {folder}/created; echo pod/check; }};;
+get) [ "$kind" != pod/check ] || {{ cat {folder}/check.json; exit; }}
+    case $name in -*|"") file={folder}/$kind.json;; *) file={folder}/$kind-$name.json;; esac
     if [ -f $file.error ]; then cat $file.error >&2; exit 1; fi
     [ ! -f $file ] || cat $file;;
 esac
@@ -43,6 +47,10 @@ class Admin:
 
     def has_list(self, kind: str, *items: dict[str, Any]) -> None:
         (self.folder / f"{kind}.json").write_text(json.dumps({"kind": "List", "items": items}))
+
+    def cannot_pull(self, message: str) -> None:
+        waiting = {"state": {"waiting": {"reason": "ErrImagePull", "message": message}}}
+        (self.folder / "check.json").write_text(json.dumps({"status": {"containerStatuses": [waiting]}}))
 
     def fails(self, kind: str, said: str) -> None:
         (self.folder / f"{kind}.json.error").write_text(f"{said}\n")
@@ -88,6 +96,8 @@ def admin(tmp_path: Path) -> Admin:
     kubectl.chmod(0o755)
     found = Admin(Terminal(tmp_path, tmp_path / "kubeconfig", path=f"{folder}:{Terminal.path}"), folder)
     found.has_list("storageclass", storage_class("standard", default=True))
+    created = {"state": {"waiting": {"reason": "RunContainerError"}}}
+    (folder / "check.json").write_text(json.dumps({"status": {"containerStatuses": [created]}}))
     return found
 
 
@@ -260,3 +270,78 @@ async def test_an_overlay_that_there_is_not(admin: Admin) -> None:
     refused = await admin.install("--overlay", "no-such", code=2)
     overlays = "base, ephemeral, secure, monitoring, shared-spool, existing-registry"
     assert f"nor one of {overlays}" in refused.stderr
+
+
+async def test_images_that_the_nodes_cannot_get_are_told_before_anything_is_installed(admin: Admin) -> None:
+    admin.cannot_pull("dial tcp: lookup registry.example.org: no such host")
+    refused = await admin.install("--image", IMAGE, code=1)
+    assert "the nodes cannot get" in refused.stderr
+    assert "no such host; nothing has been installed" in refused.stderr
+    assert "--images FILE" in refused.stderr
+    assert not admin.has_applied
+    assert "delete pod/check --ignore-not-found --wait=false --grace-period=0 --force" in admin.asked
+
+
+async def test_the_check_of_images_can_be_left_out(admin: Admin) -> None:
+    admin.cannot_pull("no such host")
+    await admin.install("--image", IMAGE, "--no-check")
+    assert admin.has_applied
+
+
+async def test_sizes(admin: Admin, tmp_path: Path) -> None:
+    sizes = ("--image", IMAGE, "--registry-size", "200Gi", "--spool-size", "30Gi")
+    await admin.install(*sizes)
+    claims = {found["metadata"]["name"]: found for found in admin.applied if found["kind"] == "PersistentVolumeClaim"}
+    wanted = {"registry-spooler-registry": "200Gi", "registry-spooler-spool": "30Gi"}
+    assert wanted == {name: claim["spec"]["resources"]["requests"]["storage"] for name, claim in claims.items()}
+    await admin.install(*sizes, "--output", str(tmp_path / "written"))
+    written = await admin.install("--overlay", str(tmp_path / "written/base"), "--print")
+    assert admin.applied == list(yaml.safe_load_all(written.stdout))
+    assert b"value: 30Gi" in written.stdout
+    refused = await admin.install("--image", IMAGE, "--spool-size", "much", code=2)
+    assert "write 20Gi or 500Mi" in refused.stderr
+
+
+async def test_ephemeral_says_what_is_lost(admin: Admin) -> None:
+    done = await admin.install("--image", IMAGE, "--ephemeral", "--spool-size", "3Gi")
+    assert "all images, and the files that wait, are lost whenever the pod goes" in done.stderr
+    assert not [found for found in admin.applied if found["kind"] == "PersistentVolumeClaim"]
+    (deployment,) = [found for found in admin.applied if found["kind"] == "Deployment"]
+    containers = {found["name"]: found for found in deployment["spec"]["template"]["spec"]["containers"]}
+    assert "3Gi" == containers["spooler"]["resources"]["requests"]["ephemeral-storage"]
+    await admin.install("--image", IMAGE, "--ephemeral", "--overlay", "secure", code=2)
+
+
+async def test_a_dry_run_changes_nothing(admin: Admin) -> None:
+    await admin.install("--image", IMAGE, "--dry-run")
+    assert ["apply --dry-run=server --filename=-"] == [line for line in admin.asked if not line.startswith("kustomize")]
+
+
+async def test_an_archive_without_the_images_is_refused(admin: Admin, tmp_path: Path) -> None:
+    (tmp_path / "app.tar").write_bytes(podman_docker(Image(names=("localhost/app:1",))))
+    refused = await admin.install("--images", str(tmp_path / "app.tar"), code=1)
+    assert "holds no image called registry-spooler; it has localhost/app:1" in refused.stderr
+    assert not admin.has_applied
+
+
+async def test_uninstall_asks_and_keeps_what_is_to_be_kept(admin: Admin) -> None:
+    admin.has_list("deployments.apps", {"kind": "Deployment", "metadata": {"name": "registry-spooler"}})
+    admin.has_list("persistentvolumeclaims", {"kind": "PersistentVolumeClaim", "metadata": {"name": "images"}})
+    refused = await admin.terminal.spool("uninstall", code=1)
+    assert "ALL IMAGES" in refused.stderr
+    assert [] == _deleted(admin)
+
+    await admin.terminal.spool("uninstall", "--yes", "--keep-data")
+    assert ["delete Deployment registry-spooler --ignore-not-found --wait=false"] == _deleted(admin)
+
+    await admin.terminal.spool("uninstall", "--yes")
+    assert "delete PersistentVolumeClaim images --ignore-not-found --wait=false" == _deleted(admin)[-1]
+
+
+def _deleted(admin: Admin) -> list[str]:
+    return [line for line in admin.asked if line.startswith("delete")]
+
+
+async def test_nothing_to_uninstall(admin: Admin) -> None:
+    refused = await admin.terminal.spool("uninstall", "--yes", code=1)
+    assert "choose another one with -n" in refused.stderr

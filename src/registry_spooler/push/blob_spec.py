@@ -38,6 +38,10 @@ class UploadSink(Protocol):
 class Registry(Protocol):
     """The registry's side of a push. Every method raises RegistryError."""
 
+    @property
+    def pull_host(self) -> str:
+        """Where the nodes reach the registry, as an image name begins; empty when it is not known."""
+
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not hold it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, repeat
 from typing import Final
@@ -256,7 +256,8 @@ class Pusher:
         manifest = raw_manifest(config.descriptor, layer, _title(source.name))
         before_tag()
         await self._tag(reference, manifest, self.registry.put_manifest)
-        return _raw_result(reference, manifest, delivery.counts)
+        result = _raw_result(reference, manifest, delivery.counts)
+        return replace(result, pull_reference=self._pull_reference(reference, manifest.digest))
 
     async def receive_blobs(self, source: Source, repository: str, progress: Progress) -> Counts:
         """Store every content-addressed member of a stream as a blob, each as soon as it is verified; tag nothing."""
@@ -287,7 +288,11 @@ class Pusher:
             await self._tag(Reference(target.repository, tag), companion, self.registry.put_companion)
         root = target.manifest()
         await self._tag(target.reference, root, self.registry.put_manifest)
-        return target.result(root)
+        return replace(target.result(root), pull_reference=self._pull_reference(target.reference, root.digest))
+
+    def _pull_reference(self, reference: Reference, digest: Digest) -> str:
+        host = self.registry.pull_host
+        return f"{host}/{reference.repository}:{reference.tag}@{digest}" if host else ""
 
     async def _tag(self, reference: Reference, manifest: Manifest, put: PutManifest) -> None:
         """Put the manifest under its tag, and see that the registry answers with it."""

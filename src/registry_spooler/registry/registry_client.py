@@ -53,8 +53,11 @@ class RegistryClient:
         retry: RetryPolicy | None = None,
         budget: ChunkBudget | None = None,
         allow_private_targets: bool = False,
+        pull_host: str = "",
     ) -> None:
         """`pushes`: ask token servers for the right to push at once, so that one token does for a whole push."""
+        self.pull_host = pull_host
+        """Where the nodes reach this registry, for the results of pushes; empty when nobody said so."""
         self._address = RegistryAddress.parse(registry, has_certificate=certificate is not None)
         self._options = upload_options or UploadOptions()
         self._habits = LearnedLimits(profile_of(self._address.origin.host, self._options))

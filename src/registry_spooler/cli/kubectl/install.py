@@ -9,7 +9,10 @@ removed in the ways that every user of a cluster knows. What it needs is looked 
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +31,11 @@ from registry_spooler.cli.kubectl.install_manifests import (
     to_yaml,
     write,
 )
+from registry_spooler.cli.kubectl.load import load_images, names_in
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
 from registry_spooler.cli.kubectl.terminal import say_bytes, warn
+from registry_spooler.kubernetes.image_check import CHECK_SECONDS, POLL_SECONDS, check_pod, image_state
+from registry_spooler.text import quoted
 
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
@@ -182,19 +188,44 @@ def _let_in(documents: list[Document], namespaces: list[str]) -> None:
                     peer["namespaceSelector"] = {"matchExpressions": [values]}
 
 
-DEPLOYMENT = "registry-spooler"
-ROLLOUT_SECONDS = 180
+DEPLOYMENT: Final = "registry-spooler"
+ROLLOUT_SECONDS: Final = 180
+_SIZE: Final = re.compile(r"[1-9]\d*(?:\.\d+)?(?:[kMGTPE]|[KMGTPE]i)?")
+
+
+class Size(click.ParamType[str]):
+    """A quantity as Kubernetes writes it: `20Gi`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check it; a usage error when it is none."""
+        if not _SIZE.fullmatch(str(value)):
+            self.fail(f"{quoted(str(value))} is no size; write 20Gi or 500Mi", param, ctx)
+        return str(value)
 
 
 @click.command()
 @click.option(
     "--overlay", default="base", show_default=True, metavar="NAME|DIRECTORY", help=f"One of {', '.join(OVERLAYS)}."
 )
+@click.option(
+    "--images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="An archive of the images, loaded into all nodes first; nothing is pulled then.",
+)
 @click.option("--image", metavar="NAME[:TAG]", help="The spooler's image, as the nodes pull it.")
 @click.option("--registry-image", metavar="NAME[:TAG]", help="The registry's image, where it is not Docker Hub's.")
 @click.option("--storage-class", metavar="NAME", help="For the volumes; the cluster's default otherwise.")
+@click.option("--registry-size", type=Size(), metavar="SIZE", help="Of the registry's volume.  [50Gi]")
+@click.option("--spool-size", type=Size(), metavar="SIZE", help="Of the spool's volume.  [10Gi]")
+@click.option("--ephemeral", is_flag=True, help="No volumes: all images are lost when the pod goes.")
 @click.option("--create-namespace", is_flag=True, help="Create the namespace first.")
+@click.option("--socket", default="", metavar="PATH", help="With --images: where the nodes run containerd, if unusual.")
+@click.option("--no-check", is_flag=True, help="Do not try whether the nodes can get the images.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the pod runs.")
+@click.option("--dry-run", is_flag=True, help="Let the API server check everything, and change nothing.")
 @click.option("--print", "only_print", is_flag=True, help="Print the manifests, and apply nothing.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="DIRECTORY", help="Write the manifests there, to change them."
@@ -202,35 +233,116 @@ ROLLOUT_SECONDS = 180
 @target_options
 def install(
     target: ClusterTarget,
+    /,
     overlay: str,
-    image: str | None,
-    registry_image: str | None,
-    storage_class: str | None,
+    images: Path | None,
+    ephemeral: bool,
     create_namespace: bool,
+    socket: str,
+    no_check: bool,
     no_wait: bool,
+    dry_run: bool,
     only_print: bool,
     output: Path | None,
+    **chosen: str | None,
 ) -> None:
-    """Install a registry with a spooler, or update it."""
-    choices = Choices(image=image, registry_image=registry_image, storage_class=storage_class)
+    """Install a registry with a spooler, or update it.
+
+    Images and waiting files are kept on volumes, whatever becomes of the pod. Nothing needs to be pulled if --images
+    names an archive of the images, as a release has it (registry-spooler-VERSION-ARCH.tar).
+    """
+    overlay = _ephemeral(overlay) if ephemeral else overlay
+    if create_namespace and target.namespace is None:
+        raise click.UsageError("--create-namespace needs -n NAMESPACE")
+    choices = _with_names_in(images, Choices(**chosen))
     if output is not None:
         _write(output, overlay, choices)
         return
-    if create_namespace and target.namespace is None:
-        raise click.UsageError("--create-namespace needs -n NAMESPACE")
     if not Kubectl.is_here():
         raise InstallError("there is no kubectl, which applies the manifests; write them with --output DIRECTORY")
     kubectl = Kubectl(target)
     documents = render(kubectl, overlay, choices)
     if only_print:
         say_bytes(to_yaml(documents))
-        return
-    check_all(kubectl, documents)
-    if create_namespace and not kubectl.get("namespace", str(target.namespace), cluster_wide=True):
-        kubectl.run("create", "namespace", str(target.namespace))
+    elif dry_run:
+        kubectl.run("apply", "--dry-run=server", "--filename=-", stdin=to_yaml(documents))
+    else:
+        check_all(kubectl, documents)
+        if create_namespace and not kubectl.get("namespace", str(target.namespace), cluster_wide=True):
+            kubectl.run("create", "namespace", str(target.namespace))
+        if images is not None:
+            load_images(target, (str(images),), all_nodes=True, socket=socket)
+        elif not no_check:
+            check_images(kubectl, documents)
+        _apply(kubectl, documents, waits=not no_wait)
+
+
+def _apply(kubectl: Kubectl, documents: list[Document], *, waits: bool) -> None:
     kubectl.run("apply", "--filename=-", stdin=to_yaml(documents))
-    if not no_wait:
+    if waits:
         kubectl.run("rollout", "status", f"deployment/{DEPLOYMENT}", f"--timeout={ROLLOUT_SECONDS}s")
+        flag = f" -n {kubectl.namespace}" if kubectl.namespace else ""
+        warn(f"ready; push the first image with `kubectl spool push{flag} FILE NAME:TAG`")
+
+
+def _ephemeral(overlay: str) -> str:
+    if overlay not in ("base", "ephemeral"):
+        raise click.UsageError(f"--ephemeral is an overlay of its own, and {overlay!r} is another one")
+    warn("without volumes: all images, and the files that wait, are lost whenever the pod goes")
+    return "ephemeral"
+
+
+def _with_names_in(archive: Path | None, choices: Choices) -> Choices:
+    """Return the choices with the names that the archive gives to the two images. InstallError if it lacks one."""
+    if archive is None:
+        return choices
+    names = {name.rpartition("/")[2].partition(":")[0]: name for name in names_in(archive)}
+    found = {"image": names.get("registry-spooler"), "registry_image": names.get("registry")}
+    for field, name in found.items():
+        if name is None and getattr(choices, field) is None:
+            wanted = "registry-spooler" if field == "image" else "registry"
+            raise InstallError(
+                f"{archive} holds no image called {wanted}; it has {', '.join(names.values()) or 'none'}"
+            )
+    return replace(choices, **{field: name for field, name in found.items() if getattr(choices, field) is None})
+
+
+def check_images(kubectl: Kubectl, documents: list[Document]) -> None:
+    """Try whether the cluster can get every image. InstallError if it cannot get one."""
+    try:
+        for image, secrets in _images(documents).items():
+            reason = _why_not(kubectl, image, secrets)
+            if reason:
+                raise InstallError(
+                    f"the nodes cannot get {image}: {reason}; nothing has been installed. Bring the images to the "
+                    "nodes with --images FILE, or name others with --image and --registry-image"
+                )
+    except KubectlError as exc:
+        warn(f"not checked whether the nodes can get the images: {exc.said}")
+
+
+def _images(documents: list[Document]) -> dict[str, list[dict[str, str]]]:
+    """Return every image with the secrets that it is pulled with."""
+    return {
+        container["image"]: pod.get("imagePullSecrets", [])
+        for pod in pods(documents)
+        for container in (*pod.get("initContainers", ()), *pod["containers"])
+    }
+
+
+def _why_not(kubectl: Kubectl, image: str, secrets: list[dict[str, str]]) -> str:
+    pod = kubectl.create(check_pod(image, pull_secrets=secrets))
+    try:
+        deadline = time.monotonic() + CHECK_SECONDS
+        while time.monotonic() < deadline:
+            found = kubectl.get(pod)
+            reason = image_state(found[0].get("status") or {}) if found else "the pod that tried it was deleted"
+            if reason is None or reason:
+                return reason or ""
+            time.sleep(POLL_SECONDS)
+        return "the kubelet said nothing within a minute"
+    finally:
+        kubectl.read("delete", pod, "--ignore-not-found", "--wait=false", "--grace-period=0", "--force")
 
 
 def _write(output: Path, overlay: str, choices: Choices) -> None:

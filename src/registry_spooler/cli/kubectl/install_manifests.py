@@ -68,6 +68,18 @@ class Kubectl:
             raise KubectlError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
         return done.stdout
 
+    def create(self, document: dict[str, Any]) -> str:
+        """Create an object, and return `KIND/NAME`. KubectlError if it may not be made."""
+        done = subprocess.run(  # noqa: S603 - as above
+            [_PROGRAM, "create", "--filename=-", "--output=name", *self._flags()],
+            input=json.dumps(document).encode(),
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            raise KubectlError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+        return done.stdout.decode().strip()
+
     def get(self, *arguments: str, cluster_wide: bool = False) -> list[dict[str, Any]]:
         """Return the objects that `kubectl get` finds, none if there are none. KubectlError if it may not look."""
         text = self.read("get", *arguments, "--ignore-not-found", "--output=json", cluster_wide=cluster_wide)
@@ -90,6 +102,10 @@ OVERLAYS: Final = ("base", "ephemeral", "secure", "monitoring", "shared-spool", 
 SPOOLERS: Final = ("spooler", "node-access")
 """The containers that run the spooler's image."""
 REGISTRIES: Final = ("registry", "registry-reader")
+_VOLUMES: Final = {"registry": "registry", "spooler": "spool"}
+"""The volume that each container fills."""
+_EPHEMERAL: Final = "ephemeral-storage"
+_SPOOL_LIMIT: Final = "REGISTRY_SPOOLER_SPOOL_LIMIT"
 _RECORD: Final = ".kubectl-spool.json"
 """In a directory that --output wrote: its files' checksums, so that it may be written again."""
 _PLACEHOLDERS: Final = ("registry-spooler:", "https://registry.example.com")
@@ -104,6 +120,15 @@ class Choices:
     image: str | None = None
     registry_image: str | None = None
     storage_class: str | None = None
+    registry_size: str | None = None
+    spool_size: str | None = None
+    """Quantities as Kubernetes writes them: `20Gi`."""
+
+    @property
+    def sizes(self) -> dict[str, str]:
+        """What is chosen, by the names of the volumes and the ends of the claims' names."""
+        chosen = {"registry": self.registry_size, "spool": self.spool_size}
+        return {name: size for name, size in chosen.items() if size is not None}
 
 
 def manifests() -> Path:
@@ -122,6 +147,7 @@ def render(kubectl: Kubectl, overlay: str, choices: Choices) -> list[Document]:
     for claim in of_kind(documents, "PersistentVolumeClaim"):
         if choices.storage_class is not None:
             claim["spec"]["storageClassName"] = choices.storage_class
+    _set_sizes(documents, choices)
     _check_chosen(documents)
     return documents
 
@@ -189,6 +215,20 @@ def _set_images(documents: list[Document], choices: Choices) -> None:
             container["image"] = image or container["image"]
 
 
+def _set_sizes(documents: list[Document], choices: Choices) -> None:
+    for name, size in choices.sizes.items():
+        for claim in of_kind(documents, "PersistentVolumeClaim"):
+            if claim["metadata"]["name"].endswith(f"-{name}"):
+                claim["spec"]["resources"]["requests"]["storage"] = size
+    for container in (container for pod in pods(documents) for container in pod["containers"]):
+        requests, volume = container.get("resources", {}).get("requests", {}), _VOLUMES.get(container["name"])
+        if _EPHEMERAL in requests and volume in choices.sizes:
+            requests[_EPHEMERAL] = choices.sizes[volume]
+        for variable in container.get("env", ()):
+            if variable["name"] == _SPOOL_LIMIT and choices.spool_size is not None:
+                variable["value"] = choices.spool_size
+
+
 def _check_chosen(documents: list[Document]) -> None:
     """Refuse what is in the manifests only to be replaced."""
     image, registry = _PLACEHOLDERS
@@ -213,10 +253,24 @@ def _files(choices: Choices) -> Iterator[tuple[str, bytes]]:
             name, content = path.relative_to(root).as_posix(), path.read_bytes()
             if name == "base/kustomization.yaml":
                 content = _with_images(content.decode(), choices).encode()
-            elif choices.storage_class is not None and path.name in ("claims.yaml", "claim.yaml"):
-                line = f"spec:\n  storageClassName: {choices.storage_class}\n".encode()
-                content = content.replace(b"spec:\n", line)
+            else:
+                content = _with_choices(content.decode(), path.name, choices).encode()
             yield name, content
+
+
+def _with_choices(text: str, name: str, choices: Choices) -> str:
+    """Return a manifest as `render` would make it, with its comments."""
+    if name in ("claims.yaml", "claim.yaml") and choices.storage_class is not None:
+        text = text.replace("spec:\n", f"spec:\n  storageClassName: {choices.storage_class}\n")
+    for volume, size in choices.sizes.items():
+        claim = rf"(?s)(name: registry-spooler-{volume}\n(?:(?!---).)*?storage: )\S+"
+        container = next(name for name, of in _VOLUMES.items() if of == volume)
+        request = rf"(- name: {container}\n\s+resources:\n\s+requests:\n\s+{_EPHEMERAL}: )\S+"
+        for pattern in (claim, request):
+            text = re.sub(pattern, rf"\g<1>{size}", text)
+    if choices.spool_size is not None:
+        text = re.sub(rf"(name: {_SPOOL_LIMIT}\n\s+value: )\S+", rf"\g<1>{choices.spool_size}", text)
+    return text
 
 
 def _with_images(text: str, choices: Choices) -> str:

@@ -46,7 +46,22 @@ def load(
     if nodes and all_nodes:
         raise click.UsageError("--node and --all-nodes exclude each other")
 
-    async def work() -> None:
+    for name in load_images(target, images, nodes=nodes, all_nodes=all_nodes, socket=socket, quiet=quiet):
+        say(name)
+
+
+def load_images(
+    target: ClusterTarget,
+    images: tuple[str, ...],
+    *,
+    nodes: tuple[str, ...] = (),
+    all_nodes: bool = False,
+    socket: str = "",
+    quiet: bool = False,
+) -> list[str]:
+    """Load what the arguments mean into nodes; return the images' full names."""
+
+    async def work() -> list[str]:
         from registry_spooler.kubernetes.api import Cluster
         from registry_spooler.kubernetes.config import log_in
         from registry_spooler.kubernetes.transfer.node_archive import LocalLayout
@@ -59,10 +74,22 @@ def load(
             layout = await stack.enter_async_context(LocalLayout(folder))
             names = [name for image in images for name in await read_image(layout, image)]
             await load_into(cluster, chosen, layout, socket=socket, quiet=quiet)
-            for name in names:
-                say(name)
+            return names
 
-    run(work)
+    return run(work)
+
+
+def names_in(archive: Path) -> list[str]:
+    """Return the full names of an archive's images. ArchiveError."""
+
+    async def work() -> list[str]:
+        from registry_spooler.kubernetes.transfer.node_archive import archive_names
+        from registry_spooler.kubernetes.transfer.send import open_source
+
+        async with open_source(archive) as source:
+            return await archive_names(source)
+
+    return run(work)
 
 
 async def choose_nodes(cluster: Cluster, names: tuple[str, ...], *, all_nodes: bool) -> list[Node]:

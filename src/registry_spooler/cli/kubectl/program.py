@@ -26,6 +26,7 @@ from registry_spooler.cli.kubectl.push_commands import publish, push
 from registry_spooler.cli.kubectl.spooler_commands import discard, failed, logs, retry, status, wait
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
 from registry_spooler.cli.kubectl.terminal import DONE, FAILED, NOT_ALLOWED, NOT_FOUND, PROGRAM, USAGE, warn
+from registry_spooler.cli.kubectl.uninstall import uninstall
 from registry_spooler.errors import AccessDenied, InvalidFileName, InvalidReference, NotFound, SpoolerError
 from registry_spooler.kubernetes.cluster_errors import (
     KubeForbidden,
@@ -85,6 +86,7 @@ def cli(target: ClusterTarget) -> None:
 
 for command in (
     install,
+    uninstall,
     load,
     push,
     publish,

@@ -90,7 +90,7 @@ def push(target: ClusterTarget, /, files: tuple[str, ...], all_pods: bool, as_js
         say_json(documents[0] if len(outcomes) == 1 else documents)
     elif not as_json:
         for image in (image for receipt in receipts for image in receipt.images):
-            say(str(image.digest))
+            say(image.pull_reference or str(image.digest))
     if failures:
         for failure in failures[1:]:
             warn(str(failure))
@@ -132,7 +132,9 @@ def publish(
     if receipt is None:
         say_json({"file": published}) if as_json else say(published)
     else:
-        say_json({"file": published, **receipt.to_json()}) if as_json else say(str(receipt.digest))
+        say_json({"file": published, **receipt.to_json()}) if as_json else say(
+            receipt.images[0].pull_reference or str(receipt.digest)
+        )
 
 
 def read_items(arguments: tuple[str, ...]) -> tuple[Item, ...]:

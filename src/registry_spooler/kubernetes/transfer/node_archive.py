@@ -19,7 +19,7 @@ from registry_spooler.archive.opening import open_archive
 from registry_spooler.archive.source import FileSource, Source
 from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.archive.tar_header import Kind
-from registry_spooler.errors import NotFound
+from registry_spooler.errors import ArchiveError, NotFound
 from registry_spooler.kubernetes.remote_session import Input
 from registry_spooler.kubernetes.transfer.thin_archive import (
     ArchivePart,
@@ -47,6 +47,8 @@ class LocalLayout:
     """The push engine's `Registry` in a folder of temporary files. An async context manager; memory holds manifests."""
 
     def __init__(self, folder: Path) -> None:
+        self.pull_host = ""
+        """Nodes pull nothing of what they hold."""
         self.names: dict[Reference, str] = {}
         """The full names of images, by where the engine puts them."""
         self._folder = folder
@@ -191,6 +193,13 @@ def full_name(name: ImageName) -> str:
         return f"{name.host}/{name.repository}:{name.tag or 'latest'}"
     repository = name.repository if "/" in name.repository else f"library/{name.repository}"
     return f"{_DEFAULT_HOST}/{repository}:{name.tag or 'latest'}"
+
+
+async def archive_names(source: Source) -> list[str]:
+    """Return the full names of a file's images. ArchiveError."""
+    if not isinstance(source, FileSource):
+        raise ArchiveError("a pipe cannot be read twice; save it to a file first")
+    return [full_name(name) for name in await _names(source)]
 
 
 def _docker_item(name: str, manifest: Manifest) -> Iterator[dict[str, Any]]:

@@ -82,6 +82,8 @@ class RemoteRegistry:
     def __init__(self, remote: Remote, folder: Path, progress: Progress, *, redial: Redial, streams: int = 3) -> None:
         self._remote = remote
         self._progress = progress
+        self.pull_host = ""
+        """What the pod says of it with the first tag."""
         self.folder = folder
         self._redial = redial
         self._packers = anyio.Semaphore(PACKERS)
@@ -173,6 +175,7 @@ class RemoteRegistry:
         )
         answer = await self._again(lambda: self._send("receive", "--", str(reference), parts=parts))
         digest = answer["digest"].digest()
+        self.pull_host = (answer["pull_reference"].text_or_none() or "").partition("/")[0]
         media_type = answer["media_type"].text_or_none() or manifest.media_type
         self._tagged[reference] = Descriptor(media_type=media_type, digest=digest, size=manifest.size)
         self._arrived(reference.repository, waiting.blobs.values())
