@@ -20,6 +20,9 @@ _LOOK_SECONDS: Final = 20.0
 class EngineError(SpoolerError):
     """An engine is not here, does not know the image, or cannot save it."""
 
+    reason: str
+    sentence = "{reason}"
+
 
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - no shell reads it

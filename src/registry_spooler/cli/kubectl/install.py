@@ -318,7 +318,7 @@ def check_images(kubectl: Kubectl, documents: list[Document]) -> None:
                     "nodes with --images FILE, or name others with --image and --registry-image"
                 )
     except KubectlError as exc:
-        warn(f"not checked whether the nodes can get the images: {exc.said}")
+        warn(f"not checked whether the nodes can get the images: {exc.reason}")
 
 
 def _images(documents: list[Document]) -> dict[str, list[dict[str, str]]]:

@@ -59,6 +59,6 @@ def _found(kubectl: Kubectl, kind: str) -> list[dict[str, Any]]:
     try:
         return kubectl.get(kind, f"--selector={_PART_OF}")
     except KubectlError as exc:
-        if "resource type" not in exc.said:
+        if "resource type" not in exc.reason:
             raise
         return []  # the cluster does not know the kind, so it has none
