@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from release import chart, checksums, distributions, images, krew, sbom, single_file, trial
-from release.platforms import TARGETS
+from release import chart, checksums, distributions, images, sbom
+from release.kubectl_spool import krew, single_file, trial
+from release.kubectl_spool.platforms import TARGETS
 from release.project import ROOT, Project, ReleaseError, source_date_epoch, version
 
 _NOWHERE = "https://registry-spooler.example/download/v{version}"

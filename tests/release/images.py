@@ -19,7 +19,8 @@ import yaml
 from machine import BASE as DEBIAN
 from machine import Machine
 
-from release import oci_archive, sbom
+from release import sbom
+from release.archives import write_layout
 from release.project import ROOT, Project, ReleaseError
 
 NAMES = {"registry-spooler": "docker.io/library/registry-spooler", "registry": "docker.io/library/registry"}
@@ -46,10 +47,10 @@ def build(project: Project, architecture: str, *, base: str | None, registry_arc
         layout = Path(folder, "layout")
         spooler = _build_spooler(project, place, architecture, base, layout)
         alone = project.dist / f"registry-spooler-image-{project.version}-{architecture}.tar"
-        oci_archive.write(layout, alone, project.epoch)
+        write_layout(layout, alone, project.epoch)
         registry = _add_registry(place, architecture, registry_archive, layout)
         together = project.dist / f"registry-spooler-{project.version}-{architecture}.tar"
-        oci_archive.write(layout, together, project.epoch)
+        write_layout(layout, together, project.epoch)
         _try(place, alone, {spooler: project.version})
         _try(place, together, {spooler: project.version, registry: "registry"})
         bill = project.dist / f"registry-spooler-image-{architecture}.cdx.json"

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from release import bootstrap
-from release.platforms import TARGETS, Target
+from release.kubectl_spool import bootstrap
+from release.kubectl_spool.platforms import TARGETS, Target
 from release.project import CACHE, ROOT, Project, ReleaseError
 
 NAME = "kubectl-spool"

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from release.platforms import PYTHONS
+from release.kubectl_spool.platforms import PYTHONS
 from release.project import Project, ReleaseError
 
 _PUSH_TESTS = "push_prints_the_digest or as_a_plugin_of_kubectl or without_kubectl"

@@ -16,11 +16,11 @@ from release.checksums import sha256
 from release.project import ROOT, Project, ReleaseError
 
 _MACHINES = (("linux", "amd64"), ("linux", "arm64"), ("darwin", "amd64"), ("darwin", "arm64"))
-_DESCRIPTION = """\
-Pushes image archives (of docker, podman, skopeo, buildah and others) into a registry that only the
-cluster can reach, through the API server, sending only what the registry lacks; lists, pulls and
-deletes there; and shows what Registry Spooler, which runs beside the registry, is doing.
-"""
+_DESCRIPTION = (
+    "Pushes image archives (of docker, podman, skopeo, buildah and others) into a registry that only the cluster can "
+    "reach, through the API server, sending only what the registry lacks; lists, pulls and deletes there; and shows "
+    "what Registry Spooler, which runs beside the registry, is doing."
+)
 _CAVEATS = """\
 Needs Python 3.11 or later on the PATH, and Registry Spooler in the cluster:
   kubectl spool install --help

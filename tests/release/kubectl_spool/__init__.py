@@ -1,0 +1,1 @@
+"""`kubectl-spool` as users download it: one file, and krew's manifest of it."""
