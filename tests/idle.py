@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-QUIET_SECONDS = 3.0
-"""Longer than anything that comes around while there is work."""
+QUIET_SECONDS = 1.0
+"""The periodic checks come round every two seconds; a loop that polls comes round much sooner."""
 SETTLE_SECONDS = 20.0
 LOOK_SECONDS = 0.1
 

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 from scripted_board import ScriptedBoard
 
+from registry_spooler.health.probes import RegistryPing
 from registry_spooler.health.server import Health, serve
 from registry_spooler.health.status import About
 
@@ -39,6 +40,7 @@ class HealthPort:
 
     health: Health
     session: aiohttp.ClientSession
+    board: ScriptedBoard
     registry: ScriptedRegistry = field(default_factory=ScriptedRegistry)
 
     @property
@@ -53,6 +55,10 @@ class HealthPort:
     async def json(self, path: str) -> tuple[int, dict[str, Any]]:
         async with self.session.get(self.url + path) as answer:
             return answer.status, await answer.json()
+
+    async def ask_registry(self, timeout_seconds: float = 5.0) -> None:
+        """Have the registry asked now, and not only when its turn comes."""
+        await RegistryPing(self.registry.ping, self.board.registry).ask(timeout_seconds)
 
     async def send(self, raw: bytes) -> bytes:
         """What comes back for bytes, until the server ends the connection."""
@@ -89,4 +95,5 @@ async def health_port(
         serve(board, about, ping=registry.ping, address="127.0.0.1", port=0) as health,  # type: ignore[arg-type]
         aiohttp.ClientSession() as session,
     ):
-        yield HealthPort(health, session, registry)
+        await until(lambda: board.registry.since is not None)
+        yield HealthPort(health, session, board, registry)

@@ -34,7 +34,6 @@ class ScriptedBoard:
         self.failed_count = 0
         self.last_success: float | None = None
         self.last_scan: float | None = time.time()
-        self.on_job_start: Callable[[], None] | None = None
         self.on_job_end: Callable[[JobEnd], None] | None = None
         self.watching = Condition()
         self.watching.set(True)
@@ -42,6 +41,7 @@ class ScriptedBoard:
         self.writable.set(True)
         self.scanned = Condition()
         self.scanned.set(True)
+        self.registry = Condition()
 
     @property
     def waiting_count(self) -> int:

@@ -82,14 +82,14 @@ def test_a_registry_that_goes_makes_unready_and_one_that_comes_makes_ready(
     answers(spooler, "/ready", 200)
 
 
-def test_a_daemon_that_nobody_asks_and_that_has_nothing_to_do_sleeps(spooler: RunningSpooler, spool: Spool) -> None:
+def test_a_daemon_that_has_nothing_to_do_sleeps(spooler: RunningSpooler, spool: Spool) -> None:
     wait_until_asleep(spooler.process.pid)
 
     spool.drop("app.tar", b"no archive")
     spool.failure("app.tar")
     wait_until_asleep(spooler.process.pid)
 
-    assert 200 == ask(spooler, "/ready")[0]  # what it knows is fresh at once
+    assert 200 == ask(spooler, "/ready")[0]
 
 
 def test_hostile_names_do_no_harm_anywhere(spooler: RunningSpooler, spool: Spool) -> None:

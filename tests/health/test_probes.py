@@ -7,8 +7,7 @@ from health_port import HealthPort, until
 from scripted_board import ScriptedBoard
 
 from registry_spooler.errors import RegistryUnreachable
-from registry_spooler.health import probes as registry_watch
-from registry_spooler.health.probes import HELD_SECONDS, Check, LoopLag, look_at_registry
+from registry_spooler.health.probes import HELD_SECONDS, Check, LoopLag
 from registry_spooler.spool.directory.workdir import Capacity
 
 LIVE = {"event_loop", "watch"}
@@ -46,12 +45,13 @@ async def test_a_dead_watch_restarts(port: HealthPort, board: ScriptedBoard) -> 
 
 async def test_a_registry_that_is_down_makes_unready_and_never_not_live(port: HealthPort) -> None:
     port.registry.error = RegistryUnreachable("http://localhost:5000", "connection refused")
+    await port.ask_registry()
 
     detail = "the registry http://localhost:5000 cannot be reached: connection refused"
     assert ({"/live": 200, "/healthz": 200, "/ready": 503}, {"registry": detail}) == await failing(port)
 
     port.registry.error = None
-    await look_at_registry(port.registry.ping, port.health.checks.registry)
+    await port.ask_registry()
     assert ({"/live": 200, "/healthz": 200, "/ready": 200}, {}) == await failing(port)
 
 
@@ -59,13 +59,9 @@ async def test_a_registry_that_hangs_is_down(port: HealthPort) -> None:
     assert 200 == (await port.json("/ready"))[0]
     port.registry.hangs = True
 
-    await look_at_registry(port.registry.ping, port.health.checks.registry, timeout_seconds=0.05)
+    await port.ask_registry(timeout_seconds=0.05)
 
     assert {"registry": "the registry has not answered within 0.05 seconds"} == (await failing(port))[1]
-
-
-async def test_the_registry_is_asked_again_sooner_when_it_is_down() -> None:
-    assert registry_watch.DOWN_INTERVAL_SECONDS < registry_watch.UP_INTERVAL_SECONDS
 
 
 async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:

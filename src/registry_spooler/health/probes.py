@@ -8,15 +8,11 @@ registry that is down or a spool that cannot be written to makes the pod unready
 told and decides nothing: the spooler works on within its reserve, and an unready pod would take the registry beside it
 out of its Service.
 
-A loop that is blocked for good answers no probe at all, and the kubelet's time-out ends the pod. One that is blocked
-again and again does answer, in between; this is where it shows. A loop that rests
-has no pulse: there is nothing that could hold it up.
+An event loop that is blocked for good answers no probe at all, and the kubelet's time-out ends the pod. One that is
+blocked again and again does answer, in between; this is where it shows.
 
-Flow: `want` wakes it for a while → it looks at once; who asked after a rest waits for that (`first_look`), all others
-are answered from memory → it looks again at intervals → nobody has asked for a while: it rests, without any timer.
-
-An idle daemon that nobody asks has no timer here. What happened meanwhile is found out by the first question; what the
-spool knows (the watch, whether it can be written to) bears the spool's own time.
+Each check that has to ask somebody is a task that asks at intervals (`check_periodically`); a probe is answered from
+memory.
 """
 
 from __future__ import annotations
@@ -30,12 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
-import anyio.abc
 
 from registry_spooler.aio import in_thread
 from registry_spooler.errors import SpoolerError
 from registry_spooler.spool.directory.workdir import Capacity, measure
-from registry_spooler.spool.scheduling.job import JobEnd, Outcome
 from registry_spooler.spool.state import Condition, SpoolState
 from registry_spooler.text import rfc3339
 
@@ -109,7 +103,7 @@ class Checks:
         return self.is_live and all(check.passing or check.is_advice for check in self.ready)
 
     def look(self) -> None:
-        """Bring all but `registry`, which has its own watch, up to date. Asks nothing that could wait."""
+        """Bring all of them up to date. Asks nothing that could wait."""
         self._look_at_process()
         self._look_at_spool()
 
@@ -119,6 +113,7 @@ class Checks:
 
     def _look_at_spool(self) -> None:
         board = self._board
+        _take_over(self.registry, board.registry, "the registry answers", "the registry has not been asked yet")
         _take_over(self.scan, board.scanned, "the first scan is done", "the first scan is not done")
         _take_over(self.spool, board.writable, "the spool can be written to", "that has not been tried yet")
         _say(self.space, self._volume.error or self._volume.room.shortage, "the volume has room")
@@ -131,14 +126,14 @@ def _say(check: Check, trouble: str, otherwise: str) -> None:
         check.passes(otherwise)
 
 
-def _take_over(check: Check, fact: Condition, good: str, unknown: str) -> None:
-    if fact.holds:
-        check.passes(good, since=fact.since)
+def _take_over(check: Check, condition: Condition, good: str, unknown: str) -> None:
+    if condition.holds:
+        check.passes(good, since=condition.since)
     else:
-        check.fails(fact.error or unknown, since=fact.since)
+        check.fails(condition.error or unknown, since=condition.since)
 
 
-BEAT_SECONDS: Final = 1.0
+BEAT_SECONDS: Final = 2.0
 STALL_SECONDS: Final = 5.0
 """As long as the probes in the manifests wait for an answer. Nothing of ours keeps the loop for a hundredth of it."""
 HELD_SECONDS: Final = 10.0
@@ -156,12 +151,10 @@ class LoopLag:
         self.lag_seconds = 0.0
         """How late the last beat was."""
 
-    async def beat(self) -> None:
-        """Beat once: this takes a second, or longer when the loop does not come round in time."""
-        self._due = self._clock() + BEAT_SECONDS
-        await anyio.sleep(BEAT_SECONDS)
+    def beat(self) -> None:
+        """Note how late this beat is; the next one is due in BEAT_SECONDS."""
         self._note()
-        self._due = math.inf
+        self._due = self._clock() + BEAT_SECONDS
 
     @property
     def trouble(self) -> str:
@@ -172,8 +165,6 @@ class LoopLag:
         return f"the event loop stood still for {self._stall_seconds:.1f} seconds"
 
     def _note(self) -> None:
-        if self._due == math.inf:
-            return
         now = self._clock()
         self.lag_seconds = max(0.0, now - self._due)
         if self.lag_seconds >= STALL_SECONDS:
@@ -187,27 +178,36 @@ UP_INTERVAL_SECONDS: Final = 10.0
 DOWN_INTERVAL_SECONDS: Final = 2.0
 """Sooner, so that the pod is ready soon after its registry."""
 TIMEOUT_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 10.0
 
 
-def registry_interval(check: Check) -> float:
-    """When to ask again, in seconds from now."""
-    return UP_INTERVAL_SECONDS if check.passing else DOWN_INTERVAL_SECONDS
+class RegistryPing:
+    """Asks whether the registry answers, and notes it in a condition of the spool's state."""
 
+    def __init__(self, ping: Ping, condition: Condition) -> None:
+        self._ping, self._condition = ping, condition
 
-async def look_at_registry(ping: Ping, check: Check, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-    """Ask once. An error that nobody foresaw makes the check fail too, and is raised."""
-    try:
-        with anyio.fail_after(timeout_seconds):
-            await ping()
-    except TimeoutError:
-        check.fails(f"the registry has not answered within {timeout_seconds:g} seconds")
-    except SpoolerError as exc:
-        check.fails(str(exc))
-    except Exception as exc:
-        check.fails(f"asking the registry met an internal error ({type(exc).__name__}); the log has more")
-        raise
-    else:
-        check.passes("the registry answers")
+    @property
+    def interval_seconds(self) -> float:
+        """When to ask again, from now."""
+        return UP_INTERVAL_SECONDS if self._condition.holds else DOWN_INTERVAL_SECONDS
+
+    async def ask(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """Ask once. An unexpected error counts as no answer too, and is raised."""
+        try:
+            with anyio.fail_after(timeout_seconds):
+                await self._ping()
+        except TimeoutError:
+            self._condition.set(False, f"the registry has not answered within {timeout_seconds:g} seconds")
+        except SpoolerError as exc:
+            self._condition.set(False, str(exc))
+        except Exception as exc:
+            self._condition.set(
+                False, f"asking the registry met an internal error ({type(exc).__name__}); the log has more"
+            )
+            raise
+        else:
+            self._condition.set(True)
 
 
 class Volume:
@@ -228,98 +228,21 @@ class Volume:
             self.error = f"the volume cannot be looked at: {exc.strerror or exc}"
 
 
-WANTED_SECONDS: Final = 60.0
-"""Longer than the intervals of probes, of most scrapers and of the page: what these ask for is always in memory."""
-
 _log: Final = logging.getLogger("registry_spooler.health")
 
 
-class PeriodicCheck:
-    """Calls `look` at intervals (in seconds, asked for after each look) while it is wanted. Loop thread only."""
+async def check_periodically(look: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
+    """Look at once and then again and again, `interval()` seconds after the last look ended, until cancelled.
 
-    def __init__(self, look: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
-        self._look = look
-        self._interval = interval
-        self._wanted_until = -math.inf
-        self._wanted, self.first_look = anyio.Event(), anyio.Event()
-        self._logged: type[Exception] | None = None
-
-    def want(self, seconds: float = WANTED_SECONDS) -> None:
-        """Somebody wants to know, for so long."""
-        self._wanted_until = max(self._wanted_until, anyio.current_time() + seconds)
-        self._wanted.set()
-
-    async def keep(self) -> None:
-        """Look and rest until cancelled."""
-        while True:
-            await self._wanted.wait()
-            await self._look_unharmed()
-            self.first_look.set()
-            await anyio.sleep(self._interval())
-            if anyio.current_time() >= self._wanted_until:
-                self._wanted, self.first_look = anyio.Event(), anyio.Event()
-
-    async def _look_unharmed(self) -> None:
-        """Look; an error that nobody foresaw is logged once with its traceback, and ends nothing."""
+    An unexpected error is logged once with its traceback, and ends nothing.
+    """
+    logged: type[Exception] | None = None
+    while True:
         try:
-            await self._look()
-            self._logged = None
+            await look()
+            logged = None
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other checks, the spool and the process go on
-            if self._logged is not type(exc):
+            if logged is not type(exc):
                 _log.error("a health check met an internal error", exc_info=exc)
-            self._logged = type(exc)
-
-
-LOOK_SECONDS: Final = 10.0
-PATIENCE_SECONDS: Final = 0.7
-"""How long a question waits for fresh facts: Kubernetes' default time-out of a probe is 1 s."""
-
-Look = Callable[[], Awaitable[None]]
-
-
-class PeriodicChecks:
-    """The lookouts of one process. `looks` are the other things to look at, each some seconds' worth."""
-
-    def __init__(self, board: SpoolState, checks: Checks, pulse: LoopLag, ping: Ping, *looks: Look) -> None:
-        self._board, self._checks, self._beat_once = board, checks, pulse.beat
-        registry = checks.registry
-        self._pulse = PeriodicCheck(self._beat, lambda: 0.0)
-        self._registry = PeriodicCheck(lambda: look_at_registry(ping, registry), lambda: registry_interval(registry))
-        self._world = (self._registry, *(PeriodicCheck(look, lambda: LOOK_SECONDS) for look in looks))
-
-    def start(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Keep all of them in tasks that run until they are cancelled."""
-        for lookout in (self._pulse, *self._world):
-            tasks.start_soon(lookout.keep)
-
-    def want_pulse(self) -> None:
-        """Somebody wants to know whether the event loop comes round, and nothing else."""
-        self._pulse.want()
-
-    async def refresh(self) -> None:
-        """Somebody wants to know everything: wait, after a rest, until it has been looked at, but not for long."""
-        self._want_all()
-        with anyio.move_on_after(PATIENCE_SECONDS):
-            for lookout in self._world:
-                await lookout.first_look.wait()
-        if not self._registry.first_look.is_set():
-            self._checks.registry.fails(f"the registry has not answered within {PATIENCE_SECONDS} seconds")
-
-    def job_started(self) -> None:
-        """A job can keep the event loop from coming round."""
-        self._pulse.want(BEAT_SECONDS)
-
-    def job_ended(self, end: JobEnd) -> None:
-        """What a job met with is looked at while it is fresh, so that `since` is when it happened."""
-        if end.outcome is Outcome.DEFERRED:
-            self._want_all()
-
-    def _want_all(self) -> None:
-        for lookout in (self._pulse, *self._world):
-            lookout.want()
-
-    async def _beat(self) -> None:
-        await self._beat_once()
-        self._checks.look()
-        if self._board.running():
-            self.job_started()
+            logged = type(exc)
+        await anyio.sleep(interval())

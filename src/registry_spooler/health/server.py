@@ -38,9 +38,18 @@ from aiohttp.web_server import Server
 
 from registry_spooler.aio import in_thread
 from registry_spooler.health.metrics import Metrics, is_scraper
-from registry_spooler.health.probes import Check, Checks, LoopLag, PeriodicChecks, Ping, Volume
+from registry_spooler.health.probes import (
+    BEAT_SECONDS,
+    LOOK_SECONDS,
+    Check,
+    Checks,
+    LoopLag,
+    Ping,
+    RegistryPing,
+    Volume,
+    check_periodically,
+)
 from registry_spooler.health.status import About, Page, Status, safe_json
-from registry_spooler.spool.scheduling.job import JobEnd
 from registry_spooler.spool.state import SpoolState
 
 _OWN_ENDINGS: Final = (".localhost", ".svc", ".svc.cluster.local")
@@ -97,9 +106,8 @@ class HealthAnswer:
 class Answers:
     """Answers by path; `None` for a path that has none."""
 
-    def __init__(self, page: Page, checks: Checks, metrics: Metrics, status: Status, lookouts: PeriodicChecks) -> None:
+    def __init__(self, page: Page, checks: Checks, metrics: Metrics, status: Status) -> None:
         self._page, self._checks, self._metrics, self._status = page, checks, metrics, status
-        self._lookouts = lookouts
         self._paths: Final[Mapping[str, Callable[[str], Awaitable[HealthAnswer]]]] = MappingProxyType(
             {
                 "/": self._show_page,
@@ -119,24 +127,20 @@ class Answers:
         return HealthAnswer(200, "text/html; charset=utf-8", self._page.content, policy=self._page.policy)
 
     async def _live(self, _accept: str) -> HealthAnswer:
-        self._lookouts.want_pulse()
         self._checks.look()
         return _probe(self._checks.is_live, self._checks.live)
 
     async def _ready(self, _accept: str) -> HealthAnswer:
-        await self._lookouts.refresh()
         self._checks.look()
         return _probe(self._checks.is_ready, (*self._checks.live, *self._checks.ready))
 
     async def _show_metrics(self, accept: str) -> HealthAnswer:
-        await self._lookouts.refresh()
         body, content_type = self._metrics.exposition(accept)
         return HealthAnswer(200, content_type, body, {"Vary": "Accept"})
 
     async def _show_status(self, accept: str) -> HealthAnswer:
         if is_scraper(accept):
             return await self._show_metrics(accept)
-        await self._lookouts.refresh()
         return HealthAnswer(200, _JSON, self._status.to_bytes(), {"Vary": "Accept"})
 
 
@@ -310,18 +314,20 @@ async def serve(
     checks = Checks(board, pulse, volume)
     metrics = Metrics(about.version, board, checks, volume, pulse)
     page = await in_thread(Page.read)
-    lookouts = PeriodicChecks(board, checks, pulse, ping, volume.look, metrics.process.look)
-    answers = Answers(page, checks, metrics, Status(about, board, checks, volume), lookouts)
+    registry = RegistryPing(ping, board.registry)
+    answers = Answers(page, checks, metrics, Status(about, board, checks, volume))
     server = HealthServer(answers, Hosts((*hosts, address)))
 
-    def job_ended(end: JobEnd) -> None:
-        metrics.job_ended(end)
-        lookouts.job_ended(end)
+    async def beat() -> None:
+        pulse.beat()
+        checks.look()
 
-    board.on_job_start, board.on_job_end = lookouts.job_started, job_ended
+    board.on_job_end = metrics.job_ended
     await volume.look()
-    checks.look()
     async with anyio.create_task_group() as tasks, listening(server, address, port) as listening_port:
-        lookouts.start(tasks)
+        tasks.start_soon(check_periodically, volume.look, lambda: LOOK_SECONDS)
+        tasks.start_soon(check_periodically, metrics.process.look, lambda: LOOK_SECONDS)
+        tasks.start_soon(check_periodically, beat, lambda: BEAT_SECONDS)
+        tasks.start_soon(check_periodically, registry.ask, lambda: registry.interval_seconds)
         yield Health(listening_port, checks)
         tasks.cancel_scope.cancel()

@@ -131,7 +131,8 @@ class SpoolState:
         self.watching = Condition()
         self.writable = Condition()
         self.scanned = Condition()
-        self.on_job_start: Callable[[], None] | None = None
+        self.registry = Condition()
+        """Whether the registry answers, as the health port's ping found it last."""
         self.on_job_end: Callable[[JobEnd], None] | None = None
 
     @property
@@ -224,8 +225,6 @@ class SpoolState:
             size_bytes=progress.bytes_total,
             progress=progress,
         )
-        if self.on_job_start is not None:
-            self.on_job_start()
 
     def job_failed(self, record: dict[str, Any]) -> None:
         """A file has come to `.failed/`: the latest record of its name counts."""
