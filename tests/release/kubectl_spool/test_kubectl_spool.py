@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from release import checksums
-from release.kubectl_spool import bootstrap, krew, platforms, single_file
-from release.project import Project, ReleaseError, version
+from release.kubectl_spool import bootstrap, krew, platforms, single_file, trial
+from release.project import ROOT, Project, ReleaseError, version
 
 PROGRAM = """
 import sys
@@ -224,3 +224,9 @@ def test_the_manifest_for_krew_fits_its_archive(project: Project, program: Path)
             platform["bin"],
         )
     assert 4 == len({tuple(platform["selector"]["matchLabels"].values()) for platform in spec["platforms"]})
+
+
+@pytest.mark.parametrize("test", trial.PUSH_TESTS)
+def test_the_tests_that_the_released_program_has_to_pass_are_there(test: str) -> None:
+    path, _, name = test.partition("::")
+    assert f"def {name}(" in (ROOT / path).read_text()

@@ -13,7 +13,11 @@ from pathlib import Path
 from release.kubectl_spool.platforms import PYTHONS
 from release.project import Project, ReleaseError
 
-_PUSH_TESTS = "push_prints_the_digest or as_a_plugin_of_kubectl or without_kubectl"
+PUSH_TESTS = (
+    "tests/kubernetes/test_kubectl_spool.py::test_push_prints_the_digest_and_nothing_else",
+    "tests/kubernetes/test_kubectl_spool.py::test_as_a_plugin_of_kubectl",
+)
+"""They push through the API server that the tests play."""
 
 
 def pythons() -> Iterator[Path]:
@@ -37,8 +41,8 @@ def push(project: Project, file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _lay_out(Path(folder), file)
         project.run(
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("tests/kubernetes/test_kubectl_spool.py", "-k", _PUSH_TESTS),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=600"),
+            *PUSH_TESTS,
             PROGRAMS=folder,
         )
 
