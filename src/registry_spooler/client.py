@@ -1,7 +1,7 @@
 """The Python client: push to, and look into, a registry that only the cluster's API server leads to.
 
     async with SpoolerClient.connect(namespace="registry") as client:
-        receipt = await client.push(Path("app.tar"), Reference.parse("catalog/app:v2"))
+        receipt = await client.push(Path("app.tar"), "catalog/app:v2")
         print(receipt.digest)
 
 It needs a kubeconfig (or to run in a pod), and in the cluster a pod with a spooler; no ingress, no port-forward. It
@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
 
+from registry_spooler.answers import FailedFile, ImageDescription, SpoolerStatus
 from registry_spooler.archive.compression import Compression
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeError
@@ -32,8 +33,6 @@ from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.filename import archive_suffix
 from registry_spooler.text import rfc3339
-
-__all__ = ["Compression", "Digest", "Progress", "Published", "Receipt", "Reference", "SpoolerClient"]
 
 LOG_LINES: Final = 100
 
@@ -123,7 +122,7 @@ class SpoolerClient:
     async def push(
         self,
         archive: Path | BinaryIO,
-        reference: Reference | None,
+        reference: Reference | str | None,
         *,
         is_archive: bool | None = None,
         compression: Compression = Compression.GZIP,
@@ -138,6 +137,7 @@ class SpoolerClient:
         """
         if is_archive is None and (not isinstance(archive, Path) or archive_suffix(archive.name)):
             is_archive = True
+        reference = _parsed(reference) if reference is not None else None
         started = datetime.now(UTC)
         progress = progress if progress is not None else Progress()
         options = SendOptions(compression=compression, streams=streams)
@@ -169,11 +169,11 @@ class SpoolerClient:
 
     async def pull(
         self,
-        reference: Reference,
+        reference: Reference | str,
         target: Path | BinaryIO,
         *,
         platform: str | None = None,
-        format: Literal["docker", "oci"] = "docker",  # noqa: A002 - what the flag is called, too
+        archive_format: Literal["docker", "oci"] = "docker",
         unpack: bool = False,
         referrers: bool = True,
         on_bytes: Callable[[int], None] = lambda _: None,
@@ -185,13 +185,14 @@ class SpoolerClient:
         archive also holds what speaks of the image, signatures and SBOMs. `on_warning` is told what is lacking all the
         same, in a sentence.
         """
+        reference = _parsed(reference)
         options = ["--platform", platform] if platform else []
         if unpack:
             return await fetch_file(self._session, reference, options, target, on_bytes, on_warning)
-        options += ["--format", format, *([] if referrers else ["--no-referrers"])]
+        options += ["--format", archive_format, *([] if referrers else ["--no-referrers"])]
         return await fetch(self._session, reference, options, target, on_bytes, on_warning)
 
-    async def list(self, *, tries: int | None = None) -> tuple[str, ...]:
+    async def repositories(self, *, tries: int | None = None) -> tuple[str, ...]:
         """All repositories. `tries`: how often one request is sent before it fails; the pod's setting otherwise."""
         options = ["--tries", str(tries)] if tries is not None else []
         return (await self._ask("list", "--json", *options)).strings()
@@ -206,23 +207,23 @@ class SpoolerClient:
         """A repository's tags."""
         return (await self._ask("tags", "--json", "--", repository)).strings()
 
-    async def inspect(self, reference: Reference) -> dict[str, Any]:
-        """Digest, size, platforms and layers of an image, as `registry-client inspect --json` gives them."""
-        return (await self._ask("inspect", "--json", "--", str(reference))).fields()
+    async def inspect(self, reference: Reference | str) -> ImageDescription:
+        """Return digest, size, platforms and layers of an image."""
+        return ImageDescription.read(await self._ask("inspect", "--json", "--", str(_parsed(reference))))
 
-    async def delete(self, reference: Reference) -> Digest | None:
+    async def delete(self, reference: Reference | str) -> Digest | None:
         """Remove one tag, and nothing else; the digest that it had, or None when it was gone already."""
-        digest = (await self._ask("delete", "--json", "--", str(reference)))["digest"].text_or_none()
+        digest = (await self._ask("delete", "--json", "--", str(_parsed(reference))))["digest"].text_or_none()
         with reading("delete.digest", "a digest"):
             return Digest.parse(digest) if digest else None
 
-    async def status(self) -> dict[str, Any]:
-        """What the spooler is doing: its `/status`."""
-        return (await self._ask("status")).fields()
+    async def status(self) -> SpoolerStatus:
+        """Return what the spooler is doing."""
+        return SpoolerStatus.read(await self._ask("status"))
 
-    async def failed(self) -> tuple[dict[str, Any], ...]:
-        """The records of the spool files that failed, oldest first; `name` is the file's."""
-        return (await self._ask("failed", "--json")).objects()
+    async def failed(self) -> tuple[FailedFile, ...]:
+        """Return the spool files that failed, oldest first."""
+        return tuple(FailedFile.read(entry) for entry in (await self._ask("failed", "--json")).entries())
 
     async def retry(self, name: str, new_name: str | None = None) -> None:
         """Put a failed file back into the spool directory; `new_name` is another file name, or REPO[:TAG]."""
@@ -245,3 +246,8 @@ class SpoolerClient:
 
     async def _ask(self, *arguments: str) -> Document:
         return await self._session.ask(lambda remote: remote.call_json(*arguments))
+
+
+def _parsed(reference: Reference | str) -> Reference:
+    """Return what a caller means; InvalidReference when it is none."""
+    return Reference.parse(reference) if isinstance(reference, str) else reference

@@ -60,10 +60,10 @@ async def test_the_life_of_an_image(
     receipt = await client.push(archive, reference, progress=progress)
     assert Reader(registry).image(repository, "1").digest == str(receipt.digest)
     assert (reference, 2) == (receipt.image.reference, progress.blobs_uploaded)
-    assert repository in await client.list()
+    assert repository in await client.repositories()
     assert reference in await client.images()
     assert ("1",) == await client.tags(repository)
-    assert str(receipt.digest) == (await client.inspect(reference))["digest"]
+    assert str(receipt.digest) == str((await client.inspect(reference)).digest)
     size = await client.pull(reference, tmp_path / "back.tar")
     assert size == (tmp_path / "back.tar").stat().st_size
     assert receipt.digest == (await client.push(tmp_path / "back.tar", Reference(repository, "2"))).digest
@@ -80,7 +80,7 @@ async def test_the_life_of_a_spool_file(client: SpoolerClient, pod: ApiServer, a
     assert receipt.digest == (await client.wait(name)).digest
     assert receipt == Receipt.from_json(receipt.to_json())
     assert receipt.to_json()["finished"].endswith("Z")
-    assert (await client.status())["ready"] is True
+    assert (await client.status()).is_ready
 
 
 async def test_a_spool_file_that_fails(client: SpoolerClient, pod: ApiServer, tmp_path: Path, repository: str) -> None:
@@ -88,7 +88,7 @@ async def test_a_spool_file_that_fails(client: SpoolerClient, pod: ApiServer, tm
     name = f"{repository}.tar".replace("/", "\\")
     with pytest.raises(RemoteError):
         await client.wait(await client.publish(tmp_path / "bad.tar", name))
-    assert [name] == [record["name"] for record in await client.failed()]
+    assert [name] == [record.name for record in await client.failed()]
     await client.retry(name)
     with pytest.raises(RemoteError):
         await client.wait(name)

@@ -291,7 +291,7 @@ async def test_what_a_request_says_of_itself(session: PodSession, api: ApiServer
 
 
 ASKED: dict[str, Callable[[SpoolerClient], Awaitable[Any]]] = {
-    "list": lambda client: client.list(),
+    "list": lambda client: client.repositories(),
     "images": lambda client: client.images(),
     "tags": lambda client: client.tags("app"),
     "inspect": lambda client: client.inspect(Reference("app", "v1")),

@@ -145,7 +145,7 @@ async def _look_into_pod(client: SpoolerClient) -> list[Finding]:
 
 
 async def _look_at_spooler(client: SpoolerClient) -> list[Finding]:
-    document = await client.status()
+    document = (await client.status()).document
     status = Document(document, "status")
     found, waiting = troubles(document), status["queue"]["depth"].count()
     count = status["spool"]["failed_files"].count()
@@ -161,7 +161,7 @@ async def _look_at_spooler(client: SpoolerClient) -> list[Finding]:
 
 async def _look_at_registry(client: SpoolerClient) -> list[Finding]:
     try:
-        repositories = await client.list(tries=1)
+        repositories = await client.repositories(tries=1)
     except RemoteError as exc:
         if exc.exit_code != NOT_ALLOWED:
             raise

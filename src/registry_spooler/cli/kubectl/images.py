@@ -26,7 +26,7 @@ def list_images(target: ClusterTarget, with_tags: bool, as_json: bool) -> None:
 
     async def work() -> list[str]:
         async with target.connect() as client:
-            return [str(image) for image in await client.images()] if with_tags else list(await client.list())
+            return [str(image) for image in await client.images()] if with_tags else list(await client.repositories())
 
     _print_lines(run(work), as_json)
 
@@ -55,7 +55,7 @@ def inspect(target: ClusterTarget, reference: str, as_json: bool) -> None:
 
     async def work() -> dict[str, Any]:
         async with target.connect() as client:
-            return await client.inspect(parsed)
+            return (await client.inspect(parsed)).document
 
     document = run(work)
     if as_json:
@@ -99,7 +99,7 @@ def pull(
                         parsed,
                         sys.stdout.buffer if output == "-" else Path(output),
                         platform=platform,
-                        format=layout,
+                        archive_format=layout,
                         unpack=unpack,
                         referrers=not no_referrers,
                         on_bytes=lambda done: told(done, 0),

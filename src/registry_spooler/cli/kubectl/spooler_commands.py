@@ -124,7 +124,7 @@ def status(target: ClusterTarget, watch: bool, as_json: bool) -> None:
             if watch:
                 await (_watch_live(client) if sys.stdout.isatty() and not as_json else _watch_lines(client, as_json))
             else:
-                _print_status(await client.status(), as_json)
+                _print_status((await client.status()).document, as_json)
 
     run(work)
 
@@ -137,7 +137,7 @@ def failed(target: ClusterTarget, as_json: bool) -> None:
 
     async def work() -> tuple[dict[str, Any], ...]:
         async with target.connect() as client:
-            return await client.failed()
+            return tuple(file.document for file in await client.failed())
 
     records = run(work)
     if as_json:
@@ -239,7 +239,7 @@ def _print_status(document: dict[str, Any], as_json: bool) -> None:
 
 async def _watch_lines(client: SpoolerClient, as_json: bool) -> None:
     while True:
-        _print_status(await client.status(), as_json)
+        _print_status((await client.status()).document, as_json)
         await anyio.sleep(WATCH_SECONDS)
 
 
@@ -248,5 +248,5 @@ async def _watch_live(client: SpoolerClient) -> None:
 
     with Live(auto_refresh=False, screen=True) as live:
         while True:
-            live.update(status_view(await client.status()), refresh=True)
+            live.update(status_view((await client.status()).document), refresh=True)
             await anyio.sleep(WATCH_SECONDS)
