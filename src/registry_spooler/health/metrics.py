@@ -1,9 +1,5 @@
 """The metrics, in both of Prometheus' formats: read from the state at each scrape, and two histograms of ended jobs.
 
-OpenMetrics names a counter's family without `_total` and its samples with it. `promtool check metrics` reads this as
-the older text format, does not connect the two, and finds samples without help. So counters are written as families
-of no stated type under their samples' names, which both formats read alike; Prometheus computes the same from them.
-
 No label takes a value from a file name, a reference or an error, so the number of series is fixed by this file.
 https://prometheus.io/docs/instrumenting/exposition_formats/ and https://prometheus.io/docs/specs/om/open_metrics_spec/
 """
@@ -14,12 +10,10 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
 from registry_spooler.aio import in_thread
@@ -28,67 +22,12 @@ from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import JobEnd, Outcome, Reason
 from registry_spooler.spool.state import SpoolState
 
-_OPENMETRICS: Final = "application/openmetrics-text"
-_PROTOBUF: Final = "application/vnd.google.protobuf"
-_TEXT: Final = "text/plain"
-_RANGES_MAX: Final = 32
-"""More than any client names."""
-
-
-def wants_openmetrics(accept: str) -> bool:
-    """Does a scraper prefer OpenMetrics to the older text?"""
-    ranges = media_ranges(accept)
-    quality = ranges.get(_OPENMETRICS, 0.0)
-    return quality > 0 and quality >= ranges.get(_TEXT, 0.0)
+_SCRAPED: Final = frozenset({"application/openmetrics-text", "application/vnd.google.protobuf", "text/plain"})
 
 
 def is_scraper(accept: str) -> bool:
-    """Is it an `Accept` that only scrapers send? A browser and curl name neither of these types."""
-    return not {_OPENMETRICS, _PROTOBUF, _TEXT}.isdisjoint(media_ranges(accept))
-
-
-def media_ranges(accept: str) -> dict[str, float]:
-    """Media types without their parameters, each with the best quality given for it (RFC 9110, 12.5.1)."""
-    ranges: dict[str, float] = {}
-    for entry in accept.lower().split(",")[:_RANGES_MAX]:
-        media_type, *parameters = (part.strip() for part in entry.split(";"))
-        qualities = (_quality(parameter[2:]) for parameter in parameters if parameter.startswith("q="))
-        ranges[media_type] = max(ranges.get(media_type, 0.0), next(qualities, 1.0))
-    return ranges
-
-
-def _quality(text: str) -> float:
-    try:
-        return min(1.0, max(0.0, float(text)))
-    except ValueError:
-        return 0.0
-
-
-CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-_NO_TYPE: Final = b" unknown"
-
-
-def generate(registry: CollectorRegistry) -> bytes:
-    """All that the registry holds."""
-    lines = generate_openmetrics(_Retyped(registry)).split(b"\n")  # type: ignore[no-untyped-call] # prometheus_client has no types here
-    return b"\n".join(line for line in lines if not (line.startswith(b"# TYPE ") and line.endswith(_NO_TYPE)))
-
-
-class _Retyped(Collector):
-    """The families of another collector, counters without their type."""
-
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
-
-    def collect(self) -> Iterator[Metric]:
-        """Family by family."""
-        for family in self._collector.collect():
-            if family.type != "counter":
-                yield family
-                continue
-            retyped = Metric(f"{family.name}_total", family.documentation, "unknown")
-            retyped.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield retyped
+    """Return whether only scrapers send such an `Accept`: a browser and curl name none of these types."""
+    return not _SCRAPED.isdisjoint(entry.partition(";")[0].strip() for entry in accept.lower().split(","))
 
 
 _ACTIONS: Final = tuple(action.value for action in Action)
@@ -114,9 +53,11 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format that an `Accept` header prefers, and its content type."""
-        if wants_openmetrics(accept):
-            return generate(self._registry), CONTENT_TYPE
-        return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # a version in it is not a number
+            encode, content_type = choose_encoder("")
+        return encode(self._registry), content_type
 
 
 class _EndedJobs(Collector):
