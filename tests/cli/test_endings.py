@@ -125,7 +125,9 @@ def test_it_starts_without_what_few_commands_need():
 
     modules = set(done.stdout.split())
     assert "registry_spooler.registry" in modules
-    assert modules.isdisjoint({"isal", "rich", "registry_spooler.archive", "registry_spooler.push"})
+    assert modules.isdisjoint(
+        {"isal", "rich", "kubernetes_asyncio", "registry_spooler.archive", "registry_spooler.push"}
+    )
 
 
 def measured(client, *arguments: str) -> int:

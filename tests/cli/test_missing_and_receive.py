@@ -176,7 +176,7 @@ def test_a_blob_that_is_not_what_its_name_says_is_refused(client, repository, re
 def test_from_afar_the_length_ends_the_input(client, archive, registry, repository):
     length = str(len(archive))
     process = client.start(
-        "--far-end", "--stdin-bytes", length, "receive", f"{repository}/copy:v1", stdin=subprocess.PIPE
+        "--remote", "--stdin-bytes", length, "receive", f"{repository}/copy:v1", stdin=subprocess.PIPE
     )
     process.stdin.write(archive)
     process.stdin.flush()
@@ -189,7 +189,7 @@ def test_from_afar_the_length_ends_the_input(client, archive, registry, reposito
 
 
 def test_from_afar_an_error_is_a_line_of_json(client, repository):
-    process = client.start("--far-end", "--stdin-bytes", "0", "inspect", "--", repository, stdin=subprocess.PIPE)
+    process = client.start("--remote", "--stdin-bytes", "0", "inspect", "--", repository, stdin=subprocess.PIPE)
 
     assert process.wait(30) == 3
     error, last_word = map(json.loads, process.stderr.read().splitlines()[-2:])
@@ -201,7 +201,7 @@ def test_from_afar_an_error_is_a_line_of_json(client, repository):
 
 def test_from_afar_a_caller_that_goes_ends_the_command(client, archive, repository):
     length = str(len(archive))
-    process = client.start("--far-end", "--stdin-bytes", length, "receive", f"{repository}/copy", stdin=subprocess.PIPE)
+    process = client.start("--remote", "--stdin-bytes", length, "receive", f"{repository}/copy", stdin=subprocess.PIPE)
     process.stdin.write(archive[: len(archive) // 2])
     process.stdin.close()
 

@@ -1,4 +1,4 @@
-"""`registry-client --far-end`: the far end of a channel, driven by pipes as a container's runtime drives it."""
+"""`registry-client --remote`: the far end of a channel, driven by pipes as a container's runtime drives it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FarProcess:
 
     def __init__(self, *arguments: str, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [program("registry-client"), "--far-end", *arguments],
+            [program("registry-client"), "--remote", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -129,8 +129,9 @@ def test_a_caller_who_stops_sending_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_signs_of_life(tmp_path: Path) -> None:
     code = (
-        "from registry_spooler.cli.registry_client import far_end; import time; far_end.KEEP_ALIVE_SECONDS = 0.05;"
-        "far = far_end.RemoteSession(); far.attach(None); time.sleep(0.5)"
+        "from registry_spooler.cli.registry_client import remote_end; import time;"
+        "remote_end.KEEP_ALIVE_SECONDS = 0.05;"
+        "far = remote_end.RemoteSession(); far.attach(None); time.sleep(0.5)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=SECONDS)
     assert {"alive": True} == json.loads(done.stderr.splitlines()[0])
@@ -138,8 +139,9 @@ def test_signs_of_life(tmp_path: Path) -> None:
 
 def test_nobody_who_listens_is_a_caller_who_has_gone(tmp_path: Path) -> None:
     code = (
-        "from registry_spooler.cli.registry_client import far_end; import time; far_end.KEEP_ALIVE_SECONDS = 0.05;"
-        "far = far_end.RemoteSession(); far.attach(None); time.sleep(20)"
+        "from registry_spooler.cli.registry_client import remote_end; import time;"
+        "remote_end.KEEP_ALIVE_SECONDS = 0.05;"
+        "far = remote_end.RemoteSession(); far.attach(None); time.sleep(20)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

@@ -334,4 +334,4 @@ async def test_a_length_that_is_known_is_told(session: PodSession, api: ApiServe
     remote = await session.remote()
     await remote.call("deposit", "--size", "5", "--", "a.txt", stdin=Input.of(b"hello"))
     assert b"hello" == (api.spool / "a.txt~").read_bytes()
-    assert ["registry-client", "--far-end", "--stdin-bytes", "5"] == api.executions[-1].command[:4]
+    assert ["registry-client", "--remote", "--stdin-bytes", "5"] == api.executions[-1].command[:4]

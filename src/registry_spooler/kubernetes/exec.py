@@ -6,14 +6,14 @@ the connection idle. Memory is constant: a piece is sent when the socket takes i
 when the last one has been dealt with.
 
 Silence is what ends a connection, not duration: the far side says at least every ten seconds that it lives
-(`registry-client --far-end`), so `silence_seconds` without a word mean that it, or the way to it, does not.
+(`registry-client --remote`), so `silence_seconds` without a word mean that it, or the way to it, does not.
 
 What the server says of a command's end is a hint and no more. It reports success for a command whose kubelet died, and
 nothing at all while more than some 16 MiB of standard input wait for a command that has ended. So whoever reads the
 output may say with `is_over` that the command has said its last word; then the status is waited for only briefly.
 
 A command is ended by closing the connection: its standard input ends and its output goes nowhere. It is up to the
-command to notice, and `registry-client --far-end` does.
+command to notice, and `registry-client --remote` does.
 """
 
 from __future__ import annotations

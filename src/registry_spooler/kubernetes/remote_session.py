@@ -109,7 +109,7 @@ class Remote:
         if self._was_cut and self._check is not None:
             await self._check(self.container)
         length = str(stdin.size if stdin is not None else 0)
-        command = [PROGRAM, "--far-end", "--stdin-bytes", length, *arguments]
+        command = [PROGRAM, "--remote", "--stdin-bytes", length, *arguments]
         call = _Call(self.container, on_stdout)
         try:
             answer = await self._run(command, self._pieces(stdin, on_sent), call)

@@ -18,8 +18,9 @@ from registry_spooler import __version__
 from registry_spooler.aio import task_group
 from registry_spooler.cli.kubectl.push_commands import json_option
 from registry_spooler.cli.kubectl.spooler_commands import troubles
-from registry_spooler.cli.kubectl.target import ClusterTarget, run, target_options
-from registry_spooler.cli.kubectl.terminal import FAILED, NOT_ALLOWED, say, say_json
+from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.printing import say, say_json
+from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.errors import SpoolerError
 from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.kubernetes.wire import Document
@@ -73,7 +74,7 @@ def doctor(context: click.Context, target: ClusterTarget, as_json: bool) -> None
     if as_json:
         say_json([finding.to_json() for finding in findings])
     if not all(finding.ok for finding in findings):
-        context.exit(FAILED)
+        context.exit(ExitCode.FAILED)
 
 
 Look = Callable[["SpoolerClient"], Awaitable[list[Finding]]]
@@ -163,7 +164,7 @@ async def _look_at_registry(client: SpoolerClient) -> list[Finding]:
     try:
         repositories = await client.repositories(tries=1)
     except RemoteError as exc:
-        if exc.exit_code != NOT_ALLOWED:
+        if exc.exit_code != ExitCode.NOT_ALLOWED:
             raise
         # A login that is wrong altogether is trouble of the spooler's, whose own checks tell it.
         return [_note("registry", f"it does not let the spooler's login list its repositories: {exc}")]

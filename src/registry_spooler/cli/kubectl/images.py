@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import click
 
+from registry_spooler.cli.bars import bars
 from registry_spooler.cli.kubectl.push_commands import json_option, quiet_option
-from registry_spooler.cli.kubectl.target import ClusterTarget, run, target_options
-from registry_spooler.cli.kubectl.terminal import NOT_FOUND, bars, say, say_json, warn
+from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.printing import say, say_json, warn
+from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.kubernetes.wire import Document
 from registry_spooler.oci.reference import Reference
 from registry_spooler.text import size_text
@@ -139,7 +141,7 @@ def delete(context: click.Context, target: ClusterTarget, references: tuple[str,
         elif not as_json:
             say(document["digest"])
     if not all(document["digest"] for document in removed):
-        context.exit(NOT_FOUND)
+        context.exit(ExitCode.NOT_FOUND)
 
 
 def _image_lines(document: Document) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from registry_spooler.cli.kubectl.target import ClusterTarget
-from registry_spooler.cli.kubectl.terminal import warn
+from registry_spooler.cli.printing import warn
 from registry_spooler.errors import SpoolerError
 
 _PROGRAM: Final = "kubectl"

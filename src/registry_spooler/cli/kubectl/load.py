@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from registry_spooler.cli.bars import bars
 from registry_spooler.cli.kubectl.engines import EngineImage
 from registry_spooler.cli.kubectl.push_commands import quiet_option
-from registry_spooler.cli.kubectl.target import ClusterTarget, run, target_options
-from registry_spooler.cli.kubectl.terminal import bars, say
+from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.printing import say
+from registry_spooler.cli.process import run
 
 if TYPE_CHECKING:
     from registry_spooler.kubernetes.api import Cluster
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
 @click.argument("images", metavar="FILE|IMAGE...", nargs=-1, required=True)
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="A node to load them into; may be repeated.")
 @click.option("--all-nodes", is_flag=True, help="Load them into every node.")
-@click.option(
-    "--socket", default="", metavar="PATH", help="The node's containerd socket, where it is in no usual place."
-)
 @click.option("--socket", default="", metavar="PATH", help="Where the node's containerd listens, if not as usual.")
 @quiet_option
 @target_options

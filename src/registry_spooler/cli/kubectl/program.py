@@ -9,15 +9,14 @@ Only this module ends the process. The exit codes are those of `registry-client`
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
+from registry_spooler.cli import printing
 from registry_spooler.cli.kubectl.doctor import doctor
 from registry_spooler.cli.kubectl.images import delete, inspect, list_images, pull, tags
 from registry_spooler.cli.kubectl.install import install
@@ -25,18 +24,13 @@ from registry_spooler.cli.kubectl.load import load
 from registry_spooler.cli.kubectl.push_commands import publish, push
 from registry_spooler.cli.kubectl.spooler_commands import discard, failed, logs, retry, status, wait
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
-from registry_spooler.cli.kubectl.terminal import DONE, FAILED, NOT_ALLOWED, NOT_FOUND, PROGRAM, USAGE, warn
 from registry_spooler.cli.kubectl.uninstall import uninstall
-from registry_spooler.errors import AccessDenied, InvalidFileName, InvalidReference, NotFound, SpoolerError
-from registry_spooler.kubernetes.cluster_errors import (
-    KubeForbidden,
-    KubeLoginRejected,
-    KubeNotFound,
-    NoContainer,
-    NoPod,
-    RemoteError,
-)
+from registry_spooler.cli.printing import warn
+from registry_spooler.cli.process import ExitCode, Interrupted, end_by, end_of_pipe, exit_code
+from registry_spooler.errors import SpoolerError
+from registry_spooler.pull.output import OutputClosed
 
+PROGRAM: Final = "kubectl spool"
 VARIABLE = "_KUBECTL_SPOOL_COMPLETE"
 _DEFAULT_DIRECTIVE = ":0"
 """The shell may complete file names where nothing else fits."""
@@ -64,12 +58,6 @@ def complete_for_kubectl() -> None:
 
 _OF_THE_EXTRA = frozenset({"kubernetes_asyncio", "rich", "yaml"})
 """Packages that only the extra `client` installs."""
-
-_CODES: tuple[tuple[tuple[type[SpoolerError], ...], int], ...] = (
-    ((KubeForbidden, KubeLoginRejected, AccessDenied), NOT_ALLOWED),
-    ((KubeNotFound, NoPod, NoContainer, NotFound), NOT_FOUND),
-    ((InvalidReference, InvalidFileName), USAGE),
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -107,47 +95,31 @@ for command in (
     cli.add_command(command)
 
 
-def exit_code(error: SpoolerError) -> int:
-    """The code that tells a script what kind of error it was."""
-    if isinstance(error, RemoteError):
-        return error.exit_code if error.exit_code in (USAGE, NOT_FOUND, NOT_ALLOWED) else FAILED
-    return next((code for kinds, code in _CODES if isinstance(error, kinds)), FAILED)
-
-
 def main() -> NoReturn:
     """Run the program to its exit code."""
+    printing.program = PROGRAM
+    code = int(ExitCode.DONE)
     try:
         with cli.make_context(PROGRAM, sys.argv[1:]) as context:
             cli.invoke(context)
     except click.exceptions.Exit as exc:
-        sys.exit(exc.exit_code)
+        code = exc.exit_code
     except click.ClickException as exc:
         exc.show()
-        sys.exit(exc.exit_code)
+        code = exc.exit_code
+    except (OutputClosed, BrokenPipeError):
+        end_of_pipe()
     except SpoolerError as exc:
         warn(str(exc))
-        sys.exit(exit_code(exc))
+        code = exit_code(exc)
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _OF_THE_EXTRA:
             raise
         warn(f"{exc.name} is not installed: pip install 'registry-spooler[client]'")
-        sys.exit(FAILED)
-    except BrokenPipeError:
-        _end_by("SIGPIPE")
+        code = ExitCode.FAILED
     except OSError as exc:
         warn(f"{exc.filename or 'a file'}: {exc.strerror or exc}")
-        sys.exit(FAILED)
-    except (click.Abort, KeyboardInterrupt):
-        _end_by("SIGINT")
-    sys.exit(DONE)
-
-
-def _end_by(name: str) -> NoReturn:
-    """Die of a signal, as a shell expects; where there are none, with a code."""
-    with contextlib.suppress(OSError):
-        sys.stderr.flush()
-    number = getattr(signal, name, None)
-    if number is not None and sys.platform != "win32":
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-    os._exit(FAILED)
+        code = ExitCode.FAILED
+    except (Interrupted, click.Abort, KeyboardInterrupt) as exc:
+        end_by(exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
+    sys.exit(code)

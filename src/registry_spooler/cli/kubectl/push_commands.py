@@ -12,8 +12,10 @@ import anyio
 import click
 
 from registry_spooler.aio import task_group
-from registry_spooler.cli.kubectl.target import ClusterTarget, Rate, run, target_options
-from registry_spooler.cli.kubectl.terminal import Bars, bars, say, say_json, warn
+from registry_spooler.cli.bars import Bars, bars
+from registry_spooler.cli.kubectl.target import ClusterTarget, Rate, target_options
+from registry_spooler.cli.printing import say, say_json, warn
+from registry_spooler.cli.process import run
 from registry_spooler.errors import SpoolerError
 from registry_spooler.oci.reference import Reference
 from registry_spooler.spool.filename import FileName, archive_suffix, published_name

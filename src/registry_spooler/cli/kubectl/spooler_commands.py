@@ -11,8 +11,9 @@ import anyio
 import click
 
 from registry_spooler.cli.kubectl.push_commands import json_option
-from registry_spooler.cli.kubectl.target import ClusterTarget, run, target_options
-from registry_spooler.cli.kubectl.terminal import FAILED, say, say_json, warn
+from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.printing import say, say_json, warn
+from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.kubernetes.wire import Document
 from registry_spooler.text import count_text, duration_text, printable, size_text
 
@@ -180,7 +181,7 @@ def discard(target: ClusterTarget, names: tuple[str, ...], yes: bool) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask at; add --yes to remove the files for good")
     if not yes and not click.confirm(f"Remove {count_text(len(names), 'failed file')} for good?", err=True):
-        raise click.exceptions.Exit(FAILED)
+        raise click.exceptions.Exit(ExitCode.FAILED)
 
     async def work() -> None:
         async with target.connect() as client:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
-import anyio
 import click
 
-from registry_spooler.cli.kubectl.terminal import warn
+from registry_spooler.cli.printing import warn
 from registry_spooler.text import quoted
 
 if TYPE_CHECKING:
@@ -108,9 +106,3 @@ def target_options(command: Callable[Concatenate[ClusterTarget, P], T]) -> Calla
     for option in reversed(_FLAGS):
         wrapped = option(wrapped)
     return wrapped
-
-
-def run(work: Callable[[], Awaitable[T]]) -> T:
-    """Run asynchronous work to its end; Ctrl-C and SIGTERM cancel it, and then KeyboardInterrupt is raised."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    return anyio.run(work)

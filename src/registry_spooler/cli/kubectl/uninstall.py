@@ -8,7 +8,7 @@ import click
 
 from registry_spooler.cli.kubectl.install_manifests import InstallError, Kubectl, KubectlError
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
-from registry_spooler.cli.kubectl.terminal import warn
+from registry_spooler.cli.printing import warn
 
 _PART_OF: Final = "app.kubernetes.io/part-of=registry-spooler"
 _CLAIM: Final = "persistentvolumeclaims"

@@ -5,19 +5,18 @@ Only this module ends the process. A command raises what went wrong; what that m
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
 from typing import Any, Final, NoReturn
 
 import click
 
-from registry_spooler.cli.ending import ExitCode, Interrupted, end_at_once, end_by, exit_code
-from registry_spooler.cli.registry_client import printing
-from registry_spooler.cli.registry_client.connection import PREFIXES, Caller
+from registry_spooler.cli import printing
+from registry_spooler.cli.process import ExitCode, Interrupted, end_at_once, end_by, exit_code
+from registry_spooler.cli.registry_client.connection import PREFIXES, Context
 from registry_spooler.cli.registry_client.contents_commands import delete, inspect, list_images, tags
-from registry_spooler.cli.registry_client.far_end import RemoteSession
 from registry_spooler.cli.registry_client.missing import missing
+from registry_spooler.cli.registry_client.remote_end import RemoteSession
 from registry_spooler.cli.registry_client.spool_commands import deposit, discard, failed, retry, status, wait
 from registry_spooler.cli.registry_client.transfers import pull, push, receive
 from registry_spooler.errors import SpoolerError
@@ -29,11 +28,11 @@ PROGRAM: Final = "registry-client"
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="registry-spooler", prog_name="registry-client")
-@click.option("--far-end", is_flag=True, hidden=True, help="Be the far end of an exec channel.")
+@click.option("--remote", is_flag=True, hidden=True, help="Be the remote end of an exec channel.")
 @click.option("--stdin-bytes", type=click.IntRange(min=0), hidden=True, help="The length of standard input.")
 @registry_options(*PREFIXES)
 @click.pass_context
-def cli(context: click.Context, /, far_end: bool, stdin_bytes: int | None, **_: Any) -> None:
+def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: Any) -> None:
     """Look into a registry, take images out and put them in, and follow the spooler beside it.
 
     The options here go with every command that talks to the registry, before or behind the command's name. Each can be
@@ -43,9 +42,9 @@ def cli(context: click.Context, /, far_end: bool, stdin_bytes: int | None, **_: 
     Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the registry or the spool,
     4 not allowed.
     """
-    context.obj = Caller(RemoteSession() if far_end else None)
-    if context.obj.far_end is not None:
-        context.obj.far_end.attach(stdin_bytes)
+    context.obj = Context(RemoteSession() if remote else None)
+    if context.obj.remote is not None:
+        context.obj.remote.attach(stdin_bytes)
 
 
 _IN_REGISTRY: Final = (list_images, tags, inspect, pull, push, delete, missing, receive)
@@ -56,42 +55,37 @@ for command in (*_IN_REGISTRY, *_IN_SPOOL):
 
 def main() -> NoReturn:
     """Run the program to its exit code."""
-    caller = Caller()
+    session: RemoteSession | None = None
     code = int(ExitCode.DONE)
     try:
         with cli.make_context(PROGRAM, sys.argv[1:]) as context:
             try:
                 cli.invoke(context)
-                printing.flush()
             finally:
-                caller = context.obj or caller
+                session = context.obj.remote if context.obj is not None else None
     except click.exceptions.Exit as exc:
         code = exc.exit_code
     except (click.ClickException, SpoolerError) as exc:
-        code = _complain(caller, exc)
+        code = _report(session, exc)
     except (OutputClosed, BrokenPipeError):
-        _end(caller, signal.SIGPIPE)
+        _end(session, signal.SIGPIPE)
     except (Interrupted, KeyboardInterrupt, click.Abort) as exc:
-        _end(caller, exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
-    if caller.far_end is not None:
-        caller.far_end.conclude(code, printing.written_bytes())
+        _end(session, exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
+    if session is not None:
+        session.conclude(code, printing.written_bytes())
     sys.exit(code)
 
 
-def _complain(caller: Caller, error: click.ClickException | SpoolerError) -> int:
-    """Say in one line what went wrong."""
-    with contextlib.suppress(OutputClosed, SpoolerError):
-        printing.flush()  # what was found before comes first
-    sentence = _sentence(error)
-    if caller.far_end is None:
+def _report(session: RemoteSession | None, error: click.ClickException | SpoolerError) -> int:
+    """Say in one sentence what went wrong; return the exit code."""
+    sentence, code = _sentence(error), _code(error)
+    if session is None:
         printing.warn(sentence)
-        return _code(error)
-    if isinstance(error, click.ClickException):
-        caller.far_end.error(sentence, "UsageError", _code(error))
+    elif isinstance(error, click.ClickException):
+        session.error(sentence, "UsageError", code)
     else:
-        kind = type(error).__name__
-        caller.far_end.error(sentence, kind, _code(error), temporary=error.transient, detail=error.detail)
-    return _code(error)
+        session.error(sentence, type(error).__name__, code, temporary=error.transient, detail=error.detail)
+    return code
 
 
 def _code(error: click.ClickException | SpoolerError) -> int:
@@ -106,8 +100,8 @@ def _sentence(error: click.ClickException | SpoolerError) -> str:
     return error.format_message() + help_hint
 
 
-def _end(caller: Caller, signum: int) -> NoReturn:
-    """End quietly: as programs end of a signal, or simply as failed when nobody is there to see how."""
-    if caller.far_end is not None:
+def _end(session: RemoteSession | None, signum: int) -> NoReturn:
+    """End quietly: by the signal, or as failed when the caller is remote and cannot see how."""
+    if session is not None:
         end_at_once(ExitCode.FAILED)
     end_by(signum)

@@ -1,4 +1,4 @@
-"""Commands that talk to a registry: their options, their client, and who called them."""
+"""Commands that talk to a registry: their options, their client, and how they were called."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 from click.core import ParameterSource
 
-from registry_spooler.cli.ending import run
-from registry_spooler.cli.registry_client.far_end import RemoteSession
-from registry_spooler.cli.registry_client.printing import warn
+from registry_spooler.cli.printing import warn
+from registry_spooler.cli.process import run
+from registry_spooler.cli.registry_client.remote_end import RemoteSession
 from registry_spooler.errors import NotFound
 from registry_spooler.options import RegistrySettings, option, registry_options
 
@@ -25,29 +25,29 @@ _P = ParamSpec("_P")
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """How to run work, and where to say how it goes. `far_end` is None for a person or a script."""
+class Context:
+    """How a command was called. `remote` is the session with a caller beyond the API server, or None."""
 
-    far_end: RemoteSession | None = None
+    remote: RemoteSession | None = None
 
     def run(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Run asynchronous work to its end; Interrupted when a signal came first."""
         return run(work)
 
     def warn(self, sentence: str) -> None:
-        """Say what is odd, but no error."""
-        if self.far_end is not None:
-            self.far_end.say({"warning": sentence})
+        """Warn of what is odd, but no error."""
+        if self.remote is not None:
+            self.remote.say({"warning": sentence})
         else:
             warn(sentence)
 
 
-def called(command: Callable[Concatenate[Caller, _P], _T]) -> Callable[_P, _T]:
-    """Give a command its caller."""
+def with_context(command: Callable[Concatenate[Context, _P], _T]) -> Callable[_P, _T]:
+    """Give a command its context."""
 
     @functools.wraps(command)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return command(click.get_current_context().find_object(Caller) or Caller(), *args, **kwargs)
+        return command(click.get_current_context().find_object(Context) or Context(), *args, **kwargs)
 
     return wrapper
 
@@ -63,8 +63,8 @@ setting = functools.partial(option, PREFIXES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection(Caller):
-    """A caller, and the registry that the command is about."""
+class Connection(Context):
+    """The context, and the registry that the command is about."""
 
     settings: RegistrySettings
     pushes: bool = False
@@ -91,11 +91,15 @@ def connected(*, pushes: bool = False) -> Callable[[Callable[Concatenate[Connect
         @functools.wraps(command)
         def wrapper(*args: Any, **kwargs: Any) -> T:
             context = click.get_current_context()
-            caller = context.find_object(Caller) or Caller()
+            remote = (context.find_object(Context) or Context()).remote
             settings = RegistrySettings.take({**kwargs, **_given_before(context)})
             for name in RegistrySettings.__dataclass_fields__:
                 kwargs.pop(name, None)
-            return command(Connection(far_end=caller.far_end, settings=settings, pushes=pushes), *args, **kwargs)
+            return command(
+                Connection(remote=remote, settings=settings, pushes=pushes),
+                *args,
+                **kwargs,
+            )
 
         return wrapper
 

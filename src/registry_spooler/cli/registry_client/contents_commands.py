@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from registry_spooler.aio import task_group
-from registry_spooler.cli.ending import NotHere
+from registry_spooler.cli.printing import say, say_bytes, say_json
+from registry_spooler.cli.process import NotHere
 from registry_spooler.cli.registry_client.connection import Connection, connected
-from registry_spooler.cli.registry_client.printing import say, say_bytes, say_json
 from registry_spooler.errors import NotFound
 from registry_spooler.oci.reference import Reference, check_repository
 from registry_spooler.pull.image_tree import ImageTree, platform_of, read_tree
@@ -230,7 +230,7 @@ def delete(connection: Connection, reference: str, by_digest: bool, as_json: boo
             say_json(_document(parsed, digest if tags is not None else None, tags or ()))
         elif tags is not None:
             say(f"deleted {parsed}" + (f" ({digest})" if parsed.digest is None else ""))
-        if tags is None and connection.far_end is None:  # a caller from afar reads it in the answer
+        if tags is None and connection.remote is None:  # a caller from afar reads it in the answer
             raise NotHere(f"{parsed} was not there")
 
     connection.with_client(work)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 import click
 
+from registry_spooler.cli.printing import say, say_json
 from registry_spooler.cli.registry_client.connection import Connection, connected
 from registry_spooler.cli.registry_client.contents_commands import in_order, json_option
-from registry_spooler.cli.registry_client.printing import say, say_json
 from registry_spooler.errors import RegistryError
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import check_repository

@@ -14,11 +14,11 @@ import anyio
 import click
 
 from registry_spooler.aio import in_thread
-from registry_spooler.cli.ending import ExitCode, NotHere
+from registry_spooler.cli.printing import say, say_json
+from registry_spooler.cli.process import ExitCode, NotHere
 from registry_spooler.cli.registry_client import spool_files as queue
-from registry_spooler.cli.registry_client.connection import Caller, called
+from registry_spooler.cli.registry_client.connection import Context, with_context
 from registry_spooler.cli.registry_client.deposit import Deposit
-from registry_spooler.cli.registry_client.printing import say, say_json
 from registry_spooler.errors import SpoolerError
 from registry_spooler.options import SPOOL_SIZE, option
 from registry_spooler.text import count_text, quoted
@@ -186,14 +186,14 @@ class _Moment(click.ParamType[datetime]):
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; for ever otherwise.")
 @click.option("--json", is_flag=True, expose_value=False, help="The record is JSON with and without it.")
 @click.argument("name")
-@called
-def wait(caller: Caller, directory: Path, since: datetime | None, timeout: float | None, name: str) -> None:
+@with_context
+def wait(context: Context, directory: Path, since: datetime | None, timeout: float | None, name: str) -> None:
     """Wait until the spool file NAME is done or has failed, and print its record as JSON.
 
     The exit code is 0 when it is done, 1 when it has failed, and 3 when there is no such file.
     """
     path = directory / name  # NAME may be a path of its own: /spool/hello.txt
-    outcome = caller.run(lambda: _wait(path.parent, path.name, since, timeout))
+    outcome = context.run(lambda: _wait(path.parent, path.name, since, timeout))
     say_json(outcome.record)
     if not outcome.done:
         raise FileFailed(path.name, str(outcome.record.get("error") or "there is no record of why"))

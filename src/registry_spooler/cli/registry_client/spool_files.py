@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from registry_spooler.cli.ending import NotHere
+from registry_spooler.cli.process import NotHere
 from registry_spooler.errors import SpoolerError
 from registry_spooler.folder import Folder
 from registry_spooler.spool.filename import published_name

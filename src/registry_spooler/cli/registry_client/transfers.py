@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import click
 
+from registry_spooler.aio import in_thread, task_group
+from registry_spooler.cli.bars import bars
+from registry_spooler.cli.printing import count, say, say_json
 from registry_spooler.cli.registry_client.connection import Connection, connected, setting
 from registry_spooler.cli.registry_client.contents_commands import json_option
-from registry_spooler.cli.registry_client.far_end import RemoteSession
-from registry_spooler.cli.registry_client.printing import count, reported, say, say_json
+from registry_spooler.cli.registry_client.remote_end import PROGRESS_SECONDS, RemoteSession
 from registry_spooler.oci.reference import Reference, check_repository
 from registry_spooler.progress import Progress
 from registry_spooler.pull.image_tree import parse_platform
 from registry_spooler.pull.output import Output, output_file, standard_output
-from registry_spooler.pull.puller import Format, Puller
 from registry_spooler.spool.filename import archive_suffix
+from registry_spooler.text import size_text
 
 if TYPE_CHECKING:
+    from registry_spooler.pull.puller import Puller
     from registry_spooler.push.pusher import Pusher
     from registry_spooler.registry.registry_client import RegistryClient
 
@@ -60,6 +64,8 @@ def pull(
     if output == "-" and not unpack and sys.stdout.isatty():
         raise click.UsageError("a tar is nothing for a terminal; redirect it, or name a file with -o")
 
+    from registry_spooler.pull.puller import Format
+
     async def write(puller: Puller) -> None:
         if unpack:
             await puller.file(wanted)
@@ -79,10 +85,12 @@ async def _pull(
     path: str,
     write: Callable[[Puller], Awaitable[None]],
 ) -> None:
+    from registry_spooler.pull.puller import Puller
+
     progress, warnings = Progress(), list[str]()
     async with AsyncExitStack() as stack:
         output = await _open(stack, path)
-        await stack.enter_async_context(reported(progress, str(reference), connection.far_end))
+        await stack.enter_async_context(_reported(progress, str(reference), connection.remote))
         await write(Puller(client=client, reference=reference, output=output, progress=progress, warn=warnings.append))
     for sentence in warnings:
         connection.warn(sentence)
@@ -158,7 +166,7 @@ def receive(connection: Connection, target: str, blobs: bool, compression: str) 
 
     async def work(client: RegistryClient) -> None:
         pusher = engine.pusher(client, compression)
-        say_json(await _receive(pusher, reference, repository, _witness(connection)))
+        say_json(await _receive(pusher, reference, repository, _session(connection)))
 
     connection.with_client(work)
 
@@ -186,7 +194,7 @@ async def _push(
             is_archive = named_so or not isinstance(source, FileSource) or await is_image_archive(source)
         progress = Progress(bytes_total=source.size if isinstance(source, FileSource) else 0)
         check = engine.unchanged(source)
-        async with reported(progress, str(reference), connection.far_end):
+        async with _reported(progress, str(reference), connection.remote):
             if is_archive:
                 (result,) = await pusher.push_archive(source, reference, progress, before_tag=check)
             elif isinstance(source, FileSource):
@@ -197,7 +205,7 @@ async def _push(
 
 
 async def _receive(
-    pusher: Pusher, reference: Reference | None, repository: str, far_end: RemoteSession | None
+    pusher: Pusher, reference: Reference | None, repository: str, session: RemoteSession | None
 ) -> dict[str, Any]:
     from registry_spooler.archive.source import PipeSource
     from registry_spooler.cli.registry_client import push_setup as engine
@@ -206,7 +214,7 @@ async def _receive(
     clock = engine.Clock()
     # As a pipe even when it is a file: what comes by once is stored as it comes.
     source = PipeSource(0, name=engine.STANDARD_INPUT)
-    async with reported(progress, repository, far_end):
+    async with _reported(progress, repository, session):
         if reference is not None:
             (result,) = await pusher.push_archive(source, reference, progress, commit_early=True)
             return {**result.to_json(), **clock.to_json()}
@@ -215,10 +223,35 @@ async def _receive(
     return {"blobs": blobs, "uploaded_bytes": counts.uploaded_bytes}
 
 
-def _witness(connection: Connection) -> RemoteSession | None:
-    """Who tells how it goes: for a program that called us directly, the same lines as from afar."""
-    if connection.far_end is not None or sys.stderr.isatty():
-        return connection.far_end
-    far_end = RemoteSession()
-    far_end.attach(None)
-    return far_end
+def _session(connection: Connection) -> RemoteSession | None:
+    """Return where progress goes: a program that calls us directly gets the same lines as a remote caller."""
+    if connection.remote is not None or sys.stderr.isatty():
+        return connection.remote
+    session = RemoteSession()
+    session.attach(None)
+    return session
+
+
+@asynccontextmanager
+async def _reported(progress: Progress, title: str, session: RemoteSession | None) -> AsyncGenerator[None]:
+    """Report progress while the block runs: to the remote caller, or as a bar on a terminal."""
+    if session is None:
+        with bars() as shown:
+            async with shown.show(title, lambda: _state(progress)):
+                yield
+        return
+    async with task_group() as tasks:
+        tasks.start_soon(_repeat, progress, session)
+        yield
+        tasks.cancel_scope.cancel()
+    session.progress(progress, final=True)
+
+
+def _state(progress: Progress) -> tuple[int, int, str]:
+    return progress.bytes_done, progress.bytes_total, size_text(progress.bytes_done)
+
+
+async def _repeat(progress: Progress, session: RemoteSession) -> None:
+    while True:
+        await in_thread(session.progress, progress)
+        await anyio.sleep(PROGRESS_SECONDS)

@@ -1,4 +1,4 @@
-"""The far end of an exec channel: what a command needs when its caller is beyond the cluster's API server.
+"""The remote end of an exec channel: what a command needs when its caller is beyond the cluster's API server.
 
 Four things are different there. Nothing tells the command that the caller has gone, except that standard input
 ends or that standard error takes no more: a thread watches both, and sends the program the signal that Ctrl-C would
@@ -41,7 +41,7 @@ _STDERR: Final = 2
 
 @dataclass(slots=True)
 class RemoteSession:
-    """The process as the far end of a channel. `attach` starts its threads; they end with the process."""
+    """The process as the remote end of an exec. `attach` starts its threads; they end with the process."""
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _progress_due: float = 0.0
