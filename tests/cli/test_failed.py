@@ -65,7 +65,7 @@ def test_a_failed_file_can_be_given_up(client: Client, tmp_path: Path) -> None:
     _fail(tmp_path, "App.tar")
     _fail(tmp_path, "Other.tar")
     spool = ("-d", str(tmp_path))
-    assert "there is no terminal to ask at; add --yes" in client.error("discard", *spool, "App.tar", code=2)
+    assert "refusing to remove files without asking; add --yes" in client.error("discard", *spool, "App.tar", code=2)
     assert ["App.tar"] == client.lines("discard", *spool, "--yes", "App.tar")
     assert ["Other.tar", "Other.tar.error.json"] == sorted(os.listdir(tmp_path / ".failed"))
     assert "no file 'App.tar' has failed" in client.error("discard", *spool, "--yes", "App.tar", code=3)

@@ -292,11 +292,11 @@ async def test_a_pull_that_breaks_begins_again(
     await terminal.spool("push", "notes.bin", f"{repository}:1")
     wire.cut_after(received=MEGA)
     done = await terminal.spool("pull", f"{repository}:1", "--unpack", "-o", "back")
-    assert "dialling again" in done.stderr
+    assert "reconnecting" in done.stderr
     assert content == (tmp_path / "back").read_bytes()
     wire.cut_after(received=MEGA)
     piped = await terminal.spool("pull", f"{repository}:1", "--unpack")
-    assert ("dialling again" in piped.stderr, content) == (True, piped.stdout)
+    assert ("reconnecting" in piped.stderr, content) == (True, piped.stdout)
     wire.cut_after(received=MEGA)
     broken = await terminal.spool("pull", f"{repository}:1", "--format", "oci", code=1)
     assert "was lost" in broken.stderr
@@ -383,13 +383,13 @@ async def test_doctor_when_something_is_wrong(
         (("push", "no-such-file"), 2, "there is no file 'no-such-file'"),
         (("push", "app.tar", "Upper/Case"), 2, "lower-case"),
         (("push", "-"), 2, "needs a NAME"),
-        (("push", "app.tar", "app.tar", "name"), 2, "a NAME is for one FILE alone"),
+        (("push", "app.tar", "app.tar", "name"), 2, "a NAME goes with a single FILE"),
         (("push", "catalog/app", "app.tar"), 2, "the FILE comes first: push app.tar catalog/app"),
         (("push", "app.tar", "app@sha256:" + "0" * 64), 2, "a digest cannot be chosen; push to a tag"),
         (("publish", "no-such-file"), 2, "does not exist"),
-        (("retry", "a", "b", "--as", "c"), 2, "--as is for one NAME alone"),
+        (("retry", "a", "b", "--as", "c"), 2, "--as takes a single NAME"),
         (("discard", "a"), 2, "add --yes"),
-        (("push", "app.tar", "x", "--rate-limit", "fast"), 2, "is no rate"),
+        (("push", "app.tar", "x", "--rate-limit", "fast"), 2, "is not a rate"),
         (("no-such-command",), 2, "No such command"),
     ],
 )

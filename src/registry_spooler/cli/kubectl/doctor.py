@@ -59,7 +59,7 @@ class Finding:
 @target_options
 @click.pass_context
 def doctor(context: click.Context, target: ClusterTarget, as_json: bool) -> None:
-    """Say what is wrong: login, permissions, pod, container, versions, spooler, registry.
+    """Check login, permissions, pod, container, versions, spooler and registry.
 
     Done within 15 seconds after the login. The exit code is 1 when there is trouble; files that failed are none.
     """

@@ -69,11 +69,11 @@ def inspect(target: ClusterTarget, reference: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("reference", metavar="REPOSITORY[:TAG]")
-@click.option("-o", "--output", default="-", metavar="FILE", help="Write to a file, which appears when it is complete.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Write to this file; it appears when it is complete.")
 @click.option("--format", "layout", type=click.Choice(["docker", "oci"]), default="docker", show_default=True)
-@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several.")
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform to pull from a multi-platform image.")
 @click.option("--no-referrers", is_flag=True, help="Leave signatures, attestations and SBOMs out of an OCI archive.")
-@click.option("--unpack", is_flag=True, help="Write the file that the image was made from, not an archive.")
+@click.option("--unpack", is_flag=True, help="Write the file that the image was made from.")
 @quiet_option
 @target_options
 def pull(
@@ -89,7 +89,7 @@ def pull(
     """Write an image as an archive, for `docker load`, `podman load` or another push."""
     parsed = Reference.parse(reference)
     if output == "-" and sys.stdout.isatty():
-        raise click.UsageError("an archive is nothing for a terminal; choose a file with -o, or pipe it on")
+        raise click.UsageError("refusing to write an archive to a terminal; use -o FILE")
 
     warnings: list[str] = []
 

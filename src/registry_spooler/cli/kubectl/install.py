@@ -213,22 +213,27 @@ class Size(click.ParamType[str]):
     "--images",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="An archive of the images, loaded into all nodes first; nothing is pulled then.",
+    help="Archive with the images: load it into all nodes first, so that nothing is pulled.",
 )
 @click.option("--image", metavar="NAME[:TAG]", help="The spooler's image, as the nodes pull it.")
-@click.option("--registry-image", metavar="NAME[:TAG]", help="The registry's image, where it is not Docker Hub's.")
-@click.option("--storage-class", metavar="NAME", help="For the volumes; the cluster's default otherwise.")
-@click.option("--registry-size", type=Size(), metavar="SIZE", help="Of the registry's volume.  [50Gi]")
-@click.option("--spool-size", type=Size(), metavar="SIZE", help="Of the spool's volume.  [10Gi]")
-@click.option("--ephemeral", is_flag=True, help="No volumes: all images are lost when the pod goes.")
+@click.option("--registry-image", metavar="NAME[:TAG]", help="The registry's image (default: Docker Hub's).")
+@click.option("--storage-class", metavar="NAME", help="Storage class of the volumes (default: the cluster's).")
+@click.option("--registry-size", type=Size(), metavar="SIZE", help="Size of the registry's volume.  [50Gi]")
+@click.option("--spool-size", type=Size(), metavar="SIZE", help="Size of the spool's volume.  [10Gi]")
+@click.option("--ephemeral", is_flag=True, help="Use no volumes: all images are lost with the pod.")
 @click.option("--create-namespace", is_flag=True, help="Create the namespace first.")
-@click.option("--socket", default="", metavar="PATH", help="With --images: where the nodes run containerd, if unusual.")
-@click.option("--no-check", is_flag=True, help="Do not try whether the nodes can get the images.")
-@click.option("--no-wait", is_flag=True, help="Do not wait until the pod runs.")
-@click.option("--dry-run", is_flag=True, help="Let the API server check everything, and change nothing.")
-@click.option("--print", "only_print", is_flag=True, help="Print the manifests, and apply nothing.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="DIRECTORY", help="Write the manifests there, to change them."
+    "--socket", default="", metavar="PATH", help="With --images: path of containerd's socket on the nodes, if unusual."
+)
+@click.option("--no-check", is_flag=True, help="Do not check that the nodes can pull the images.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the pod runs.")
+@click.option("--dry-run", is_flag=True, help="Let the API server check everything, but change nothing.")
+@click.option("--print", "only_print", is_flag=True, help="Print the manifests instead of applying them.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIRECTORY",
+    help="Write the manifests to this directory, to be edited.",
 )
 @target_options
 def install(

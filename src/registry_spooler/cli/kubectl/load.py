@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", metavar="FILE|IMAGE...", nargs=-1, required=True)
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="A node to load them into; may be repeated.")
-@click.option("--all-nodes", is_flag=True, help="Load them into every node.")
-@click.option("--socket", default="", metavar="PATH", help="Where the node's containerd listens, if not as usual.")
+@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Node to load the images into; may be repeated.")
+@click.option("--all-nodes", is_flag=True, help="Load the images into every node.")
+@click.option("--socket", default="", metavar="PATH", help="Path of containerd's socket on the node, if unusual.")
 @quiet_option
 @target_options
 def load(

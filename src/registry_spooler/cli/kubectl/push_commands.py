@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 rate_option = click.option(
-    "--rate-limit", type=Rate(), metavar="RATE", help="Send no faster: 500k, 2M (bytes a second)."
+    "--rate-limit", type=Rate(), metavar="RATE", help="Send no faster than this: 500k, 2M (bytes per second)."
 )
 
 
@@ -64,11 +64,13 @@ class PushFlags:
 @click.command(epilog="Example: podman save app:v2 | kubectl spool push - catalog/app:v2")
 @click.argument("files", metavar="FILE… [NAME]", nargs=-1, required=True)
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), default="gzip", show_default=True)
-@click.option("--streams", type=click.IntRange(1, 16), default=3, show_default=True, help="Blobs sent side by side.")
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Files pushed side by side."
+    "--streams", type=click.IntRange(1, 16), default=3, show_default=True, help="Number of blobs to send at once."
 )
-@click.option("--all-pods", is_flag=True, help="Push to every pod that is found, each with a registry of its own.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Number of files to push at once."
+)
+@click.option("--all-pods", is_flag=True, help="Push to every pod; each has a registry of its own.")
 @rate_option
 @quiet_option
 @json_option
@@ -102,7 +104,7 @@ def push(target: ClusterTarget, /, files: tuple[str, ...], all_pods: bool, as_js
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("name", required=False)
-@click.option("--wait", is_flag=True, help="Wait until it is in the registry, and print its digest.")
+@click.option("--wait", is_flag=True, help="Wait until the image is in the registry, and print its digest.")
 @rate_option
 @quiet_option
 @json_option
@@ -148,7 +150,7 @@ def read_items(arguments: tuple[str, ...]) -> tuple[Item, ...]:
         if not _says_file(name):
             return (_item(file, name),)
     if len(arguments) > 1 and arguments[-1] != STDIN and not Path(arguments[-1]).exists():
-        raise click.UsageError(f"there is no file {quoted(arguments[-1])}; a NAME is for one FILE alone")
+        raise click.UsageError(f"there is no file {quoted(arguments[-1])}; a NAME goes with a single FILE")
     return tuple(_item(file, None) for file in arguments)
 
 

@@ -114,11 +114,11 @@ WATCH_SECONDS = 2.0
 
 
 @click.command()
-@click.option("-w", "--watch", is_flag=True, help="Stay, and show it as it changes.")
+@click.option("-w", "--watch", is_flag=True, help="Keep showing the status as it changes.")
 @json_option
 @target_options
 def status(target: ClusterTarget, watch: bool, as_json: bool) -> None:
-    """Show what waits, runs, is deferred, failed and is done."""
+    """Show which files wait, run, are deferred, failed or are done."""
 
     async def work() -> None:
         async with target.connect() as client:
@@ -155,13 +155,13 @@ def failed(target: ClusterTarget, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--as", "new_name", metavar="NEWNAME", help="Its new name, or REPOSITORY[:TAG]; for one that was wrong.")
+@click.option("--as", "new_name", metavar="NEWNAME", help="New name, or REPOSITORY[:TAG], if the old one was wrong.")
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 @target_options
 def retry(target: ClusterTarget, names: tuple[str, ...], new_name: str | None) -> None:
     """Put failed files back into the spool directory."""
     if new_name is not None and len(names) > 1:
-        raise click.UsageError("--as is for one NAME alone")
+        raise click.UsageError("--as takes a single NAME")
 
     async def work() -> None:
         async with target.connect() as client:
@@ -173,13 +173,13 @@ def retry(target: ClusterTarget, names: tuple[str, ...], new_name: str | None) -
 
 
 @click.command()
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 @target_options
 def discard(target: ClusterTarget, names: tuple[str, ...], yes: bool) -> None:
     """Remove failed files for good, with the records of why they failed."""
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask at; add --yes to remove the files for good")
+        raise click.UsageError("refusing to remove files without asking; add --yes")
     if not yes and not click.confirm(f"Remove {count_text(len(names), 'failed file')} for good?", err=True):
         raise click.exceptions.Exit(ExitCode.FAILED)
 
@@ -193,7 +193,9 @@ def discard(target: ClusterTarget, names: tuple[str, ...], yes: bool) -> None:
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; for ever otherwise.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this long (default: never)."
+)
 @click.argument("name")
 @json_option
 @target_options
@@ -216,8 +218,10 @@ def wait(target: ClusterTarget, name: str, timeout: float | None, as_json: bool)
 
 
 @click.command()
-@click.option("-f", "--follow", is_flag=True, help="Stay, and print what comes.")
-@click.option("--tail", type=click.IntRange(min=0), default=100, show_default=True, help="How many of the last lines.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines as they come.")
+@click.option(
+    "--tail", type=click.IntRange(min=0), default=100, show_default=True, help="Number of lines to print from the end."
+)
 @target_options
 def logs(target: ClusterTarget, follow: bool, tail: int) -> None:
     """Print the spooler's log."""

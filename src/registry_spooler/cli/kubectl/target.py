@@ -36,7 +36,7 @@ class Rate(click.ParamType[float]):
             return value
         matched = _RATE.fullmatch(str(value).strip())
         if matched is None or (rate := _rate(*matched.groups())) <= 0:
-            self.fail(f"{quoted(str(value))} is no rate; write 500k, 2M or 1.5MiB/s", param, ctx)
+            self.fail(f"{quoted(str(value))} is not a rate; write 500k, 2M or 1.5MiB/s", param, ctx)
         return rate
 
 
@@ -48,17 +48,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FLAGS = (
-    click.option("-n", "--namespace", help="The namespace (default: the context's)."),
-    click.option("--context", help="The context of the kubeconfig."),
-    click.option("--kubeconfig", type=click.Path(path_type=Path), help="The kubeconfig."),
-    click.option("-l", "--selector", help="Label selector of the pods.  [app.kubernetes.io/name=registry-spooler]"),
-    click.option("-c", "--container", help="The spooler's container.  [spooler]"),
-    click.option("--pod", help="One of the pods, where several are found (default: the first by name)."),
+    click.option("-n", "--namespace", help="Namespace of the spooler (default: the context's)."),
+    click.option("--context", help="Context of the kubeconfig to use."),
+    click.option("--kubeconfig", type=click.Path(path_type=Path), help="Path of the kubeconfig."),
+    click.option(
+        "-l", "--selector", help="Label selector for the spooler's pods.  [app.kubernetes.io/name=registry-spooler]"
+    ),
+    click.option("-c", "--container", help="Name of the spooler's container.  [spooler]"),
+    click.option("--pod", help="Name of the pod to use (default: the first by name)."),
 )
 
 
 def _tell(error: KubeError) -> None:
-    warn(f"{error}; dialling again")
+    warn(f"{error}; reconnecting")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

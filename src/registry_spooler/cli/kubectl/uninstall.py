@@ -29,8 +29,8 @@ _KINDS: Final = (
 
 
 @click.command()
-@click.option("--keep-data", is_flag=True, help="Keep the volumes with all images and waiting files.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--keep-data", is_flag=True, help="Keep the volumes, with all images and waiting files.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @target_options
 def uninstall(target: ClusterTarget, keep_data: bool, yes: bool) -> None:
     """Remove everything that `install` made from the namespace, images included unless they are to be kept."""

@@ -45,11 +45,11 @@ async def in_order(ask: Callable[[T], Awaitable[R]], questions: Sequence[T]) -> 
             yield answers[index]
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a program.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("list")
-@click.option("--tags", "with_tags", is_flag=True, help="Print a REPO:TAG line for every image.")
+@click.option("--tags", "with_tags", is_flag=True, help="Print REPO:TAG for every image.")
 @json_option
 @connected()
 def list_images(connection: Connection, with_tags: bool, as_json: bool) -> None:

@@ -73,7 +73,7 @@ async def _mount(client: RegistryClient, repository: str, digest: Digest, source
 
 @click.command()
 @click.argument("repository", metavar="REPO")
-@click.option("--mount", is_flag=True, help="Take what other repositories hold over from there.")
+@click.option("--mount", is_flag=True, help="Mount blobs that other repositories hold.")
 @json_option
 @connected(pushes=True)
 def missing(connection: Connection, repository: str, mount: bool, as_json: bool) -> None:

@@ -42,13 +42,13 @@ port_option = click.option(
     default=8086,
     show_default=True,
     envvar=["REGISTRY_CLIENT_HEALTH_PORT", "REGISTRY_SPOOLER_HEALTH_PORT", "REGISTRY_SPOOLER_health_port"],
-    help="The port at which the spooler beside us answers.",
+    help="The spooler's health port.",
 )
 address_option = click.option(
     "--health-address",
     default="",
     envvar=["REGISTRY_CLIENT_HEALTH_ADDRESS", "REGISTRY_SPOOLER_HEALTH_ADDRESS", "REGISTRY_SPOOLER_health_address"],
-    help="The address at which it listens, if not at all of them.",
+    help="Address on which the spooler listens (default: all).",
 )
 
 limit_option = option(
@@ -57,17 +57,17 @@ limit_option = option(
     "spool_limit_bytes",
     type=SPOOL_SIZE,
     metavar="SIZE",
-    help="What the spool directory may hold.",
+    help="Most that the spool directory may hold.",
 )
 
 
 @click.command()
 @directory_option
-@click.option("--probe", is_flag=True, help="Say how much of it has arrived.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, help="Write from here on, in bytes.")
-@click.option("--finish", metavar="SHA256", help="Compare with this checksum, and hand the file to the spooler.")
-@click.option("--arrived", type=click.IntRange(min=0), help="What --probe said of its size, if it was there.")
-@click.option("--size", type=click.IntRange(min=0), default=0, help="The number of bytes in all.")
+@click.option("--probe", is_flag=True, help="Print how much of the file has arrived.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, help="Write from this byte on.")
+@click.option("--finish", metavar="SHA256", help="Check the file against this SHA-256 and hand it to the spooler.")
+@click.option("--arrived", type=click.IntRange(min=0), help="The size that --probe printed, if there was one.")
+@click.option("--size", type=click.IntRange(min=0), default=0, help="Size of the whole file in bytes.")
 @limit_option
 @click.argument("name")
 def deposit(
@@ -98,7 +98,7 @@ def deposit(
 @port_option
 @address_option
 def status(health_port: int, health_address: str) -> None:
-    """Print what the spooler beside us says of itself, as JSON."""
+    """Print the spooler's status as JSON."""
     say_json(queue.read_status(health_port, health_address))
 
 
@@ -117,24 +117,24 @@ def failed(directory: Path, as_json: bool) -> None:
 
 @click.command()
 @directory_option
-@click.option("--as", "new_name", metavar="NEWNAME", help="Its new name, or REPO[:TAG]; for one that was wrong.")
+@click.option("--as", "new_name", metavar="NEWNAME", help="New name, or REPO[:TAG], if the old one was wrong.")
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 def retry(directory: Path, new_name: str | None, names: tuple[str, ...]) -> None:
     """Put failed files back into the spool directory."""
     if new_name is not None and len(names) > 1:
-        raise click.UsageError("--as is for one NAME alone")
+        raise click.UsageError("--as takes a single NAME")
     for name in names:
         say(queue.retry(directory, name, new_name))
 
 
 @click.command()
 @directory_option
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 def discard(directory: Path, yes: bool, names: tuple[str, ...]) -> None:
     """Remove failed files for good, with the records of why they failed."""
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask at; add --yes to remove the files for good")
+        raise click.UsageError("refusing to remove files without asking; add --yes")
     if not yes and not click.confirm(f"Remove {count_text(len(names), 'failed file')} for good?", err=True):
         raise click.exceptions.Exit(ExitCode.FAILED)
     for name in names:
@@ -182,9 +182,11 @@ class _Moment(click.ParamType[datetime]):
 
 @click.command()
 @directory_option
-@click.option("--since", type=_Moment(), metavar="TIME", help="Outcomes from before do not count (RFC 3339).")
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait no longer; for ever otherwise.")
-@click.option("--json", is_flag=True, expose_value=False, help="The record is JSON with and without it.")
+@click.option("--since", type=_Moment(), metavar="TIME", help="Ignore outcomes from before this time (RFC 3339).")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up after this long (default: never)."
+)
+@click.option("--json", is_flag=True, expose_value=False, help="Accepted for symmetry: the record is always JSON.")
 @click.argument("name")
 @with_context
 def wait(context: Context, directory: Path, since: datetime | None, timeout: float | None, name: str) -> None:

@@ -23,7 +23,7 @@ _WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - it is compa
 
 
 class SpoolerUnreachable(SpoolerError):
-    """The spooler beside us does not answer."""
+    """The spooler does not answer."""
 
     port: int
     reason: str

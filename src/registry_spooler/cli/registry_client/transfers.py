@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("reference", metavar="REF")
-@click.option("-o", "--output", default="-", metavar="FILE", help="Write to a file, which appears when it is complete.")
+@click.option("-o", "--output", default="-", metavar="FILE", help="Write to this file; it appears when it is complete.")
 @click.option(
     "--format",
     "format_name",
     type=click.Choice(["docker", "oci"]),
     default="docker",
     show_default=True,
-    help="docker: one image, for `docker load` and all others. oci: every platform, byte for byte, with signatures.",
+    help="docker: one platform, for `docker load` and others. oci: all platforms, byte for byte, with signatures.",
 )
-@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Which image of several; this machine's otherwise.")
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform to pull (default: this machine's).")
 @click.option("--no-referrers", is_flag=True, help="Leave signatures, attestations and SBOMs out of an OCI archive.")
-@click.option("--unpack", is_flag=True, help="Write the file that the image was made from, not an archive.")
+@click.option("--unpack", is_flag=True, help="Write the file that the image was made from.")
 @connected()
 def pull(
     connection: Connection,
@@ -62,7 +62,7 @@ def pull(
     parsed = Reference.parse(reference)
     wanted = parse_platform(platform) if platform is not None else None
     if output == "-" and not unpack and sys.stdout.isatty():
-        raise click.UsageError("a tar is nothing for a terminal; redirect it, or name a file with -o")
+        raise click.UsageError("refusing to write a tar to a terminal; use -o FILE")
 
     from registry_spooler.pull.puller import Format
 
@@ -107,7 +107,7 @@ compression_option = setting(
     type=click.Choice(["gzip", "zstd", "none"]),
     default="gzip",
     show_default=True,
-    help="For the plain layers of a docker archive.",
+    help="Compression of a docker archive's plain layers.",
 )
 
 
@@ -118,7 +118,7 @@ compression_option = setting(
     "--archive/--raw",
     "is_archive",
     default=None,
-    help="Take it for an image archive, or for a file of any kind (default: as its name and its content say).",
+    help="Treat FILE as an image archive, or as a plain file (default: decided by its name and content).",
 )
 @compression_option
 @json_option
@@ -150,7 +150,7 @@ def push(
 
 @click.command()
 @click.argument("target", metavar="REF")
-@click.option("--blobs", is_flag=True, help="Only store the blobs of the archive in the repository REF; tag nothing.")
+@click.option("--blobs", is_flag=True, help="Only store the archive's blobs in the repository REF; tag nothing.")
 @compression_option
 @connected(pushes=True)
 def receive(connection: Connection, target: str, blobs: bool, compression: str) -> None:
