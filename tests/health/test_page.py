@@ -21,8 +21,8 @@ PHONE, DESK = 390, 1280
 
 
 def fill(board: ScriptedBoard, other: ScriptedBoard) -> None:
-    """Show what another board shows."""
-    board.__dict__.update({key: value for key, value in other.__dict__.items() if not key.startswith("on_job_")})
+    """Show what another board shows, beside the registry as it was found."""
+    board.__dict__.update({key: value for key, value in vars(other).items() if key not in {"on_job_end", "registry"}})
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +119,7 @@ async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chrom
         port.health.checks._volume.room = Capacity(free_bytes=4_096, size_bytes=1 << 30)
         await tab.until("document.querySelector('#checks li.warn') !== null")
 
-        assert "Room in the spool: the volume has only 4.0 KiB left" in await text(tab, "#checks li.warn")
+        assert "Space in the spool: the volume has only 4.0 KiB left" in await text(tab, "#checks li.warn")
         assert "1.0 GiB of 1.0 GiB used, 4.0 KiB free" == await text(tab, "#room")
         assert "Ready" == await text(tab, "#state")
 
@@ -134,7 +134,7 @@ async def test_which_file_keeps_its_repository_waiting(
     ]
     async with page(browser, port) as tab:
         shown = await text(tab, "#deferred")
-        assert "for 64 s" in shown
+        assert re.search(r"for \d+ s", shown)
         assert "the registry answered 500; 1 later file waits for it" in shown
         assert 1 == (await text(tab, "#waiting")).count("behind app:1.tar")
 
@@ -151,19 +151,19 @@ async def test_a_screen_reader_is_given_headings_bars_and_a_table(
             "Registry Spooler",
             "Running",
             "Failed",
-            "Will be tried again",
+            "Deferred",
             "Waiting",
             "Done",
             "Health",
-            "Room in the spool",
-            "Never opened",
+            "Space in the spool",
+            "Ignored",
         ] == headings
         assert ["team/shop/api:2026.11.3: progress", "@release-26.11.tar: progress"] == [
             name for name in named(nodes, "progressbar") if name
         ]
         assert ["The newest first, since this process started"] == named(nodes, "table")
         assert ["Image", "Digest", "Size", "Sent", "Took", "When"] == named(nodes, "columnheader")
-        assert "Room in the spool" in named(nodes, "meter")
+        assert "Space in the spool" in named(nodes, "meter")
         assert 1 == len([node for node in nodes if node["role"]["value"] == "status"])
 
 

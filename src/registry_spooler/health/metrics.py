@@ -126,19 +126,19 @@ class _Families(Collector):
 
     def _about_work(self) -> Iterator[Metric]:
         board, totals = self._board, self._board.totals()
-        yield _counter("jobs", "Attempts at files that have ended.", _job_counts(board))
+        yield _counter("jobs", "Attempts that have ended, by action and outcome.", _job_counts(board))
         yield _counter("read_bytes", "Bytes read from files in the spool.", _plain(totals.bytes_read))
         yield _counter(
-            "sent_bytes", "Bytes sent to the registry as blobs, resent ones included.", _plain(totals.bytes_sent)
+            "sent_bytes", "Bytes of blobs sent to the registry, retries included.", _plain(totals.bytes_sent)
         )
-        yield _counter("skipped_bytes", "Bytes of blobs that the registry had already.", _plain(totals.bytes_skipped))
+        yield _counter("skipped_bytes", "Bytes of blobs that the registry already had.", _plain(totals.bytes_skipped))
         blobs = {
             "uploaded": totals.blobs_uploaded,
             "existing": totals.blobs_existing,
             "mounted": totals.blobs_mounted,
         }
-        yield _counter("blobs", "Blobs dealt with, by how.", _by("how", blobs))
-        yield _counter("retries", "Work that was done again, by reason.", _by("reason", _retries(board)))
+        yield _counter("blobs", "Blobs, by what became of them.", _by("how", blobs))
+        yield _counter("retries", "Retries, by reason.", _by("reason", _retries(board)))
         queue = {
             "running": len(board.running()),
             "waiting": board.waiting_count,
@@ -150,17 +150,17 @@ class _Families(Collector):
         )
         yield _gauge(
             "oldest_waiting_seconds",
-            "Age of the file that waits longest; 0 when none does.",
+            "Age of the file that has waited longest; 0 when none waits.",
             _plain(board.oldest_waiting_seconds),
         )
         success = () if board.last_success is None else _plain(board.last_success)
-        yield _gauge("last_success_timestamp_seconds", "When a file was last dealt with successfully.", success)
+        yield _gauge("last_success_timestamp_seconds", "When a file was last pushed or deleted successfully.", success)
 
     def _about_spool(self) -> Iterator[Metric]:
         board, room = self._board, self._volume.room
         yield _gauge(
             "stale_files",
-            "Uploads (names that end in ~) that nobody has completed for long.",
+            "Files being written (names ending in ~) that are older than --stale-after.",
             _plain(board.stale_count),
         )
         yield _gauge("failed_files", "Files in .failed/.", _plain(board.failed_count))
@@ -180,9 +180,9 @@ class _Families(Collector):
 
     def _about_process(self) -> Iterator[Metric]:
         checks = self._checks
-        yield _gauge("registry_up", "Does the registry answer (1), or not (0)?", _plain(checks.registry.passing))
+        yield _gauge("registry_up", "1 if the registry answers, else 0.", _plain(checks.registry.passing))
         states = {check.name: check.passing for check in (*checks.live, *checks.ready)}
-        yield _gauge("check_passing", "The checks behind the probes: 1 when passing.", _by("check", states))
+        yield _gauge("check_passing", "The checks behind the probes: 1 if passing, else 0.", _by("check", states))
         yield _gauge(
             "event_loop_lag_seconds", "How late the event loop's last beat was.", _plain(self._pulse.lag_seconds)
         )
