@@ -1,7 +1,7 @@
-"""A registry in memory that can be given any other registry's habits, and a token server that checks what it is asked.
+"""A registry in memory that behaves like any other, and a token server that checks what it is asked.
 
-The uploads follow the distribution specification; `LearnedLimits` says where a product does not. The facts behind the
-habits
+The uploads follow the distribution specification; `Behaviour` says where a product does not. The facts behind the
+behaviour
 are those that users and maintainers of these products have reported.
 """
 
@@ -25,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(kw_only=True)
-class LearnedLimits:
+class Behaviour:
     """How a registry takes uploads."""
 
     patch_status: int = 202
@@ -70,7 +70,7 @@ class Session:
 class PlayedRegistry:
     """Use `running_registry`. `requests` has method, path and headers of everything that was asked."""
 
-    habits: LearnedLimits = field(default_factory=LearnedLimits)
+    behaviour: Behaviour = field(default_factory=Behaviour)
     gate: Callable[[web.Request], web.StreamResponse | None] | None = None
     """Looks at each request first; an answer of its own ends the request, before its body is read."""
     prefix: str = ""
@@ -115,57 +115,57 @@ class PlayedRegistry:
     async def _start(self, request: web.Request) -> web.Response:
         if "Content-Length" not in request.headers:
             return _error(411, "LENGTH_REQUIRED")
-        if "mount" in request.query and self.habits.mount_status != 202:
-            return web.Response(status=self.habits.mount_status)
+        if "mount" in request.query and self.behaviour.mount_status != 202:
+            return web.Response(status=self.behaviour.mount_status)
         name = f"u{next(self._names)}"
         self.sessions[name] = Session()
         headers = {"Location": self._location(request, name), "Range": "0-0"}
-        if self.habits.minimum_header is not None:
-            headers["OCI-Chunk-Min-Length"] = str(self.habits.minimum_header)
+        if self.behaviour.minimum_header is not None:
+            headers["OCI-Chunk-Min-Length"] = str(self.behaviour.minimum_header)
         return web.Response(status=202, headers=headers)
 
     async def _patch(self, request: web.Request) -> web.Response:
-        habits, session = self.habits, self._session(request)
-        if not habits.patch:
+        behaviour, session = self.behaviour, self._session(request)
+        if not behaviour.patch:
             return _error(405, "UNSUPPORTED")
         if session is None:
             return _error(404, "BLOB_UPLOAD_UNKNOWN")
         span = request.headers.get("Content-Range")
-        if "Content-Length" not in request.headers and (span is not None or not habits.chunked_coding):
+        if "Content-Length" not in request.headers and (span is not None or not behaviour.chunked_coding):
             return _error(400, "CONTENT_LENGTH_INVALID")
         if span is not None and (refusal := self._check_range(span, session)) is not None:
             return refusal
-        if span is None and session.patches and not habits.second_stream:
+        if span is None and session.patches and not behaviour.second_stream:
             return _error(400, "BLOB_UPLOAD_INVALID")
         length = int(request.headers.get("Content-Length", "0"))
-        if habits.body_max_bytes is not None and length > habits.body_max_bytes:
+        if behaviour.body_max_bytes is not None and length > behaviour.body_max_bytes:
             return _error(413, "SIZE_INVALID")
         body = bytearray()
         try:
             async for piece in request.content.iter_any():
                 body += piece
         except BaseException:
-            session.data += body if habits.keeps_partial else b""
+            session.data += body if behaviour.keeps_partial else b""
             raise
-        session.data += body[: habits.stores_at_most]
+        session.data += body[: behaviour.stores_at_most]
         session.patches += 1
         session.first = session.first or len(session.data)
         headers = {"Location": self._location(request, request.match_info["id"])}
-        if (text := habits.range_of_patch(session.first, len(session.data))) is not None:
+        if (text := behaviour.range_of_patch(session.first, len(session.data))) is not None:
             headers["Range"] = text
-        return web.Response(status=habits.patch_status, headers=headers)
+        return web.Response(status=behaviour.patch_status, headers=headers)
 
     def _check_range(self, span: str, session: Session) -> web.Response | None:
         match = re.fullmatch(r"(\d+)-(\d+)", span)
-        if not self.habits.ranged or match is None:
+        if not self.behaviour.ranged or match is None:
             return _error(400, "BLOB_UPLOAD_INVALID")
         length = int(match[2]) - int(match[1]) + 1
-        if self.habits.ranged_max_bytes is not None and length > self.habits.ranged_max_bytes:
+        if self.behaviour.ranged_max_bytes is not None and length > self.behaviour.ranged_max_bytes:
             return _error(OUT_OF_RANGE, "REQUESTED_RANGE_NOT_SATISFIABLE")
         if int(match[1]) != len(session.data):
             return _error(OUT_OF_RANGE, "RANGE_INVALID")
         # A part that is too small shows when the next one comes.
-        if session.patches and session.first < self.habits.smallest_part_bytes:
+        if session.patches and session.first < self.behaviour.smallest_part_bytes:
             return _error(400, "LayerPartTooSmallException")
         return None
 
@@ -174,7 +174,7 @@ class PlayedRegistry:
         if session is None:
             return _error(404, "BLOB_UPLOAD_UNKNOWN")
         body = await request.read()
-        if body and not self.habits.whole_put:
+        if body and not self.behaviour.whole_put:
             return _error(400, "BLOB_UPLOAD_INVALID")
         session.data += body
         digest = request.query["digest"]
@@ -186,10 +186,10 @@ class PlayedRegistry:
 
     async def _status(self, request: web.Request) -> web.Response:
         session = self._session(request)
-        if session is None or not self.habits.status:
+        if session is None or not self.behaviour.status:
             return _error(404, "BLOB_UPLOAD_UNKNOWN")
-        headers = {"Range": self.habits.range_of_status(len(session.data))}
-        if self.habits.status_has_location:
+        headers = {"Range": self.behaviour.range_of_status(len(session.data))}
+        if self.behaviour.status_has_location:
             headers["Location"] = self._location(request, request.match_info["id"])
         return web.Response(status=204, headers=headers)
 
@@ -217,22 +217,22 @@ class PlayedRegistry:
 
     async def _delete_manifest(self, request: web.Request) -> web.Response:
         key = request.match_info["name"], request.match_info["reference"]
-        if not key[1].startswith("sha256:") and self.habits.delete_tag_status != 202:
-            return _error(self.habits.delete_tag_status, "UNSUPPORTED")
+        if not key[1].startswith("sha256:") and self.behaviour.delete_tag_status != 202:
+            return _error(self.behaviour.delete_tag_status, "UNSUPPORTED")
         return web.Response(status=404 if self.manifests.pop(key, None) is None else 202)
 
     def _session(self, request: web.Request) -> Session | None:
         session = self.sessions.get(request.match_info["id"])
-        if session is None or not self.habits.signed_location:
+        if session is None or not self.behaviour.signed_location:
             return session
         return session if request.query.get("_state") == f"a+b/c%{session.state}" else None
 
     def _location(self, request: web.Request, name: str) -> str:
         path = f"/v2/{request.match_info['name']}/blobs/uploads/{name}"
-        if self.habits.signed_location:
+        if self.behaviour.signed_location:
             self.sessions[name].state += 1
             path += f"?_state=a%2Bb%2Fc%25{self.sessions[name].state}"
-        return path if self.habits.relative_location else f"{self.url}{path}"
+        return path if self.behaviour.relative_location else f"{self.url}{path}"
 
 
 def _error(status: int, code: str, message: str = "") -> web.Response:
@@ -254,10 +254,10 @@ async def served(application: web.Application, tls: ssl.SSLContext | None = None
 
 @asynccontextmanager
 async def running_registry(
-    habits: LearnedLimits | None = None, gate: Callable[[web.Request], web.StreamResponse | None] | None = None
+    behaviour: Behaviour | None = None, gate: Callable[[web.Request], web.StreamResponse | None] | None = None
 ) -> AsyncIterator[PlayedRegistry]:
-    """A registry with these habits."""
-    registry = PlayedRegistry(habits or LearnedLimits(), gate)
+    """A registry with these behaviour."""
+    registry = PlayedRegistry(behaviour or Behaviour(), gate)
     async with served(registry.application()) as url:
         registry.url = url
         yield registry

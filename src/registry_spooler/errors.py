@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from string import Formatter
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, dataclass_transform
 
 from registry_spooler.text import quoted, shortened
 
@@ -188,7 +188,7 @@ class RegistryUnreachable(RegistryError):
     sentence = "the registry {registry} cannot be reached: {reason}"
 
 
-_TRANSIENT = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _NOT_OF_THE_REQUEST = frozenset({407, 421, 423, 426})
 """They speak of a proxy, of the connection or of a lock, not of what was asked."""
 
@@ -212,12 +212,12 @@ class RegistryAnswer(RegistryError):
     _server: ClassVar[str] = "the registry"
 
     def __post_init__(self) -> None:
-        self.temporary = not 400 <= self.status < 500 or self.status in _TRANSIENT | _NOT_OF_THE_REQUEST
+        self.temporary = not 400 <= self.status < 500 or self.status in TRANSIENT_STATUSES | _NOT_OF_THE_REQUEST
 
     @property
     def transient(self) -> bool:
         """Return whether the status is one that passes by itself."""
-        return self.temporary and self.status in _TRANSIENT
+        return self.temporary and self.status in TRANSIENT_STATUSES
 
     def _sentence(self) -> str:
         sentence = f"{self._server} answered {self.status} to {self.method} {self.url}"

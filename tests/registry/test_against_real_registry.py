@@ -161,10 +161,10 @@ async def test_a_deletion_that_is_called_off_half_way_is_done_first(client, repo
     await client.put_bytes(repository, EMPTY_JSON)
     await client.put_manifest(tag, _image())
 
-    async def put_and_call_off(exchange, reference, manifest, access):
+    async def put_and_call_off(http, reference, manifest, access):
         if reference == tag:  # from here on it is the placeholder's
             scope.cancel()
-        await put_manifest(exchange, reference, manifest, access)
+        await put_manifest(http, reference, manifest, access)
 
     monkeypatch.setattr(deletion, "put_manifest", put_and_call_off)
     with scope:

@@ -10,7 +10,7 @@ import pytest
 
 from lyingserver import lying, page
 from memory_blobs import Blob, MemoryReader, noise
-from playedregistry import LearnedLimits, running_registry
+from playedregistry import Behaviour, running_registry
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import UploadLost
 from registry_spooler.oci.digest import Digest
@@ -99,7 +99,7 @@ async def test_a_registry_that_loses_every_session_is_given_up(repository):
     """Restarts are bounded, and the error is one that may pass."""
     retry = RetryPolicy(tries=2, backoff=Backoff(base_seconds=0.001))
 
-    async with running_registry(LearnedLimits(status=False)) as registry:
+    async with running_registry(Behaviour(status=False)) as registry:
 
         def gate(request):
             if request.method == "PATCH":

@@ -12,7 +12,7 @@ import pytest
 
 from faultproxy import Fault, Headers, running_proxy
 from memory_blobs import Blob, noise
-from playedregistry import LearnedLimits, running_registry
+from playedregistry import Behaviour, running_registry
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
 from registry_spooler.oci import mediatype
@@ -122,7 +122,7 @@ async def test_a_wrong_range_changes_nothing(registry, repository, text, times):
 
 async def test_a_location_that_is_missing_leaves_the_one_before(repository):
     blob = Blob(noise(3 * MIB))
-    async with running_registry(LearnedLimits(relative_location=True)) as played:
+    async with running_registry(Behaviour(relative_location=True)) as played:
         fault = Fault(method="PATCH", times=99, rewrite=_header("Location", None))
         host = played.url.removeprefix("http://")
         async with running_proxy(host, fault) as proxy, _quick(proxy.url) as client:
@@ -151,7 +151,7 @@ async def test_a_location_where_nobody_listens(registry, repository, unused_tcp_
 async def test_what_arrived_of_a_broken_chunk_is_not_sent_again(repository, kind):
     """Distribution 3 keeps it and says how much that is."""
     blob = Blob(noise(4 * MIB), rewindable=kind == "rewindable", knows_size=kind != "size unknown")
-    async with running_registry(LearnedLimits(keeps_partial=True, relative_location=True)) as played:
+    async with running_registry(Behaviour(keeps_partial=True, relative_location=True)) as played:
         faults = [Fault(method="PATCH", skip=skip, cut_request_after=700_000) for skip in (0, 2)]
         host = played.url.removeprefix("http://")
         async with running_proxy(host, *faults) as proxy, _quick(proxy.url) as client:

@@ -140,7 +140,7 @@ async def test_a_token_is_renewed_before_it_runs_out(repository, monkeypatch):
     async with running_token_server(server), running_registry(gate=server.gate) as registry:
         async with RegistryClient(registry.url) as client:
             now = [1000.0]
-            monkeypatch.setattr(client._exchange.login._tokens, "_clock", lambda: now[0])
+            monkeypatch.setattr(client._http.login._tokens, "_clock", lambda: now[0])
             for moment in (1000.0, 1079.0, 1081.0, 1160.0, 1162.0):
                 now[0] = moment
                 await client.blob_exists(repository, Digest.of(b""))
@@ -225,7 +225,7 @@ async def test_nothing_secret_in_any_repr(tmp_path):
     source = CredentialSource(settings)
     candidates = await CredentialSource(CredentialSettings(docker_config=file)).candidates(("h",), "a")
     client = RegistryClient("https://registry.test", credentials=source)
-    assert SECRET not in repr((settings, source, candidates, client, client._exchange))
+    assert SECRET not in repr((settings, source, candidates, client, client._http))
     assert candidates[0].password == SECRET
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from memory_blobs import Blob, noise
-from playedregistry import LearnedLimits, PlayedRegistry, running_registry
+from playedregistry import Behaviour, PlayedRegistry, running_registry
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryError
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
-from registry_spooler.registry.uploads.vendors import HostProfile, UploadForm, UploadOptions, profile_of
+from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions, VendorQuirks, quirks_of
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=4, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
@@ -25,23 +25,23 @@ def first_chunk(first: int, now: int) -> str:
 
 
 PLAYED = {
-    "by the book": LearnedLimits(),
-    "distribution 2.8": LearnedLimits(signed_location=True, ranged=True),
-    "relative Locations": LearnedLimits(relative_location=True, signed_location=True),
-    "ECR": LearnedLimits(patch_status=201, range_of_patch=first_chunk, smallest_part_bytes=MIB, status=False),
-    "GHCR": LearnedLimits(ranged_max_bytes=512 << 10),
-    "GAR": LearnedLimits(ranged=False, second_stream=False),
-    "Quay": LearnedLimits(range_of_status=lambda size: f"bytes=0-{size}", status_has_location=False),
-    "Gitea": LearnedLimits(second_stream=False, relative_location=True, status=False),
-    "zot": LearnedLimits(relative_location=True, range_of_status=lambda size: f"0-{max(0, size - 1)}"),
-    "ACR": LearnedLimits(body_max_bytes=20 * MIB, whole_put=False),
-    "a proxy's limit": LearnedLimits(body_max_bytes=MIB),
-    "no Range at all": LearnedLimits(range_of_patch=lambda first, now: None),
-    "a minimum": LearnedLimits(minimum_header=3 * MIB, smallest_part_bytes=3 * MIB),
-    "a minimum beyond reason": LearnedLimits(minimum_header=10 << 30, smallest_part_bytes=10 << 30),
-    "no blob in a PUT": LearnedLimits(whole_put=False),
-    "mount not found": LearnedLimits(mount_status=404),
-    "mount not allowed": LearnedLimits(mount_status=405),
+    "by the book": Behaviour(),
+    "distribution 2.8": Behaviour(signed_location=True, ranged=True),
+    "relative Locations": Behaviour(relative_location=True, signed_location=True),
+    "ECR": Behaviour(patch_status=201, range_of_patch=first_chunk, smallest_part_bytes=MIB, status=False),
+    "GHCR": Behaviour(ranged_max_bytes=512 << 10),
+    "GAR": Behaviour(ranged=False, second_stream=False),
+    "Quay": Behaviour(range_of_status=lambda size: f"bytes=0-{size}", status_has_location=False),
+    "Gitea": Behaviour(second_stream=False, relative_location=True, status=False),
+    "zot": Behaviour(relative_location=True, range_of_status=lambda size: f"0-{max(0, size - 1)}"),
+    "ACR": Behaviour(body_max_bytes=20 * MIB, whole_put=False),
+    "a proxy's limit": Behaviour(body_max_bytes=MIB),
+    "no Range at all": Behaviour(range_of_patch=lambda first, now: None),
+    "a minimum": Behaviour(minimum_header=3 * MIB, smallest_part_bytes=3 * MIB),
+    "a minimum beyond reason": Behaviour(minimum_header=10 << 30, smallest_part_bytes=10 << 30),
+    "no blob in a PUT": Behaviour(whole_put=False),
+    "mount not found": Behaviour(mount_status=404),
+    "mount not allowed": Behaviour(mount_status=405),
 }
 
 
@@ -67,7 +67,7 @@ async def test_a_blob_arrives_whatever_the_registrys_habits(repository, name, ch
 
 async def test_what_was_learned_is_kept(repository):
     """The second blob to a registry without ranges costs no failed request."""
-    async with running_registry(LearnedLimits(ranged=False)) as registry, _client(registry) as client:
+    async with running_registry(Behaviour(ranged=False)) as registry, _client(registry) as client:
         for seed in (1, 2):
             blob = Blob(noise(2 * MIB, seed))
             await client.put_blob(repository, blob.opener, Progress())
@@ -97,7 +97,7 @@ async def test_the_user_may_set_the_form(repository):
 
 async def test_a_registry_that_takes_no_pushes(repository):
     blob = Blob(noise(2 * MIB))
-    async with running_registry(LearnedLimits(patch=False)) as registry, _client(registry) as client:
+    async with running_registry(Behaviour(patch=False)) as registry, _client(registry) as client:
         with pytest.raises(RegistryError, match="405") as caught:
             await client.put_blob(repository, blob.opener, Progress())
     assert not caught.value.temporary
@@ -106,7 +106,7 @@ async def test_a_registry_that_takes_no_pushes(repository):
 
 async def test_less_stored_than_acknowledged_is_noticed_and_sent_again(repository):
     blob = Blob(noise(4 * MIB))
-    async with running_registry(LearnedLimits(stores_at_most=MIB + 5)) as registry:
+    async with running_registry(Behaviour(stores_at_most=MIB + 5)) as registry:
         async with _client(registry, UploadOptions(chunk_size_bytes=2 * MIB)) as client:
             await client.put_blob(repository, blob.opener, Progress())
         assert registry.blobs[str(blob.digest)] == blob.content
@@ -126,12 +126,12 @@ async def test_less_stored_than_acknowledged_is_noticed_and_sent_again(repositor
     ],
 )
 def test_what_is_known_about_hosts(host, expected):
-    profile = profile_of(host, UploadOptions())
-    assert (profile.ranged, profile.chunk_bytes, profile.trusts_range) == expected
+    quirks = quirks_of(host, UploadOptions())
+    assert (quirks.ranged, quirks.chunk_bytes, quirks.trusts_range) == expected
 
 
 def test_the_users_wishes_end_the_guessing():
     options = UploadOptions(form=UploadForm.RANGED, chunk_size_bytes=3 * MIB)
-    assert profile_of("ghcr.io", options) == HostProfile(
+    assert quirks_of("ghcr.io", options) == VendorQuirks(
         ranged=True, chunk_bytes=3 * MIB, long_chunk_bytes=3 * MIB, smallest_chunk_bytes=3 * MIB
     )

@@ -10,7 +10,7 @@ import re
 from dataclasses import KW_ONLY
 from typing import Final
 
-from registry_spooler.errors import SpoolerError
+from registry_spooler.errors import TRANSIENT_STATUSES, SpoolerError
 
 
 class KubeError(SpoolerError):
@@ -38,7 +38,6 @@ _REFUSED: Final = re.compile(r'cannot ([a-z]+) resource "([a-z]+(?:/[a-z]+)?)"')
 
 
 _JUST_STARTED: Final = "it was allowed a moment ago, so the server may have just started"
-_TEMPORARY: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class KubeAnswer(KubeError):
@@ -52,7 +51,7 @@ class KubeAnswer(KubeError):
     sentence = "the API server answered {status} to {asked} in namespace {namespace}{_server_words}; {next_step}"
 
     def __post_init__(self) -> None:
-        self.temporary = self.status in _TEMPORARY
+        self.temporary = self.status in TRANSIENT_STATUSES
 
     @property
     def next_step(self) -> str:

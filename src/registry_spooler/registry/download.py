@@ -24,9 +24,9 @@ _HASH_IN_THREAD_BYTES: Final = 1 << 16
 class BlobDownload:
     """One reading of one blob, front to back, by one task."""
 
-    def __init__(self, exchange: HttpClient, repository: str, digest: Digest, access: Access, size: int | None) -> None:
-        self._exchange = exchange
-        self._url = exchange.address.url(repository, "blobs", str(digest))
+    def __init__(self, http: HttpClient, repository: str, digest: Digest, access: Access, size: int | None) -> None:
+        self._http = http
+        self._url = http.address.url(repository, "blobs", str(digest))
         self._access = access
         self._digest = digest
         self._size = size
@@ -49,7 +49,7 @@ class BlobDownload:
             except RegistryError as error:
                 # Without a byte since the last mishap, patience runs out.
                 self._mishaps += 1
-                if not await self._exchange.rest(error, self._mishaps):
+                if not await self._http.rest(error, self._mishaps):
                     raise
         self._verify()
         if held:
@@ -58,7 +58,7 @@ class BlobDownload:
     async def _attempt(self) -> AsyncGenerator[bytes, None]:
         headers = {"Range": f"bytes={self._received}-"} if self._received else {}
         request = Request(method="GET", url=self._url, headers=headers)
-        async with self._exchange.open(request, self._access) as answer:
+        async with self._http.open(request, self._access) as answer:
             skip = await self._skipped(answer)
             async with aclosing(answer.pieces()) as pieces:
                 async for piece in pieces:
@@ -72,29 +72,29 @@ class BlobDownload:
     async def _skipped(self, answer: AnswerStream) -> int:
         """How many bytes of the body are known already: all that were received, when `Range` was ignored."""
         if answer.status == 206 and self._received:
-            said = answer.headers.get("Content-Range", "")
-            if not said.startswith(f"bytes {self._received}-"):
-                shown = self._exchange.rules.secrets.hide(said)[:80]
+            content_range = answer.headers.get("Content-Range", "")
+            if not content_range.startswith(f"bytes {self._received}-"):
+                shown = self._http.rules.secrets.hide(content_range)[:80]
                 raise RegistryProtocolError(
-                    str(self._exchange.address),
+                    str(self._http.address),
                     f"asked for a blob from byte {self._received} on, it sent {shown!r}",
                 )
             return 0
         if answer.status != 200:
-            raise await self._exchange.refusal(await answer.finish())
+            raise await self._http.refusal(await answer.finish())
         return self._received
 
     def _check_complete(self) -> None:
         """A body without Content-Length that breaks off looks like one that ended."""
         if self._size is not None and self._received < self._size:
-            raise RegistryUnreachable(str(self._exchange.address), "a blob broke off")
+            raise RegistryUnreachable(str(self._http.address), "a blob broke off")
 
     async def _count(self, piece: bytes) -> None:
         self._received += len(piece)
         self._mishaps = 0
         if self._size is not None and self._received > self._size:
             raise RegistryProtocolError(
-                str(self._exchange.address), f"the blob {self._digest} is longer than its {self._size} bytes"
+                str(self._http.address), f"the blob {self._digest} is longer than its {self._size} bytes"
             )
         if len(piece) < _HASH_IN_THREAD_BYTES:
             self._hasher.update(piece)
@@ -104,6 +104,6 @@ class BlobDownload:
     def _verify(self) -> None:
         if self._hasher.hexdigest() != self._digest.hex:
             raise RegistryProtocolError(
-                str(self._exchange.address),
+                str(self._http.address),
                 f"the content of the blob {self._digest} has another digest (sha: {self._hasher.hexdigest()[:12]}…)",
             )

@@ -35,76 +35,74 @@ SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
 _ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
 
 
-async def get_manifest(exchange: HttpClient, reference: Reference, access: Access) -> Manifest:
+async def get_manifest(http: HttpClient, reference: Reference, access: Access) -> Manifest:
     """The manifest that a reference names, verified; NotFound when there is none."""
-    url = exchange.address.url(reference.repository, "manifests", reference.target)
-    answer = await exchange.call("GET", url, access=access, expected={200}, headers=_ACCEPT)
-    manifest = _read(exchange, answer, reference)
-    wanted = reference.digest or _said_digest(answer)
+    url = http.address.url(reference.repository, "manifests", reference.target)
+    answer = await http.call("GET", url, access=access, expected={200}, headers=_ACCEPT)
+    manifest = _read(http, answer, reference)
+    wanted = reference.digest or _declared_digest(answer)
     if wanted is not None and not _is_digest_of(wanted, manifest):
         raise RegistryProtocolError(
-            str(exchange.address), f"the manifest of {reference} has the digest {manifest.digest}, not {wanted}"
+            str(http.address), f"the manifest of {reference} has the digest {manifest.digest}, not {wanted}"
         )
     return manifest
 
 
-async def head_manifest(exchange: HttpClient, reference: Reference, access: Access) -> Descriptor | None:
+async def head_manifest(http: HttpClient, reference: Reference, access: Access) -> Descriptor | None:
     """What a reference points to; None when there is no such manifest. Some registries only know GET."""
-    url = exchange.address.url(reference.repository, "manifests", reference.target)
+    url = http.address.url(reference.repository, "manifests", reference.target)
     try:
-        answer = await exchange.call(
-            "HEAD", url, access=access, expected={200, 404, 405}, certain={404}, headers=_ACCEPT
-        )
+        answer = await http.call("HEAD", url, access=access, expected={200, 404, 405}, certain={404}, headers=_ACCEPT)
     except RefusedElsewhere:
         answer = None  # a URL that is signed for GET alone
     if answer is not None and answer.status == 404:
         return None
     if answer is not None and answer.status == 200 and not is_page(answer.headers):
-        digest, size = _said_digest(answer), whole_number(answer.headers.get("Content-Length"))
+        digest, size = _declared_digest(answer), whole_number(answer.headers.get("Content-Length"))
         if digest is not None and size is not None:
             return Descriptor(media_type=_media_type(answer), digest=digest, size=size)
     try:
-        return (await get_manifest(exchange, reference, access)).descriptor()
+        return (await get_manifest(http, reference, access)).descriptor()
     except NotFound:
         return None
 
 
-async def put_manifest(exchange: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
+async def put_manifest(http: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
     """Store a manifest under its reference; its blobs and children must be there.
 
     Some registries need a moment to see what they have just been given, and say that it is not there.
     """
     for seconds in SIGHT_SECONDS:
         try:
-            return await _put_once(exchange, reference, manifest, access)
+            return await _put_once(http, reference, manifest, access)
         except RegistryAnswer as error:
             if error.status == 400 and reference.digest is not None and reference.digest.algorithm != "sha256":
-                raise DigestNotSupported(str(exchange.address), reference.digest) from error
+                raise DigestNotSupported(str(http.address), reference.digest) from error
             may_pass = error.code in _UNKNOWN_PARTS or (error.code == _HALF_WRITTEN and reference.digest is None)
             if not may_pass:
                 raise
-            if missing := await _missing_part(exchange, reference.repository, manifest, access):
+            if missing := await _missing_part(http, reference.repository, manifest, access):
                 error.hint = f"the repository does not hold {missing.digest}"
                 # What was there when it was pushed has been cleared away: pushing again brings it back.
                 error.temporary = not missing.is_foreign
                 raise
         await anyio.sleep(seconds)
-    return await _put_once(exchange, reference, manifest, access)
+    return await _put_once(http, reference, manifest, access)
 
 
-async def _missing_part(exchange: HttpClient, repository: str, manifest: Manifest, access: Access) -> Descriptor | None:
+async def _missing_part(http: HttpClient, repository: str, manifest: Manifest, access: Access) -> Descriptor | None:
     for blob in manifest.blobs:
-        if await blob_size(exchange, repository, blob.digest, access) is None:
+        if await blob_size(http, repository, blob.digest, access) is None:
             return blob
     for child in manifest.manifests:
-        if await head_manifest(exchange, Reference(repository, None, child.digest), access) is None:
+        if await head_manifest(http, Reference(repository, None, child.digest), access) is None:
             return child
     return None
 
 
-async def _put_once(exchange: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
-    url = exchange.address.url(reference.repository, "manifests", reference.target)
-    answer = await exchange.call(
+async def _put_once(http: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
+    url = http.address.url(reference.repository, "manifests", reference.target)
+    answer = await http.call(
         "PUT",
         url,
         access=access,
@@ -112,31 +110,31 @@ async def _put_once(exchange: HttpClient, reference: Reference, manifest: Manife
         headers={"Content-Type": manifest.media_type},
         body=manifest.content,
     )
-    said = _said_digest(answer)
-    if said is None:
+    declared = _declared_digest(answer)
+    if declared is None:
         # A web server that says 200 or 201 to everything has not stored an image; a registry that says no more has.
-        found = await head_manifest(exchange, reference, access)
+        found = await head_manifest(http, reference, access)
         if found is None or not _is_digest_of(found.digest, manifest):
             raise RegistryProtocolError(
-                str(exchange.address), f"it answered {answer.status} to a manifest, and does not hold it"
+                str(http.address), f"it answered {answer.status} to a manifest, and does not hold it"
             )
-    elif not _is_digest_of(said, manifest):
+    elif not _is_digest_of(declared, manifest):
         raise RegistryProtocolError(
-            str(exchange.address), f"it stored {reference} as {said}, and {manifest.digest} was sent"
+            str(http.address), f"it stored {reference} as {declared}, and {manifest.digest} was sent"
         )
     return answer
 
 
-def _read(exchange: HttpClient, answer: Answer, reference: Reference) -> Manifest:
+def _read(http: HttpClient, answer: Answer, reference: Reference) -> Manifest:
     if is_page(answer.headers):
-        raise RegistryProtocolError(str(exchange.address), f"it answered with a web page for the manifest {reference}")
+        raise RegistryProtocolError(str(http.address), f"it answered with a web page for the manifest {reference}")
     if len(answer.content) > MANIFEST_MAX_BYTES:
-        raise RegistryProtocolError(str(exchange.address), f"the manifest of {reference} is larger than 4 MiB")
+        raise RegistryProtocolError(str(http.address), f"the manifest of {reference} is larger than 4 MiB")
     try:
         return Manifest.parse(answer.content, media_type=_media_type(answer), where=str(reference))
     except ArchiveError as exc:
-        reason = exchange.rules.secrets.hide(str(exc))
-        raise RegistryProtocolError(str(exchange.address), f"a manifest cannot be read: {reason}") from None
+        reason = http.rules.secrets.hide(str(exc))
+        raise RegistryProtocolError(str(http.address), f"a manifest cannot be read: {reason}") from None
 
 
 def _is_digest_of(digest: Digest, manifest: Manifest) -> bool:
@@ -151,7 +149,7 @@ def _media_type(answer: Answer) -> str:
     return answer.headers.get("Content-Type", "").partition(";")[0].strip()
 
 
-def _said_digest(answer: Answer) -> Digest | None:
+def _declared_digest(answer: Answer) -> Digest | None:
     try:
         return Digest.parse(answer.headers.get("Docker-Content-Digest", ""))
     except ValueError:

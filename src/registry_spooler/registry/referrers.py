@@ -32,63 +32,59 @@ def referrers_tag(digest: Digest) -> str:
     return f"{digest.algorithm[:32]}-{digest.hex[:64]}"
 
 
-async def note_referrer(exchange: HttpClient, repository: str, manifest: Manifest, access: Access) -> None:
+async def note_referrer(http: HttpClient, repository: str, manifest: Manifest, access: Access) -> None:
     """Add a manifest to the fallback index of its subject, unless it is there."""
     if manifest.subject is None:
         return
     reference = Reference(repository, referrers_tag(manifest.subject.digest))
     for _ in range(_ROUNDS):
-        index = await _fallback_index(exchange, reference, access)
+        index = await _fallback_index(http, reference, access)
         known = index.manifests if index is not None else ()
         if any(entry.digest == manifest.digest for entry in known):
             return
-        await put_manifest(exchange, reference, _with_entry(index, manifest), access)
+        await put_manifest(http, reference, _with_entry(index, manifest), access)
 
 
-async def list_referrers(
-    exchange: HttpClient, repository: str, digest: Digest, access: Access
-) -> tuple[Descriptor, ...]:
+async def list_referrers(http: HttpClient, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
     """What is known to refer to a digest: from the registry's API, or, when that knows nothing, the fallback index."""
-    if listed := await _ask_api(exchange, repository, digest, access):
+    if listed := await _ask_api(http, repository, digest, access):
         return listed
-    index = await _fallback_index(exchange, Reference(repository, referrers_tag(digest)), access)
+    index = await _fallback_index(http, Reference(repository, referrers_tag(digest)), access)
     return index.manifests if index is not None else ()
 
 
-async def _ask_api(exchange: HttpClient, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
+async def _ask_api(http: HttpClient, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
     """All pages of https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers."""
-    url, found = exchange.address.url(repository, "referrers", str(digest)), dict[Digest, Descriptor]()
+    url, found = http.address.url(repository, "referrers", str(digest)), dict[Digest, Descriptor]()
     for _ in range(_PAGES_MAX):
-        answer = await exchange.call(
+        answer = await http.call(
             "GET", url, access=access, expected={200, 404, 405}, headers={"Accept": mediatype.OCI_INDEX}
         )
         if answer.status != 200:
             break
-        found |= {entry.digest: entry for entry in _read(exchange, answer, digest)}
+        found |= {entry.digest: entry for entry in _read(http, answer, digest)}
         link = next_link(answer.headers.getall("Link", []))
         if link is None:
             break
-        url = exchange.rules.page(answer.url, link)
+        url = http.rules.page(answer.url, link)
     return tuple(found.values())
 
 
-def _read(exchange: HttpClient, answer: Answer, digest: Digest) -> tuple[Descriptor, ...]:
+def _read(http: HttpClient, answer: Answer, digest: Digest) -> tuple[Descriptor, ...]:
     try:
         return Manifest.parse(answer.content, media_type=mediatype.OCI_INDEX, where="its list").manifests
     except ArchiveError as exc:
-        reason = exchange.rules.secrets.hide(str(exc))
-        raise RegistryProtocolError(
-            str(exchange.address), f"what refers to {digest} cannot be read: {reason}"
-        ) from None
+        reason = http.rules.secrets.hide(str(exc))
+        raise RegistryProtocolError(str(http.address), f"what refers to {digest} cannot be read: {reason}") from None
 
 
-async def _fallback_index(exchange: HttpClient, reference: Reference, access: Access) -> Manifest | None:
+async def _fallback_index(http: HttpClient, reference: Reference, access: Access) -> Manifest | None:
     try:
-        index = await get_manifest(exchange, reference, access)
+        index = await get_manifest(http, reference, access)
     except NotFound:
         return None
     if not index.is_index:
-        raise RegistryProtocolError(str(exchange.address), f"{reference} should be an index of referrers and is none")
+        raise RegistryProtocolError(str(http.address), f"{reference} should be an index of referrers and is none")
     return index
 
 

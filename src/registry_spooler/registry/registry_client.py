@@ -32,7 +32,7 @@ from registry_spooler.registry.http.trust import TargetRules, TrustStore
 from registry_spooler.registry.tags import TagDeletion, confirm_deletion, delete_manifest
 from registry_spooler.registry.uploads.chunks import ANY_THAT_STAYS, UploadSession, blob_size, open_session
 from registry_spooler.registry.uploads.upload import Upload, UploadPlace
-from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions, profile_of
+from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions, quirks_of
 from registry_spooler.registry.uploads.window import ChunkBudget
 
 _SPARE_SESSIONS: Final = 8
@@ -60,13 +60,13 @@ class RegistryClient:
         """Where the nodes reach this registry, for the results of pushes; empty when nobody said so."""
         self._address = RegistryAddress.parse(registry, has_certificate=certificate is not None)
         self._options = upload_options or UploadOptions()
-        self._habits = LearnedLimits(profile_of(self._address.origin.host, self._options))
+        self._limits = LearnedLimits(quirks_of(self._address.origin.host, self._options))
         self._budget = budget or ChunkBudget()
         self._actions = "pull,push" if pushes else "pull"
         self._trust, self._credentials = TrustStore(certificate), credentials
         rules = TargetRules(self._address.origin, allow_private=allow_private_targets)
         self._transport = Transport(self._trust, rules)
-        self._exchange = HttpClient(
+        self._http = HttpClient(
             address=self._address,
             transport=self._transport,
             login=RegistryLogin(self._address, self._transport, rules, credentials),
@@ -84,14 +84,9 @@ class RegistryClient:
         return str(self._address)
 
     @property
-    def host(self) -> str:
-        """`host[:port]`, as image names spell it."""
-        return self._address.origin.authority
-
-    @property
     def retries(self) -> Counter[str]:
         """How many requests were sent again, by reason: `unreachable` or `status`."""
-        return self._exchange.retries
+        return self._http.retries
 
     async def __aenter__(self) -> Self:
         await self._transport.open()
@@ -118,11 +113,11 @@ class RegistryClient:
     async def ping(self) -> None:
         """Does a registry answer, and take our login? Any RegistryError says why not."""
         # Asked once: who wants to know whether it is there wants to know it now, and asks again himself.
-        await self._exchange.ping()
+        await self._http.ping()
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not have it."""
-        return await blob_size(self._exchange, self._path(repository), digest, self._access(repository))
+        return await blob_size(self._http, self._path(repository), digest, self._access(repository))
 
     async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
         """Have a blob of another repository appear in this one; False when the registry would not."""
@@ -135,13 +130,13 @@ class RegistryClient:
             query=f"mount={digest}&from={self._path(source_repository)}",
         )
         try:
-            answer = await open_session(self._exchange, url, access, expected=ANY_THAT_STAYS)
+            answer = await open_session(self._http, url, access, expected=ANY_THAT_STAYS)
         except AccessDenied:
             # The token server gives nothing out for both repositories.
             return False
         if answer.status == 202 and answer.headers.get("Location"):
             # It has opened an upload instead: kept for the upload that now follows.
-            session = UploadSession.from_answer(self._exchange, answer, self._access(repository))
+            session = UploadSession.from_answer(self._http, answer, self._access(repository))
             if len(self._spares) < _SPARE_SESSIONS:
                 self._spares.append((repository, session))
             else:
@@ -199,7 +194,7 @@ class RegistryClient:
         self, repository: str, digest: Digest, size: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A blob in pieces of at most 1 MiB; the last one comes only when digest and size are right."""
-        download = BlobDownload(self._exchange, self._path(repository), digest, self._access(repository), size)
+        download = BlobDownload(self._http, self._path(repository), digest, self._access(repository), size)
         async with aclosing(download.pieces()) as pieces:
             yield pieces
 
@@ -216,12 +211,12 @@ class RegistryClient:
     async def head_manifest(self, reference: Reference) -> Descriptor | None:
         """What a tag or digest points to; None when it is not there."""
         reference = self._reference(reference)
-        return await manifests.head_manifest(self._exchange, reference, self._access(reference.repository))
+        return await manifests.head_manifest(self._http, reference, self._access(reference.repository))
 
     async def get_manifest(self, reference: Reference) -> Manifest:
         """A manifest, verified; NotFound when it is not there."""
         reference = self._reference(reference)
-        return await manifests.get_manifest(self._exchange, reference, self._access(reference.repository))
+        return await manifests.get_manifest(self._http, reference, self._access(reference.repository))
 
     async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
         """Store a manifest under a tag or its digest; what it refers to must be there already.
@@ -230,9 +225,9 @@ class RegistryClient:
         """
         reference = self._reference(reference)
         access = self._access(reference.repository)
-        answer = await manifests.put_manifest(self._exchange, reference, manifest, access)
+        answer = await manifests.put_manifest(self._http, reference, manifest, access)
         if manifest.subject is not None and "OCI-Subject" not in answer.headers:
-            await referrers.note_referrer(self._exchange, reference.repository, manifest, access)
+            await referrers.note_referrer(self._http, reference.repository, manifest, access)
         return manifest.digest
 
     async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
@@ -241,7 +236,7 @@ class RegistryClient:
 
     async def list_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
         """The manifests whose subject is this digest."""
-        return await referrers.list_referrers(self._exchange, self._path(repository), digest, self._access(repository))
+        return await referrers.list_referrers(self._http, self._path(repository), digest, self._access(repository))
 
     async def delete_tag(self, reference: Reference) -> bool:
         """Delete one tag, and no other of the same digest; False when it was not there.
@@ -253,7 +248,7 @@ class RegistryClient:
         async def put(content: bytes) -> None:
             await self.put_bytes(reference.repository, content)
 
-        return await TagDeletion(self._exchange, reference, self._delete_access(reference), put).run()
+        return await TagDeletion(self._http, reference, self._delete_access(reference), put).run()
 
     async def delete_digest(self, reference: Reference) -> bool:
         """Delete a manifest by its digest, with every tag that points to it; False when it was not there."""
@@ -262,10 +257,10 @@ class RegistryClient:
         reference = self._reference(Reference(reference.repository, None, digest))
         access = self._delete_access(reference)
         try:
-            await delete_manifest(self._exchange, reference, access)
+            await delete_manifest(self._http, reference, access)
         except NotFound:
             return False
-        await confirm_deletion(self._exchange, reference, access, digest)
+        await confirm_deletion(self._http, reference, access, digest)
         return True
 
     async def tags_of(self, repository: str, digest: Digest) -> tuple[str, ...]:
@@ -280,15 +275,13 @@ class RegistryClient:
 
     async def list_repositories(self) -> AsyncGenerator[str, None]:
         """Every repository of the catalog; RegistryAnswer when the registry offers none."""
-        async with aclosing(listing.list_repositories(self._exchange)) as names:
+        async with aclosing(listing.list_repositories(self._http)) as names:
             async for name in names:
                 yield name
 
     async def list_tags(self, repository: str) -> AsyncGenerator[str, None]:
         """Every tag of a repository; NotFound when there is no such repository."""
-        async with aclosing(
-            listing.list_tags(self._exchange, self._path(repository), self._access(repository))
-        ) as tags:
+        async with aclosing(listing.list_tags(self._http, self._path(repository), self._access(repository))) as tags:
             async for tag in tags:
                 yield tag
 
@@ -304,10 +297,10 @@ class RegistryClient:
 
     def _place(self, repository: str) -> UploadPlace:
         return UploadPlace(
-            exchange=self._exchange,
+            http=self._http,
             repository=self._path(repository),
             access=self._access(repository),
-            habits=self._habits,
+            limits=self._limits,
             options=self._options,
             budget=self._budget,
         )

@@ -42,11 +42,11 @@ _LINK: Final = re.compile(r'<([^<>]*)>\s*((?:;\s*[\w!#$&+.^`|~-]+\s*(?:=\s*(?:"[
 _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"[^"]*\bnext\b[^"]*"|next\b)', re.IGNORECASE)
 
 
-async def list_repositories(exchange: HttpClient) -> AsyncGenerator[str, None]:
+async def list_repositories(http: HttpClient) -> AsyncGenerator[str, None]:
     """Every repository that these credentials may see; the catalog is no part of the OCI specification."""
-    url, access = exchange.address.url("_catalog"), ("registry:catalog:*",)
+    url, access = http.address.url("_catalog"), ("registry:catalog:*",)
     try:
-        async with aclosing(_entries(exchange, url, "repositories", access)) as entries:
+        async with aclosing(_entries(http, url, "repositories", access)) as entries:
             async for name in entries:
                 yield name
     except RegistryAnswer as error:
@@ -57,44 +57,40 @@ async def list_repositories(exchange: HttpClient) -> AsyncGenerator[str, None]:
         raise
 
 
-async def list_tags(exchange: HttpClient, repository: str, access: Access) -> AsyncGenerator[str, None]:
+async def list_tags(http: HttpClient, repository: str, access: Access) -> AsyncGenerator[str, None]:
     """Every tag of a repository; NotFound when there is no such repository."""
-    async with aclosing(
-        _entries(exchange, exchange.address.url(repository, "tags", "list"), "tags", access)
-    ) as entries:
+    async with aclosing(_entries(http, http.address.url(repository, "tags", "list"), "tags", access)) as entries:
         async for tag in entries:
             yield tag
 
 
-async def _entries(exchange: HttpClient, url: str, key: str, access: Access) -> AsyncGenerator[str, None]:
-    answer = await _first_page(exchange, url, access)
+async def _entries(http: HttpClient, url: str, key: str, access: Access) -> AsyncGenerator[str, None]:
+    answer = await _first_page(http, url, access)
     previous: list[str] = []
     for _ in range(PAGES_MAX):
-        entries = _read(exchange, answer, key)
+        entries = _read(http, answer, key)
         for entry in entries:
             yield entry
         link = next_link(answer.headers.getall("Link", []))
         if link is None or (entries and entries == previous):
             return
         previous = entries
-        answer = await exchange.call(
-            "GET", exchange.rules.page(answer.url, link), access=access, expected={200}, limit_bytes=PAGE_BYTES
+        answer = await http.call(
+            "GET", http.rules.page(answer.url, link), access=access, expected={200}, limit_bytes=PAGE_BYTES
         )
 
 
-async def _first_page(exchange: HttpClient, url: str, access: Access) -> Answer:
+async def _first_page(http: HttpClient, url: str, access: Access) -> Answer:
     try:
-        return await exchange.call(
-            "GET", f"{url}?n={PAGE_ENTRIES}", access=access, expected={200}, limit_bytes=PAGE_BYTES
-        )
+        return await http.call("GET", f"{url}?n={PAGE_ENTRIES}", access=access, expected={200}, limit_bytes=PAGE_BYTES)
     except RegistryAnswer as error:
         if error.status != 400:
             raise
-    return await _page(exchange, url, access)
+    return await _page(http, url, access)
 
 
-async def _page(exchange: HttpClient, url: str, access: Access) -> Answer:
-    return await exchange.call("GET", url, access=access, expected={200}, limit_bytes=PAGE_BYTES)
+async def _page(http: HttpClient, url: str, access: Access) -> Answer:
+    return await http.call("GET", url, access=access, expected={200}, limit_bytes=PAGE_BYTES)
 
 
 def next_link(headers: list[str]) -> str | None:
@@ -106,13 +102,13 @@ def next_link(headers: list[str]) -> str | None:
     return None
 
 
-def _read(exchange: HttpClient, answer: Answer, key: str) -> list[str]:
+def _read(http: HttpClient, answer: Answer, key: str) -> list[str]:
     try:
         document: Any = orjson.loads(answer.content)
         entries = document.get(key) or []
         return [entry for entry in entries if isinstance(entry, str)]
     except (orjson.JSONDecodeError, AttributeError, TypeError) as exc:
-        raise RegistryProtocolError(str(exchange.address), f"what should be a list of {key} is none") from exc
+        raise RegistryProtocolError(str(http.address), f"what should be a list of {key} is none") from exc
 
 
 _TAG_NOT_DELETED_ALONE: Final = frozenset({"DIGEST_INVALID", "UNSUPPORTED", "NAME_INVALID", "TAG_INVALID", ""})
@@ -121,8 +117,8 @@ _TAG_NOT_DELETED_ALONE: Final = frozenset({"DIGEST_INVALID", "UNSUPPORTED", "NAM
 class TagDeletion:
     """Deletes one tag. `put_bytes` stores a small blob in the tag's repository."""
 
-    def __init__(self, exchange: HttpClient, reference: Reference, access: Access, put_bytes: Any) -> None:
-        self._exchange = exchange
+    def __init__(self, http: HttpClient, reference: Reference, access: Access, put_bytes: Any) -> None:
+        self._http = http
         self._reference = reference
         self._access = access
         self._put_bytes = put_bytes
@@ -132,19 +128,19 @@ class TagDeletion:
 
         DeletesDisabled when it may not go, DeletionNotConfirmed when the registry says that it went and it has not.
         """
-        there = await head_manifest(self._exchange, self._reference, self._access)
+        there = await head_manifest(self._http, self._reference, self._access)
         if there is None or not await self._delete_tag():
             return False
-        await confirm_deletion(self._exchange, self._reference, self._access, there.digest)
+        await confirm_deletion(self._http, self._reference, self._access, there.digest)
         return True
 
     async def _delete_tag(self) -> bool:
         try:
-            await delete_manifest(self._exchange, self._reference, self._access)
+            await delete_manifest(self._http, self._reference, self._access)
             return True
         except NotFound:
             # Either it is gone, or this registry knows no such request.
-            if await head_manifest(self._exchange, self._reference, self._access) is None:
+            if await head_manifest(self._http, self._reference, self._access) is None:
                 return False
         except RegistryAnswer as error:
             if error.status != 400 or error.code not in _TAG_NOT_DELETED_ALONE:
@@ -153,12 +149,12 @@ class TagDeletion:
 
     async def _delete_by_placeholder(self) -> bool:
         try:
-            original = await get_manifest(self._exchange, self._reference, self._access)
+            original = await get_manifest(self._http, self._reference, self._access)
         except NotFound:
             return False
         await self._put_bytes(EMPTY_JSON)
         probe = await self._placeholder(original)
-        await put_manifest(self._exchange, self._by_digest(probe), probe, self._access)
+        await put_manifest(self._http, self._by_digest(probe), probe, self._access)
         await self._delete(probe)
         placeholder = await self._placeholder(original)
         with anyio.CancelScope(shield=True):  # in between the tag is the placeholder's
@@ -166,15 +162,15 @@ class TagDeletion:
         return True
 
     async def _delete_with_tag(self, placeholder: Manifest, original: Manifest) -> None:
-        await put_manifest(self._exchange, self._reference, placeholder, self._access)
+        await put_manifest(self._http, self._reference, placeholder, self._access)
         try:
             await self._delete(placeholder)
         except RegistryError:
-            await put_manifest(self._exchange, self._reference, original, self._access)
+            await put_manifest(self._http, self._reference, original, self._access)
             raise
 
     async def _delete(self, manifest: Manifest) -> None:
-        await delete_manifest(self._exchange, self._by_digest(manifest), self._access)
+        await delete_manifest(self._http, self._by_digest(manifest), self._access)
 
     def _by_digest(self, manifest: Manifest) -> Reference:
         return Reference(self._reference.repository, None, manifest.digest)
@@ -193,20 +189,20 @@ class TagDeletion:
         return Manifest.parse(orjson.dumps(document), where="placeholder")
 
 
-async def delete_manifest(exchange: HttpClient, reference: Reference, access: Access) -> None:
+async def delete_manifest(http: HttpClient, reference: Reference, access: Access) -> None:
     """Delete by tag or by digest, as the reference has it; NotFound when it is not there."""
-    url = exchange.address.url(reference.repository, "manifests", reference.target)
-    await exchange.call("DELETE", url, access=access, expected={200, 202, 204})
+    url = http.address.url(reference.repository, "manifests", reference.target)
+    await http.call("DELETE", url, access=access, expected={200, 202, 204})
 
 
-async def confirm_deletion(exchange: HttpClient, reference: Reference, access: Access, deleted: Digest) -> None:
+async def confirm_deletion(http: HttpClient, reference: Reference, access: Access, deleted: Digest) -> None:
     """Return when the registry answers no longer with what was deleted; DeletionNotConfirmed when it goes on to.
 
     What somebody else has put there since is another digest, and none of this deletion's business.
     """
     for seconds in (0.0, *SIGHT_SECONDS):
         await anyio.sleep(seconds)
-        found = await head_manifest(exchange, reference, access)
+        found = await head_manifest(http, reference, access)
         if found is None or found.digest != deleted:
             return
     raise DeletionNotConfirmed(str(reference), deleted)

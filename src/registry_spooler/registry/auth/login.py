@@ -106,10 +106,10 @@ class RegistryLogin:
 
     async def header(self, access: Access) -> str | None:
         """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
-        manner = self._special.get(access, self._usual)
-        if manner is None:
+        scheme = self._special.get(access, self._usual)
+        if scheme is None:
             return await self._registry_token(access)
-        return await self._header(manner, access, other_than=None)
+        return await self._header(scheme, access, other_than=None)
 
     async def answer_challenge(self, answer: Answer, access: Access, used: str | None, logins: int) -> bool:
         """Learn from a 401; True when the same request is worth sending again.
@@ -118,13 +118,13 @@ class RegistryLogin:
         registry that asks for Basic after Bearer.
         """
         challenges = parse_challenges(answer.headers.getall("WWW-Authenticate", []))
-        manner = self._understand(answer, challenges, access, used, logins)
-        if manner is None:
+        scheme = self._understand(answer, challenges, access, used, logins)
+        if scheme is None:
             return False
-        header = await self._header_or_next(manner, access, used, challenges)
+        header = await self._header_or_next(scheme, access, used, challenges)
         if header is None or header == used:
             return False
-        self._remember(access, manner)
+        self._remember(access, scheme)
         return True
 
     def is_taken(self, answer: Answer) -> bool:
@@ -154,53 +154,53 @@ class RegistryLogin:
         return None
 
     async def _header_or_next(
-        self, manner: AuthScheme, access: Access, used: str | None, challenges: tuple[Challenge, ...]
+        self, scheme: AuthScheme, access: Access, used: str | None, challenges: tuple[Challenge, ...]
     ) -> str | None:
         """The header for the first login that is not refused; from Bearer to Basic when no token can be had."""
         while True:
             try:
-                return await self._header(manner, access, other_than=used)
+                return await self._header(scheme, access, other_than=used)
             except AccessDenied:
-                login = await self._login(manner, access, fresh=True)
+                login = await self._login(scheme, access, fresh=True)
                 if login is not None:
-                    manner.refused.add(login)
-                if login is not None and await self._login(manner, access) is not None:
+                    scheme.refused.add(login)
+                if login is not None and await self._login(scheme, access) is not None:
                     continue
-                if manner.realm is None or all(each.scheme != "basic" for each in challenges):
+                if scheme.realm is None or all(each.scheme != "basic" for each in challenges):
                     raise
-                manner.realm = None
-                manner.refused.clear()
+                scheme.realm = None
+                scheme.refused.clear()
 
-    async def _header(self, manner: AuthScheme, access: Access, other_than: str | None) -> str | None:
-        login = await self._login(manner, access, fresh=other_than is not None)
+    async def _header(self, scheme: AuthScheme, access: Access, other_than: str | None) -> str | None:
+        login = await self._login(scheme, access, fresh=other_than is not None)
         if login is not None and login.registry_token:
             return f"Bearer {login.registry_token}"
-        if manner.realm is None:
+        if scheme.realm is None:
             if login is not None and other_than == basic_header(login.username, login.password):
-                manner.refused.add(login)
-                login = await self._login(manner, access)
+                scheme.refused.add(login)
+                login = await self._login(scheme, access)
             return basic_header(login.username, login.password) if login is not None else None
         refused = other_than.removeprefix("Bearer ") if other_than is not None else None
-        scopes = merge(access, manner.scopes)
+        scopes = merge(access, scheme.scopes)
         try:
-            return "Bearer " + await self._tokens.token(manner.realm, scopes, login, other_than=refused)
+            return "Bearer " + await self._tokens.token(scheme.realm, scopes, login, other_than=refused)
         except AccessDenied as exc:
             exc.hint = self.hint or exc.hint
             raise
 
-    def _remember(self, access: Access, manner: AuthScheme) -> None:
-        if self._usual is None or (self._usual.realm is not None and manner.realm is not None):
-            self._usual = AuthScheme(manner.realm, refused=manner.refused)
+    def _remember(self, access: Access, scheme: AuthScheme) -> None:
+        if self._usual is None or (self._usual.realm is not None and scheme.realm is not None):
+            self._usual = AuthScheme(scheme.realm, refused=scheme.refused)
         self._special.pop(access, None)
-        if manner.realm != self._usual.realm or merge(access, manner.scopes) != merge(access):
-            self._special[access] = manner
+        if scheme.realm != self._usual.realm or merge(access, scheme.scopes) != merge(access):
+            self._special[access] = scheme
 
     async def _registry_token(self, access: Access) -> str | None:
         """A token for the registry itself needs no challenge; anything else waits for one."""
         login = await self._login(None, access)
         return f"Bearer {login.registry_token}" if login is not None and login.registry_token else None
 
-    async def _login(self, manner: AuthScheme | None, access: Access, *, fresh: bool = False) -> Credential | None:
+    async def _login(self, scheme: AuthScheme | None, access: Access, *, fresh: bool = False) -> Credential | None:
         if self._source is None:
             return None
         repository = access[0].partition(":")[2].rpartition(":")[0] if access else ""
@@ -208,5 +208,5 @@ class RegistryLogin:
         self._has_login = bool(candidates)
         for login in candidates:
             self._rules.secrets.learn_login(login)
-        refused = manner.refused if manner is not None else ()
+        refused = scheme.refused if scheme is not None else ()
         return next((login for login in candidates if login not in refused), None)

@@ -24,7 +24,7 @@ from registry_spooler.errors import AccessDenied, RegistryError, RegistryProtoco
 from registry_spooler.registry.address import Origin
 from registry_spooler.registry.http.answer_errors import NO_LOGIN, error_of
 from registry_spooler.registry.http.known_secrets import Credential
-from registry_spooler.registry.http.transport import Answer, Request, Transport
+from registry_spooler.registry.http.transport import Answer, Request, Transport, redirect_location
 from registry_spooler.registry.http.trust import TargetRules
 
 
@@ -87,9 +87,9 @@ class Token:
             return None
         if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
             return None
-        said = document.get("expires_in")
-        known = isinstance(said, (int, float)) and not isinstance(said, bool)
-        life = max(LIFE_SECONDS, float(said)) if known else LIFE_SECONDS
+        seconds = document.get("expires_in")
+        known = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        life = max(LIFE_SECONDS, float(seconds)) if known else LIFE_SECONDS
         refresh = document.get("refresh_token")
         return cls(
             value=value,
@@ -137,7 +137,6 @@ def post_request(realm: Realm, scopes: tuple[str, ...], login: Credential, refre
 
 TOKENS_KEPT: Final = 1024
 _REDIRECTS_MAX: Final = 5
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NO_OAUTH: Final = frozenset({400, 401, 404, 405})
 """What GCR, Artifactory, ACR and older servers answer to the OAuth2 form: the plain one is tried then."""
 _REFUSALS: Final = {
@@ -248,8 +247,8 @@ class TokenServers:
     async def _follow(self, request: Request) -> Answer:
         for _ in range(_REDIRECTS_MAX):
             answer = await self._transport.send(request, limit_bytes=TOKEN_MAX_BYTES)
-            location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or not location:
+            location = redirect_location(answer)
+            if location is None:
                 return answer
             target = self._rules.realm(request.url, location)
             headers = dict(request.headers) if Origin.of(target) == Origin.of(request.url) else {}

@@ -38,6 +38,7 @@ from registry_spooler.registry.http.transport import (
     Request,
     StreamedBody,
     Transport,
+    redirect_location,
 )
 from registry_spooler.registry.http.trust import TargetRules
 
@@ -48,7 +49,6 @@ TRIES_AFTER_TIMEOUT: Final = 2
 MAX_REDIRECTS: Final = 10
 LOGINS_MAX: Final = 4
 """For one request: Bearer, then Basic, and another login or two for the same host."""
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PAUSING: Final = frozenset({429, 503})
 
 Access = tuple[str, ...]
@@ -173,14 +173,14 @@ class HttpClient:
 
     async def rest(self, error: RegistryError, failures: int) -> bool:
         """Sleep before another try; False, at once, when there should be none."""
-        asked = error.retry_after_seconds or 0.0
+        requested = error.retry_after_seconds or 0.0
         timed_out = isinstance(error, RegistryUnreachable) and error.timed_out
         tries = min(self.policy.tries, TRIES_AFTER_TIMEOUT) if timed_out else self.policy.tries
-        if not error.transient or failures >= tries or asked > self.policy.patience_seconds:
+        if not error.transient or failures >= tries or requested > self.policy.patience_seconds:
             return False
         self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
         # Not for people: what does not pass within these tries, whoever asked for the work says once.
-        delay = self.policy.backoff.delay_seconds(failures, retry_after_seconds=asked)
+        delay = self.policy.backoff.delay_seconds(failures, retry_after_seconds=requested)
         _log.debug("%s; trying again in %.1f s", error, delay)
         await anyio.sleep(delay)
         return True
@@ -235,12 +235,12 @@ class HttpClient:
         return error
 
     def _unexpected(self, answer: Answer) -> str:
-        said = f"it answered {answer.status} to {answer.request.method} {self.rules.show(answer.url)}"
+        sentence = f"it answered {answer.status} to {answer.request.method} {self.rules.show(answer.url)}"
         if is_page(answer.headers):
-            return f"{said}, with a web page"
+            return f"{sentence}, with a web page"
         if 300 <= answer.status < 400 and answer.headers.get("Location", "").startswith("https:"):
-            return f"{said}; it may want to be asked by https (give the address as https://…)"
-        return said
+            return f"{sentence}; it may want to be asked by https (give the address as https://…)"
+        return sentence
 
     def is_own(self, answer: Answer) -> bool:
         """Return whether it came from the registry, and not from where the registry, or a neighbour, has sent us."""
@@ -266,8 +266,8 @@ class HttpClient:
             self.pauses.pause(origin.authority, seconds)
 
     def _redirected(self, request: Request, answer: AnswerStream) -> Request | None:
-        location = answer.headers.get("Location")
-        if answer.status not in _REDIRECTS or not location or isinstance(request.body, StreamedBody):
+        location = redirect_location(answer)
+        if location is None or isinstance(request.body, StreamedBody):
             return None
         if request.method not in {"GET", "HEAD"} and answer.status not in {307, 308}:
             return None

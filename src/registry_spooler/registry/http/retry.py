@@ -24,8 +24,6 @@ import anyio
 
 from registry_spooler.backoff import RETRY_AFTER_MAX_SECONDS, Backoff
 
-RETRIED_STATUSES: Final = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
@@ -75,12 +73,12 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), RETRY_AFTER_MAX_SECONDS)
     try:
-        moment = parsedate_to_datetime(text)
+        until = parsedate_to_datetime(text)
     except (ValueError, TypeError, LookupError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=UTC)
+    seconds = (until - (now or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), RETRY_AFTER_MAX_SECONDS)
 
 
@@ -126,14 +124,14 @@ def _tls_reason(exc: BaseException) -> str:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return _verification_reason(exc)
     reason = str(getattr(exc, "reason", "") or "")
-    said = reason.lower().replace("_", " ")
+    detail = reason.lower().replace("_", " ")
     if reason in _PLAIN_HTTP:
         return "it does not speak TLS there; it may be plain http (give the address as http://…)"
     if "CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason:
-        return f"it refused the TLS handshake ({said}); it may ask for a client certificate"
+        return f"it refused the TLS handshake ({detail}); it may ask for a client certificate"
     if "VERSION" in reason or "NO_SHARED_CIPHER" in reason:
-        return f"no TLS version or cipher in common ({said})"
-    return f"the TLS handshake failed ({said})" if said else "the TLS handshake failed"
+        return f"no TLS version or cipher in common ({detail})"
+    return f"the TLS handshake failed ({detail})" if detail else "the TLS handshake failed"
 
 
 _SELF_SIGNED: Final = frozenset({18, 19})

@@ -60,6 +60,7 @@ ANSWER_BYTES: Final = 8 << 20
 
 USER_AGENT: Final = f"registry-spooler/{__version__}"
 
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _URL: Final = re.compile(r"https?://[^\s'\")]+")
 
@@ -276,6 +277,11 @@ class _Payload(aiohttp.Payload):
             return
         finally:
             self._waiting.deadline = anyio.current_time() + self._request.head_seconds
+
+
+def redirect_location(answer: Answer | AnswerStream) -> str | None:
+    """Return the `Location` of a redirect, unresolved; None for any other answer."""
+    return (answer.headers.get("Location") or None) if answer.status in _REDIRECTS else None
 
 
 def whole_number(text: str | None) -> int | None:

@@ -3,7 +3,7 @@
 The certificate bundle is read again when it has changed on disk (Kubernetes swaps mounted secrets),
 looked at no more than once a second and never on the event loop.
 
-Credentials never leave the origin they are for; that is the exchange's doing. Here it is decided whether
+Credentials never leave the origin they are for; that is the HTTP client's doing. Here it is decided whether
 a target may be asked at all: by its spelling, before anything is asked, and by its addresses when they have been
 looked up (`resolver`), so that a name is no way around. The published leaks that these rules stand against:
 CVE-2020-15157 (containerd), GHSA-jxpm-75mh-9fp7, GHSA-vh4v-2xq2-g5cg and GHSA-xf85-363p-868w (oras-go).

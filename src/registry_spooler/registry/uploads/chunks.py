@@ -27,6 +27,7 @@ import anyio
 
 from registry_spooler.aio import task_group
 from registry_spooler.errors import (
+    TRANSIENT_STATUSES,
     RefusedElsewhere,
     RegistryError,
     RegistryProtocolError,
@@ -38,13 +39,12 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.answer_errors import is_page, shows_registry
 from registry_spooler.registry.http.http_client import Access, HttpClient
-from registry_spooler.registry.http.retry import RETRIED_STATUSES
 from registry_spooler.registry.http.transport import Answer, Request, StreamedBody, whole_number
 from registry_spooler.registry.uploads.vendors import LearnedLimits
 from registry_spooler.registry.uploads.window import Window
 
 OCTETS: Final = "application/octet-stream"
-ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - RETRIED_STATUSES
+ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - TRANSIENT_STATUSES
 CHUNK_SECONDS: Final = 300.0
 """For the answer to a chunk that has been sent: it may have to be on a disk, or in an object storage, before."""
 OPENED_SECONDS: Final = 2.0
@@ -57,29 +57,29 @@ CANCEL_SECONDS: Final = 5.0
 class UploadSession:
     """An open session; `location` is the newest one known."""
 
-    exchange: HttpClient
+    http: HttpClient
     access: Access
     location: str
     chunk_minimum_bytes: int = 0
 
     @classmethod
-    async def start(cls, exchange: HttpClient, repository: str, access: Access) -> UploadSession:
+    async def start(cls, http: HttpClient, repository: str, access: Access) -> UploadSession:
         """Open a session."""
-        url = exchange.address.url(repository, "blobs", "uploads", "")
-        answer = await open_session(exchange, url, access, expected={202})
-        return cls.from_answer(exchange, answer, access)
+        url = http.address.url(repository, "blobs", "uploads", "")
+        answer = await open_session(http, url, access, expected={202})
+        return cls.from_answer(http, answer, access)
 
     @classmethod
-    def from_answer(cls, exchange: HttpClient, answer: Answer, access: Access) -> UploadSession:
+    def from_answer(cls, http: HttpClient, answer: Answer, access: Access) -> UploadSession:
         """The session that a 202 speaks of."""
         location = answer.headers.get("Location", "")
         if not location:
-            raise RegistryProtocolError(str(exchange.address), "it opened an upload without a Location")
+            raise RegistryProtocolError(str(http.address), "it opened an upload without a Location")
         minimum = whole_number(answer.headers.get("OCI-Chunk-Min-Length"))
         return cls(
-            exchange,
+            http,
             access,
-            exchange.rules.upload(answer.url, location),
+            http.rules.upload(answer.url, location),
             minimum or 0,
         )
 
@@ -91,11 +91,11 @@ class UploadSession:
             if start is not None:
                 headers["Content-Range"] = f"{start}-{start + body.length - 1}"
         request = Request(method="PATCH", url=self.location, headers=headers, body=body, head_seconds=CHUNK_SECONDS)
-        return self._moved(await self.exchange.once(request, self.access))
+        return self._moved(await self.http.once(request, self.access))
 
     async def ask(self) -> Answer:
         """How much is stored? Any status but those that pass is an answer."""
-        return self._moved(await self.exchange.call("GET", self.location, access=self.access, expected=ANY_THAT_STAYS))
+        return self._moved(await self.http.call("GET", self.location, access=self.access, expected=ANY_THAT_STAYS))
 
     async def put(self, digest: Digest, content: bytes, head_seconds: float) -> Answer:
         """Close the session as a blob; `content` is all of it or, after PATCHes, nothing. Any status is an answer."""
@@ -107,7 +107,7 @@ class UploadSession:
             body=content,
             head_seconds=head_seconds,
         )
-        return await self.exchange.once(request, self.access)
+        return await self.http.once(request, self.access)
 
     async def cancel(self) -> None:
         """Tell the registry to forget it: one attempt, whatever becomes of it, also while we are being cancelled."""
@@ -115,31 +115,31 @@ class UploadSession:
             request = Request(method="DELETE", url=self.location, headers={"Content-Length": "0"})
             try:
                 # Not logging in anew: registries ask for a right to delete here that hardly anybody has.
-                await self.exchange.once(request, self.access, log_in_again=False)
+                await self.http.once(request, self.access, log_in_again=False)
             except RegistryError:
                 return
 
     def _moved(self, answer: Answer) -> Answer:
         location = answer.headers.get("Location", "")
         if location and answer.status < 300:
-            self.location = self.exchange.rules.upload(answer.url, location)
+            self.location = self.http.rules.upload(answer.url, location)
         return answer
 
 
-async def open_session(exchange: HttpClient, url: str, access: Access, *, expected: Collection[int]) -> Answer:
+async def open_session(http: HttpClient, url: str, access: Access, *, expected: Collection[int]) -> Answer:
     """Send a POST that opens a session; one that is open when we are cancelled meanwhile is given back."""
     answer: Answer | None = None
     try:
         async with task_group() as tasks:
             with anyio.CancelScope(shield=True) as asking:
                 tasks.start_soon(_hurry_when_cancelled, asking)
-                answer = await exchange.call("POST", url, access=access, expected=expected, body=b"")
+                answer = await http.call("POST", url, access=access, expected=expected, body=b"")
             tasks.cancel_scope.cancel()
         await anyio.lowlevel.checkpoint_if_cancelled()
     except anyio.get_cancelled_exc_class():
         if answer is not None and answer.status == 202 and answer.headers.get("Location"):
             with suppress(RegistryError):
-                await UploadSession.from_answer(exchange, answer, access).cancel()
+                await UploadSession.from_answer(http, answer, access).cancel()
         raise
     assert answer is not None
     return answer
@@ -153,22 +153,20 @@ async def _hurry_when_cancelled(asking: anyio.CancelScope) -> None:
         asking.deadline = anyio.current_time() + OPENED_SECONDS
 
 
-async def blob_size(exchange: HttpClient, repository: str, digest: Digest, access: Access) -> int | None:
+async def blob_size(http: HttpClient, repository: str, digest: Digest, access: Access) -> int | None:
     """The size in bytes of a blob that the registry has; None when it has not, or does not say how large it is."""
-    url = exchange.address.url(repository, "blobs", str(digest))
+    url = http.address.url(repository, "blobs", str(digest))
     try:
-        answer = await exchange.call("HEAD", url, access=access, expected={200, 404})
+        answer = await http.call("HEAD", url, access=access, expected={200, 404})
     except RefusedElsewhere:
         return None  # in a storage whose URLs are signed for GET alone: to be sent again is the safe way
     if answer.status == 404:
         return None
-    said = answer.headers.get("Docker-Content-Digest", "")
-    if is_page(answer.headers) or (said.startswith(f"{digest.algorithm}:") and said != str(digest)):
-        raise RegistryProtocolError(
-            str(exchange.address), f"asked for the blob {digest}, it answered for something else"
-        )
-    if not said and not shows_registry(answer) and exchange.is_own(answer):
-        await exchange.prove()  # what says yes to everything holds no blob
+    declared = answer.headers.get("Docker-Content-Digest", "")
+    if is_page(answer.headers) or (declared.startswith(f"{digest.algorithm}:") and declared != str(digest)):
+        raise RegistryProtocolError(str(http.address), f"asked for the blob {digest}, it answered for something else")
+    if not declared and not shows_registry(answer) and http.is_own(answer):
+        await http.prove()  # what says yes to everything holds no blob
     return whole_number(answer.headers.get("Content-Length"))
 
 
@@ -214,12 +212,12 @@ def after_chunk(status: int, text: str | None, start: int, end: int, *, ranged: 
     if status == 401:
         return Next.LOG_IN
     if not ranged:
-        return Next.RESTART if status == 404 or status in RETRIED_STATUSES else Next.FAIL
+        return Next.RESTART if status == 404 or status in TRANSIENT_STATUSES else Next.FAIL
     if status == 413:
         return Next.SMALLER
     if start == 0 and status in _NO_CHUNKS:
         return Next.STREAM
-    if status == 416 or status in RETRIED_STATUSES:
+    if status == 416 or status in TRANSIENT_STATUSES:
         return Next.ASK
     return Next.RESTART if status in {400, 404} else Next.FAIL
 
@@ -251,14 +249,14 @@ class ChunkSender:
         repository: str,
         window: Window,
         reader: BlobReader,
-        habits: LearnedLimits,
+        limits: LearnedLimits,
         progress: Progress,
     ) -> None:
         self._session = session
         self._repository = repository
         self._window = window
         self._reader = reader
-        self._habits = habits
+        self._limits = limits
         self._progress = progress
         self._mishaps = 0
         self._logged_in_at: int | None = None
@@ -272,12 +270,12 @@ class ChunkSender:
 
     async def _next_length(self) -> int:
         """How many bytes go into the next chunk; 0 at the end."""
-        profile, size = self._habits.profile, self._reader.size
+        quirks, size = self._limits.quirks, self._reader.size
         if size is not None:
             # The length is known, so the chunk may leave before its bytes have been read.
-            length = profile.long_chunk_bytes if self._reader.rewindable else profile.chunk_bytes
+            length = quirks.long_chunk_bytes if self._reader.rewindable else quirks.chunk_bytes
             return self._window.reserve(min(length, size - self.offset))
-        return await self._window.wait_for_chunk(profile.smallest_chunk_bytes, profile.chunk_bytes)
+        return await self._window.wait_for_chunk(quirks.smallest_chunk_bytes, quirks.chunk_bytes)
 
     async def _send(self, end: int) -> None:
         start, length = self.offset, end - self.offset
@@ -290,7 +288,7 @@ class ChunkSender:
             return
         self._window.check()
         text = answer.headers.get("Range")
-        trusts = self._habits.profile.trusts_range
+        trusts = self._limits.quirks.trusts_range
         verdict = after_chunk(answer.status, text, start, end, ranged=True, trusts_range=trusts)
         if verdict is Next.GO_ON and self._window.written_end < end:
             verdict = Next.ASK
@@ -306,18 +304,18 @@ class ChunkSender:
         """Does it say the same as after the chunk before? Then it does not count at all (ECR)."""
         if self._last_range is None or text != self._last_range:
             return False
-        self._habits.distrust_range()
+        self._limits.distrust_range()
         return True
 
     async def _mend(self, verdict: Next, answer: Answer, end: int) -> None:
-        error = self._session.exchange.error_of(answer)
+        error = self._session.http.error_of(answer)
         if verdict is Next.LOG_IN and answer.logged_in_anew and self._logged_in_at != self.offset:
             # Refused before a byte was read: the offset has not moved. Once more would be a refusal for good.
             self._logged_in_at = self.offset
             await self._window.go_to(self.offset)
         elif verdict is Next.STREAM:
             raise RangesRefused from error
-        elif verdict is Next.SMALLER and self._habits.halve_chunks(end - self.offset):
+        elif verdict is Next.SMALLER and self._limits.halve_chunks(end - self.offset):
             await self._ask(end, error)
         elif verdict is Next.ASK and answer.status in ACCEPTED:
             await self._verify(end, error)
@@ -326,20 +324,18 @@ class ChunkSender:
         elif verdict is Next.RESTART:
             raise UploadLost(self._repository, f"the registry answered {answer.status} to a chunk") from error
         else:
-            raise await self._session.exchange.refusal(answer)
+            raise await self._session.http.refusal(answer)
 
     async def _resume(self, end: int, error: RegistryError) -> None:
         """After a chunk of which nobody knows how much has arrived."""
         self._mishaps += 1
-        exchange = self._session.exchange
-        if self._mishaps >= exchange.policy.tries or (
-            error.transient and not await exchange.rest(error, self._mishaps)
-        ):
+        http = self._session.http
+        if self._mishaps >= http.policy.tries or (error.transient and not await http.rest(error, self._mishaps)):
             raise self._explained(error)
         await self._ask(end, error)
 
     def _explained(self, error: RegistryError) -> RegistryError:
-        hint = self._habits.profile.break_hint
+        hint = self._limits.quirks.break_hint
         if self.offset or not hint or not isinstance(error, RegistryUnreachable):
             return error
         return RegistryUnreachable(error.registry, f"{error.reason}; {hint}")
@@ -348,7 +344,7 @@ class ChunkSender:
         self._progress.retries["upload"] += 1
         answer = await self._session.ask()
         if answer.status in {401, 403}:
-            raise await self._session.exchange.refusal(answer)
+            raise await self._session.http.refusal(answer)
         stored = stored_bytes(answer.headers.get("Range"), self.offset, end) if answer.status in ACCEPTED else None
         if stored is None:
             raise UploadLost(self._repository, "the registry does not know how much of it has arrived") from error
@@ -360,8 +356,8 @@ class ChunkSender:
         text = answer.headers.get("Range")
         stored = stored_bytes(text, self.offset, end) if answer.status in ACCEPTED else None
         self._mishaps += 1
-        if stored is None or self._mishaps >= self._session.exchange.policy.tries:
-            self._habits.distrust_range()
+        if stored is None or self._mishaps >= self._session.http.policy.tries:
+            self._limits.distrust_range()
             stored = end
         await self._move_to(stored)
 

@@ -43,10 +43,10 @@ _SESSION_GONE: Final = frozenset({400, 404, 416})
 class UploadPlace:
     """Where blobs go and how: what all uploads of a client to one repository share."""
 
-    exchange: HttpClient
+    http: HttpClient
     repository: str
     access: Access
-    habits: LearnedLimits
+    limits: LearnedLimits
     options: UploadOptions
     budget: ChunkBudget
 
@@ -77,7 +77,7 @@ class Upload:
         The reader's own errors come out as they are. The reader is not touched any more afterwards.
         """
         readable_again = reader.rewindable and reader.size is not None
-        retains = self._place.habits.profile.ranged and not readable_again
+        retains = self._place.limits.quirks.ranged and not readable_again
         window = Window(reader, self._place.budget.share(), progress, retains=retains)
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
@@ -97,7 +97,7 @@ class Upload:
         """Send a blob that is at hand, and commit it; instead of `send` and `commit`."""
         self._sent = len(content)
         self._small = content
-        if not self._place.habits.profile.whole_put:
+        if not self._place.limits.quirks.whole_put:
             await self._send_small_otherwise(content)
         await self.commit(digest)
 
@@ -113,10 +113,10 @@ class Upload:
                 if (error.temporary or isinstance(error, UploadLost)) and await self._size_of(digest) is not None:
                     break
                 failures += 1
-                if isinstance(error, UploadLost) or not await self._place.exchange.rest(error, failures):
+                if isinstance(error, UploadLost) or not await self._place.http.rest(error, failures):
                     raise
         self._closed = True
-        if self._place.habits.profile.checks_size and await self._size_of(digest) != self._sent:
+        if self._place.limits.quirks.checks_size and await self._size_of(digest) != self._sent:
             raise UploadLost(self.repository, "the registry kept only a part of it")
 
     async def cancel(self) -> None:
@@ -129,8 +129,8 @@ class Upload:
     async def _open_session(self) -> UploadSession:
         if self._session is None:
             place = self._place
-            self._session = await UploadSession.start(place.exchange, place.repository, place.access)
-        self._place.habits.learn_minimum(self._session.chunk_minimum_bytes)
+            self._session = await UploadSession.start(place.http, place.repository, place.access)
+        self._place.limits.learn_minimum(self._session.chunk_minimum_bytes)
         return self._session
 
     async def _abandon_session(self) -> None:
@@ -146,7 +146,7 @@ class Upload:
                 await self._send_once(window, reader, progress)
                 await window.wait_for_end()
             except RangesRefused:
-                self._place.habits.stream_only()
+                self._place.limits.stream_only()
             except UploadLost:
                 restarts += 1
                 if restarts > self._place.options.restarts or not window.reaches_back_to(0):
@@ -165,19 +165,19 @@ class Upload:
     async def _send_once(self, window: Window, reader: BlobReader, progress: Progress) -> None:
         session = await self._open_session()
         # The registry may only now have said how long a chunk has to be.
-        window.ask_for_floor(self._place.habits.profile.smallest_chunk_bytes + PIECE_BYTES)
+        window.ask_for_floor(self._place.limits.quirks.smallest_chunk_bytes + PIECE_BYTES)
         if await self._is_small(window, reader):
             self._small = window.whole()
             progress.bytes_sent += len(self._small)
-        elif self._place.habits.profile.ranged:
-            await ChunkSender(session, self.repository, window, reader, self._place.habits, progress).run()
+        elif self._place.limits.quirks.ranged:
+            await ChunkSender(session, self.repository, window, reader, self._place.limits, progress).run()
         elif reader.size != 0:
             window.stop_retaining()
             await self._send_stream(session, lambda: window.body(0, reader.size), reader.size)
 
     async def _is_small(self, window: Window, reader: BlobReader) -> bool:
         """Does it fit into the last PUT? Found out by reading a little ahead."""
-        if not self._may_be_small or not self._place.habits.profile.whole_put:
+        if not self._may_be_small or not self._place.limits.quirks.whole_put:
             return False
         if (reader.size or 0) > SMALL_BLOB_BYTES:
             return False
@@ -185,18 +185,18 @@ class Upload:
         return window.ended and window.start == 0 and window.end <= SMALL_BLOB_BYTES
 
     async def _send_stream(self, session: UploadSession, pieces: BodyPieces, length: int | None) -> None:
-        exchange = self._place.exchange
+        http = self._place.http
         try:
             answer = await session.patch(StreamedBody(pieces=pieces, length=length), None)
         except RegistryError as error:
-            if not await exchange.rest(error, 1):
+            if not await http.rest(error, 1):
                 raise
             raise UploadLost(self.repository, "a stream broke off") from error
         verdict = after_chunk(answer.status, None, 0, 0, ranged=False, trusts_range=False)
         if verdict is Next.RESTART or (verdict is Next.LOG_IN and answer.logged_in_anew):
             raise UploadLost(self.repository, f"the registry answered {answer.status} to a stream")
         if verdict is not Next.GO_ON:
-            raise await exchange.refusal(answer)
+            raise await http.refusal(answer)
 
     async def _try_commit(self, digest: Digest) -> bool:
         session = await self._open_session()
@@ -204,36 +204,36 @@ class Upload:
         if answer.status in ACCEPTED:
             await self._check_stored(answer, digest)
             return True
-        error = self._place.exchange.error_of(answer)
+        error = self._place.http.error_of(answer)
         if self._small and answer.status in _NO_WHOLE_PUT:
             await self._send_small_otherwise(self._small)
             return False
         if answer.status == 400 and digest.algorithm != "sha256" and shows_registry(answer):
-            raise DigestNotSupported(str(self._place.exchange.address), digest) from error
+            raise DigestNotSupported(str(self._place.http.address), digest) from error
         if answer.status in _SESSION_GONE:
             raise UploadLost(self.repository, f"the registry does not commit it ({error})") from error
-        raise await self._place.exchange.refusal(answer)
+        raise await self._place.http.refusal(answer)
 
     async def _send_small_otherwise(self, content: bytes) -> None:
         """A registry that takes no blob in its PUT takes it in a PATCH before."""
-        self._place.habits.no_whole_put()
+        self._place.limits.no_whole_put()
         self._small = None
         await self._abandon_session()
         await self._send_stream(await self._open_session(), lambda: _one_piece(content), len(content))
 
     async def _check_stored(self, answer: Answer, digest: Digest) -> None:
-        said, address = answer.headers.get("Docker-Content-Digest"), str(self._place.exchange.address)
-        if said and said.partition(":")[0] != digest.algorithm:
+        declared, address = answer.headers.get("Docker-Content-Digest"), str(self._place.http.address)
+        if declared and declared.partition(":")[0] != digest.algorithm:
             raise DigestNotSupported(address, digest)
-        if said and said != str(digest):
+        if declared and declared != str(digest):
             raise RegistryProtocolError(
                 address, f"it stored a blob as something else than {digest}, as which it was sent"
             )
-        if not said and await self._size_of(digest) is None:
+        if not declared and await self._size_of(digest) is None:
             raise RegistryProtocolError(address, f"it answered {answer.status} to a blob, and does not hold it")
 
     async def _size_of(self, digest: Digest) -> int | None:
-        return await blob_size(self._place.exchange, self.repository, digest, self._place.access)
+        return await blob_size(self._place.http, self.repository, digest, self._place.access)
 
 
 async def _one_piece(content: bytes) -> AsyncIterator[bytes]:

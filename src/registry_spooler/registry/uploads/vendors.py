@@ -1,6 +1,6 @@
 """What is known about registries that do not take chunks as the specification has it.
 
-A profile is where an upload starts; what the registry then answers changes it for the rest of the
+A quirks is where an upload starts; what the registry then answers changes it for the rest of the
 client's life (`LearnedLimits`). Every field can be set by the user, which ends the guessing.
 """
 
@@ -43,7 +43,7 @@ class UploadOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostProfile:
+class VendorQuirks:
     """How uploads to a host go. Sizes are in bytes."""
 
     ranged: bool = True
@@ -63,16 +63,16 @@ class HostProfile:
     """What it may mean that the host breaks the connection off at a blob's first bytes."""
 
 
-_ECR: Final = HostProfile(
+_ECR: Final = VendorQuirks(
     chunk_bytes=10 * MIB,
     long_chunk_bytes=10 * MIB,
     trusts_range=False,
     break_hint="ECR does this when the repository does not exist",
 )
-_STREAM: Final = HostProfile(ranged=False)
-_ACR: Final = HostProfile(chunk_bytes=8 * MIB, long_chunk_bytes=8 * MIB)
-_ARTIFACTORY: Final = HostProfile(ranged=False, checks_size=True, whole_put=False)
-_DEFAULT: Final = HostProfile()
+_STREAM: Final = VendorQuirks(ranged=False)
+_ACR: Final = VendorQuirks(chunk_bytes=8 * MIB, long_chunk_bytes=8 * MIB)
+_ARTIFACTORY: Final = VendorQuirks(ranged=False, checks_size=True, whole_put=False)
+_DEFAULT: Final = VendorQuirks()
 _BY_SUFFIX: Final = (
     (".amazonaws.com", _ECR),
     (".amazonaws.com.cn", _ECR),
@@ -85,19 +85,19 @@ _BY_SUFFIX: Final = (
 )
 
 
-def profile_of(host: str, options: UploadOptions) -> HostProfile:
+def quirks_of(host: str, options: UploadOptions) -> VendorQuirks:
     """What is known about the host, with the user's wishes over it."""
-    profile = next((known for suffix, known in _BY_SUFFIX if _is_under(host.lower(), suffix)), _DEFAULT)
+    quirks = next((known for suffix, known in _BY_SUFFIX if _is_under(host.lower(), suffix)), _DEFAULT)
     if options.form is not UploadForm.AUTO:
-        profile = dataclasses.replace(profile, ranged=options.form is UploadForm.RANGED)
+        quirks = dataclasses.replace(quirks, ranged=options.form is UploadForm.RANGED)
     if (size := options.chunk_size_bytes) is not None:
-        profile = dataclasses.replace(
-            profile,
+        quirks = dataclasses.replace(
+            quirks,
             chunk_bytes=size,
             long_chunk_bytes=size,
-            smallest_chunk_bytes=min(size, profile.smallest_chunk_bytes),
+            smallest_chunk_bytes=min(size, quirks.smallest_chunk_bytes),
         )
-    return profile
+    return quirks
 
 
 def _is_under(host: str, suffix: str) -> bool:
@@ -106,43 +106,43 @@ def _is_under(host: str, suffix: str) -> bool:
 
 @dataclass(slots=True)
 class LearnedLimits:
-    """What has been learned about a host in one client's life; starts from its profile."""
+    """What has been learned about a host in one client's life; starts from its quirks."""
 
-    profile: HostProfile
+    quirks: VendorQuirks
 
     def learn_minimum(self, minimum_bytes: int) -> None:
         """Honour `OCI-Chunk-Min-Length`; a minimum that would take much memory is met by a stream instead."""
         if minimum_bytes > CHUNK_MINIMUM_MAX_BYTES:
-            self.profile = dataclasses.replace(self.profile, ranged=False)
-        elif minimum_bytes > self.profile.smallest_chunk_bytes:
-            self.profile = dataclasses.replace(
-                self.profile,
+            self.quirks = dataclasses.replace(self.quirks, ranged=False)
+        elif minimum_bytes > self.quirks.smallest_chunk_bytes:
+            self.quirks = dataclasses.replace(
+                self.quirks,
                 smallest_chunk_bytes=minimum_bytes,
-                chunk_bytes=max(self.profile.chunk_bytes, minimum_bytes),
-                long_chunk_bytes=max(self.profile.long_chunk_bytes, minimum_bytes),
+                chunk_bytes=max(self.quirks.chunk_bytes, minimum_bytes),
+                long_chunk_bytes=max(self.quirks.long_chunk_bytes, minimum_bytes),
             )
 
     def stream_only(self) -> None:
         """No ranges for this host, from now on."""
-        self.profile = dataclasses.replace(self.profile, ranged=False)
+        self.quirks = dataclasses.replace(self.quirks, ranged=False)
 
     def no_whole_put(self) -> None:
         """No blob in one PUT for this host, from now on."""
-        self.profile = dataclasses.replace(self.profile, whole_put=False)
+        self.quirks = dataclasses.replace(self.quirks, whole_put=False)
 
     def distrust_range(self) -> None:
         """`Range` in its answers to PATCH says nothing."""
-        self.profile = dataclasses.replace(self.profile, trusts_range=False)
+        self.quirks = dataclasses.replace(self.quirks, trusts_range=False)
 
     def halve_chunks(self, refused_bytes: int) -> bool:
         """Smaller chunks from now on; False when they cannot be made smaller."""
         size = refused_bytes // 2
         if size < SMALLEST_CHUNK_BYTES:
             return False
-        self.profile = dataclasses.replace(
-            self.profile,
-            chunk_bytes=min(size, self.profile.chunk_bytes),
-            long_chunk_bytes=min(size, self.profile.long_chunk_bytes),
-            smallest_chunk_bytes=min(size, self.profile.smallest_chunk_bytes),
+        self.quirks = dataclasses.replace(
+            self.quirks,
+            chunk_bytes=min(size, self.quirks.chunk_bytes),
+            long_chunk_bytes=min(size, self.quirks.long_chunk_bytes),
+            smallest_chunk_bytes=min(size, self.quirks.smallest_chunk_bytes),
         )
         return True
