@@ -76,13 +76,16 @@ async def _until_quiet(registry) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_held_session_is_cancelled_with_its_block(repository):
+async def test_a_held_session_is_cancelled_by_a_holder_that_is_cancelled(repository):
     async with running_registry() as registry, RegistryClient(registry.url) as client:
         with anyio.CancelScope() as scope:
-            async with client.upload(repository) as upload:
+            upload = await client.begin_upload(repository)
+            try:
                 await upload.send(MemoryReader(noise(MIB)), Progress())
                 scope.cancel()
                 await anyio.sleep(1)
+            finally:
+                await upload.cancel()
         assert scope.cancelled_caught
         assert registry.sessions == {}
 

@@ -138,7 +138,7 @@ async def test_a_token_that_no_header_can_hold_is_told_of_as_a_setting(tmp_path)
     file.write_text("two\r\nlines: of it")
     source = CredentialSource(CredentialSettings(token_file=file))
     async with RegistryClient("http://127.0.0.1:1", credentials=source, retry=ONCE) as client:
-        with pytest.raises(SpoolerError, match="it is no token") as caught:
+        with pytest.raises(SpoolerError, match="it is not a token") as caught:
             await client.head_manifest(Reference("a"))
     assert caught.value.temporary
     assert "two" not in str(caught.value)

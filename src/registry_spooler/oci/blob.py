@@ -45,7 +45,7 @@ class BlobReader(Protocol):
 
     @property
     def rewindable(self) -> bool:
-        """Can `rewind` go back to any byte? If not, the caller retains what it may have to send again."""
+        """Whether `rewind` can go back to any byte. If not, the caller retains what it may have to send again."""
 
     @property
     def measured(self) -> Measured:

@@ -19,7 +19,7 @@ from registry_spooler.errors import InvalidAddress
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SHOWN_PARAMETERS: Final = frozenset({"digest", "from", "last", "mount", "n", "scope", "service"})
-"""The only parameters whose values are for everybody's eyes; all others may be signatures."""
+"""The only parameters whose values are shown; all others may be signatures."""
 _PARAMETER: Final = re.compile(r"[\w.~-]{1,40}", re.ASCII)
 _NAME: Final = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
@@ -50,12 +50,12 @@ class Origin:
 
     @property
     def is_loopback(self) -> bool:
-        """Is it this machine itself?"""
+        """Whether it is this machine."""
         return is_loopback(self.host)
 
     @classmethod
     def of(cls, url: str) -> Origin:
-        """The origin of an absolute http or https URL; ValueError for anything else."""
+        """Return the origin of an absolute http or https URL; ValueError for anything else."""
         if not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
             raise ValueError("a URL has no spaces, backslashes, control characters or letters beyond ASCII")
         parts = urlsplit(url)
@@ -82,7 +82,7 @@ class RegistryAddress:
 
     @property
     def base(self) -> str:
-        """What the protocol's paths are appended to; ends in `/v2/`."""
+        """The prefix of all protocol URLs; ends in `/v2/`."""
         return f"{self.origin}{self.prefix}/v2/"
 
     @property
@@ -95,7 +95,7 @@ class RegistryAddress:
 
     @property
     def is_docker_hub(self) -> bool:
-        """Does it go by several names, and put single-component names into `library/`?"""
+        """Whether it is Docker Hub, which has several names and puts single-component names into `library/`."""
         return self.origin.host == HUB_API_HOST
 
     @classmethod
@@ -151,7 +151,7 @@ def _path_prefix(path: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Does the host name this machine: `localhost`, a name under it, or a loopback address?"""
+    """Return whether a host is this machine: `localhost`, a name under it, or a loopback address."""
     address = literal_address(host)
     return address.is_loopback if address else host == "localhost" or host.endswith(".localhost")
 
@@ -185,7 +185,7 @@ def reach_of(address: Address) -> Reach:
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that a host spells out, in any form that a resolver takes (`127.1`, `0x7f000001`), or None."""
+    """Return the address that a host spells out, in any form that a resolver takes (`127.1`, `0x7f000001`), or None."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -200,7 +200,7 @@ def literal_address(host: str) -> Address | None:
 
 
 def redact(url: str) -> str:
-    """The URL as it may be logged: no login, and of the query only what is known to be harmless."""
+    """Return the URL as it may be logged: no login, and only the harmless parts of the query."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""

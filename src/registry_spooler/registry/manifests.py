@@ -31,12 +31,12 @@ _UNKNOWN_PARTS: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _HALF_WRITTEN: Final = "DIGEST_INVALID"
 """What distribution says to a manifest by tag when it reads the link of a blob that another upload writes anew."""
 SIGHT_SECONDS: Final = (1.0, 2.0, 4.0)
-"""How long a registry is given to see what it has; GHCR was reported to need it."""
+"""The waits for a registry to see what it has; GHCR was reported to need them."""
 _ACCEPT = {"Accept": mediatype.MANIFEST_ACCEPT}
 
 
 async def get_manifest(http: HttpClient, reference: Reference, access: Access) -> Manifest:
-    """The manifest that a reference names, verified; NotFound when there is none."""
+    """Return the manifest of a reference, verified; NotFound when there is none."""
     url = http.address.url(reference.repository, "manifests", reference.target)
     answer = await http.call("GET", url, access=access, expected={200}, headers=_ACCEPT)
     manifest = _read(http, answer, reference)
@@ -49,7 +49,7 @@ async def get_manifest(http: HttpClient, reference: Reference, access: Access) -
 
 
 async def head_manifest(http: HttpClient, reference: Reference, access: Access) -> Descriptor | None:
-    """What a reference points to; None when there is no such manifest. Some registries only know GET."""
+    """Return what a reference points to; None when there is no such manifest. Some registries only know GET."""
     url = http.address.url(reference.repository, "manifests", reference.target)
     try:
         answer = await http.call("HEAD", url, access=access, expected={200, 404, 405}, certain={404}, headers=_ACCEPT)
@@ -70,7 +70,7 @@ async def head_manifest(http: HttpClient, reference: Reference, access: Access) 
 async def put_manifest(http: HttpClient, reference: Reference, manifest: Manifest, access: Access) -> Answer:
     """Store a manifest under its reference; its blobs and children must be there.
 
-    Some registries need a moment to see what they have just been given, and say that it is not there.
+    Some registries need a moment before they see what they have just been sent, and report it missing.
     """
     for seconds in SIGHT_SECONDS:
         try:

@@ -1,4 +1,4 @@
-"""Which manifests speak of another one (signatures, SBOMs), where the registry does not keep track.
+"""Manifests that refer to another one (signatures, SBOMs), also where the registry does not list them.
 
 A registry that answers a manifest's PUT with `OCI-Subject` knows referrers; for any other the client keeps
 an index under a tag made of the subject's digest.
@@ -28,7 +28,7 @@ _PAGES_MAX: Final = 100
 
 
 def referrers_tag(digest: Digest) -> str:
-    """The tag of the fallback index of a subject."""
+    """Return the tag of a subject's fallback index."""
     return f"{digest.algorithm[:32]}-{digest.hex[:64]}"
 
 
@@ -46,7 +46,7 @@ async def note_referrer(http: HttpClient, repository: str, manifest: Manifest, a
 
 
 async def list_referrers(http: HttpClient, repository: str, digest: Digest, access: Access) -> tuple[Descriptor, ...]:
-    """What is known to refer to a digest: from the registry's API, or, when that knows nothing, the fallback index."""
+    """Return what refers to a digest: from the registry's API or, if that lists nothing, the fallback index."""
     if listed := await _ask_api(http, repository, digest, access):
         return listed
     index = await _fallback_index(http, Reference(repository, referrers_tag(digest)), access)

@@ -1,4 +1,4 @@
-"""The client of one registry: what a program may ask of it, by the names of the specification.
+"""The client of one registry, with the operations and names of the specification.
 
 One client serves all jobs of a process: they share its connections, tokens, pauses and chunk budget.
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#api
@@ -7,11 +7,11 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#api
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from registry_spooler.errors import AccessDenied, NotFound, RegistryProtocolError, SettingUnusable, UploadLost
 from registry_spooler.oci.blob import BlobOpener, Measured
@@ -30,10 +30,12 @@ from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.transport import Transport
 from registry_spooler.registry.http.trust import TargetRules, TrustStore
 from registry_spooler.registry.tags import TagDeletion, confirm_deletion, delete_manifest
-from registry_spooler.registry.uploads.chunks import ANY_THAT_STAYS, UploadSession, blob_size, open_session
-from registry_spooler.registry.uploads.upload import Upload, UploadPlace
+from registry_spooler.registry.uploads.chunks import ANY_THAT_STAYS, UploadPlace, UploadSession, blob_size, open_session
+from registry_spooler.registry.uploads.upload import Upload
 from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions, quirks_of
 from registry_spooler.registry.uploads.window import ChunkBudget
+
+T = TypeVar("T")
 
 _SPARE_SESSIONS: Final = 8
 """Sessions that a mount opened instead of mounting, kept for the uploads that follow."""
@@ -80,12 +82,12 @@ class RegistryClient:
 
     @property
     def address(self) -> str:
-        """For people: no login, no query."""
+        """The address for display, with no login and no query."""
         return str(self._address)
 
     @property
     def retries(self) -> Counter[str]:
-        """How many requests were sent again, by reason: `unreachable` or `status`."""
+        """The number of requests that were sent again, by reason: `unreachable` or `status`."""
         return self._http.retries
 
     async def __aenter__(self) -> Self:
@@ -105,22 +107,21 @@ class RegistryClient:
         await self._transport.aclose()
 
     async def unusable_settings(self) -> tuple[SettingUnusable, ...]:
-        """What is wrong with the files that the settings name; each may be put right without a restart."""
+        """Return what is wrong with the files named in the settings; each can be fixed without a restart."""
         certificate = await self._trust.trouble()
         credentials = await self._credentials.troubles() if self._credentials is not None else ()
         return (*(() if certificate is None else (certificate,)), *credentials)
 
     async def ping(self) -> None:
-        """Does a registry answer, and take our login? Any RegistryError says why not."""
-        # Asked once: who wants to know whether it is there wants to know it now, and asks again himself.
+        """Return when a registry answers and accepts our login; any RegistryError says why not."""
         await self._http.ping()
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
-        """The blob's size in bytes; None when the repository does not have it."""
+        """Return the blob's size in bytes; None when the repository does not have it."""
         return await blob_size(self._http, self._path(repository), digest, self._access(repository))
 
     async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
-        """Have a blob of another repository appear in this one; False when the registry would not."""
+        """Mount a blob from another repository; False when the registry did not."""
         access = (*self._access(repository), f"repository:{self._path(source_repository)}:pull")
         url = self._address.url(
             self._path(repository),
@@ -143,63 +144,42 @@ class RegistryClient:
                 await session.cancel()
         return answer.status == 201
 
-    @asynccontextmanager
-    async def upload(self, repository: str) -> AsyncIterator[Upload]:
-        """An open upload session that is cancelled at the end of the block, unless it was committed."""
-        upload = await self.begin_upload(repository)
-        try:
-            yield upload
-        finally:
-            await upload.cancel()
-
     async def begin_upload(self, repository: str) -> Upload:
-        """An open upload session; the caller commits or cancels it."""
+        """Open an upload session; the caller commits or cancels it."""
         upload = Upload(self._place(repository), session=self._spare(repository))
         await upload.begin()
         return upload
 
     async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
         """Upload and commit a blob, from its first byte as often as `restarts` allows."""
-        restarts = 0
-        while True:
-            try:
-                return await self._put_blob_once(repository, open_reader, progress)
-            except UploadLost:
-                restarts += 1
-                if restarts > self._options.restarts:
-                    raise
-                progress.retries["upload"] += 1
+
+        async def send(upload: Upload) -> Measured:
+            async with open_reader() as reader:
+                measured = await upload.send(reader, progress)
+            await upload.commit(measured.digest)
+            return measured
+
+        return await self._upload(repository, send, progress)
 
     async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
-        """Upload and commit a blob that is at hand, in two requests; for configs and their like."""
+        """Upload and commit a small blob, in two requests."""
+        progress = progress or Progress()
         digest = Digest.of(content)
-        restarts = 0
-        while True:
-            upload = Upload(self._place(repository), session=self._spare(repository))
-            try:
-                await upload.put_whole(content, digest)
-            except UploadLost:
-                restarts += 1
-                if restarts > self._options.restarts:
-                    raise
-            else:
-                if progress is not None:
-                    progress.bytes_sent += len(content)
-                return digest
-            finally:
-                await upload.cancel()
+        await self._upload(repository, lambda upload: upload.put_whole(content, digest), progress)
+        progress.bytes_sent += len(content)
+        return digest
 
     @asynccontextmanager
     async def open_blob(
         self, repository: str, digest: Digest, size: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A blob in pieces of at most 1 MiB; the last one comes only when digest and size are right."""
+        """Yield a blob in pieces of at most 1 MiB; the last one only when digest and size are right."""
         download = BlobDownload(self._http, self._path(repository), digest, self._access(repository), size)
         async with aclosing(download.pieces()) as pieces:
             yield pieces
 
     async def get_bytes(self, repository: str, digest: Digest, *, limit_bytes: int) -> bytes:
-        """A small blob, verified; RegistryProtocolError when it is larger than the limit."""
+        """Return a small blob, verified; RegistryProtocolError when it is larger than the limit."""
         content = bytearray()
         async with self.open_blob(repository, digest) as pieces:
             async for piece in pieces:
@@ -209,19 +189,19 @@ class RegistryClient:
         return bytes(content)
 
     async def head_manifest(self, reference: Reference) -> Descriptor | None:
-        """What a tag or digest points to; None when it is not there."""
+        """Return what a tag or digest points to; None when it is not there."""
         reference = self._reference(reference)
         return await manifests.head_manifest(self._http, reference, self._access(reference.repository))
 
     async def get_manifest(self, reference: Reference) -> Manifest:
-        """A manifest, verified; NotFound when it is not there."""
+        """Return a manifest, verified; NotFound when it is not there."""
         reference = self._reference(reference)
         return await manifests.get_manifest(self._http, reference, self._access(reference.repository))
 
     async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
         """Store a manifest under a tag or its digest; what it refers to must be there already.
 
-        One with a subject is also noted under the referrers tag when the registry knows no referrers.
+        One with a subject is also listed under the referrers tag when the registry has no referrers API.
         """
         reference = self._reference(reference)
         access = self._access(reference.repository)
@@ -231,11 +211,11 @@ class RegistryClient:
         return manifest.digest
 
     async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
-        """Store what speaks of the image that is tagged next: to a registry it is a manifest like any other."""
+        """Store a manifest that refers to the image that is tagged next (a signature, an SBOM)."""
         return await self.put_manifest(reference, manifest)
 
     async def list_referrers(self, repository: str, digest: Digest) -> tuple[Descriptor, ...]:
-        """The manifests whose subject is this digest."""
+        """Return the manifests whose subject is this digest."""
         return await referrers.list_referrers(self._http, self._path(repository), digest, self._access(repository))
 
     async def delete_tag(self, reference: Reference) -> bool:
@@ -264,7 +244,7 @@ class RegistryClient:
         return True
 
     async def tags_of(self, repository: str, digest: Digest) -> tuple[str, ...]:
-        """The tags that point to a digest, and would go with it: one request per tag of the repository."""
+        """Return the tags that point to a digest; sends one request per tag of the repository."""
         found = []
         async with aclosing(self.list_tags(repository)) as tags:
             async for tag in tags:
@@ -274,26 +254,30 @@ class RegistryClient:
         return tuple(found)
 
     async def list_repositories(self) -> AsyncGenerator[str, None]:
-        """Every repository of the catalog; RegistryAnswer when the registry offers none."""
+        """Yield every repository of the catalog; RegistryAnswer when the registry has none."""
         async with aclosing(listing.list_repositories(self._http)) as names:
             async for name in names:
                 yield name
 
     async def list_tags(self, repository: str) -> AsyncGenerator[str, None]:
-        """Every tag of a repository; NotFound when there is no such repository."""
+        """Yield every tag of a repository; NotFound when there is no such repository."""
         async with aclosing(listing.list_tags(self._http, self._path(repository), self._access(repository))) as tags:
             async for tag in tags:
                 yield tag
 
-    async def _put_blob_once(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
-        upload = Upload(self._place(repository), session=self._spare(repository), may_be_small=True)
-        try:
-            async with open_reader() as reader:
-                measured = await upload.send(reader, progress)
-            await upload.commit(measured.digest)
-        finally:
-            await upload.cancel()
-        return measured
+    async def _upload(self, repository: str, send: Callable[[Upload], Awaitable[T]], progress: Progress) -> T:
+        restarts = 0
+        while True:
+            upload = Upload(self._place(repository), session=self._spare(repository), may_be_small=True)
+            try:
+                return await send(upload)
+            except UploadLost:
+                restarts += 1
+                if restarts > self._options.restarts:
+                    raise
+                progress.retries["upload"] += 1
+            finally:
+                await upload.cancel()
 
     def _place(self, repository: str) -> UploadPlace:
         return UploadPlace(

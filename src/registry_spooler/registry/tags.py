@@ -1,4 +1,4 @@
-"""Listing repositories and tags, and deleting what was meant, and only that.
+"""Listing repositories and tags, and deleting exactly what was asked.
 
 `Link` alone says whether there is more, and leads only to the same origin.
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-tags
@@ -43,7 +43,7 @@ _NEXT: Final = re.compile(r';\s*rel\s*=\s*(?:"[^"]*\bnext\b[^"]*"|next\b)', re.I
 
 
 async def list_repositories(http: HttpClient) -> AsyncGenerator[str, None]:
-    """Every repository that these credentials may see; the catalog is no part of the OCI specification."""
+    """Yield every repository that these credentials may see; the catalog is not in the OCI specification."""
     url, access = http.address.url("_catalog"), ("registry:catalog:*",)
     try:
         async with aclosing(_entries(http, url, "repositories", access)) as entries:
@@ -58,7 +58,7 @@ async def list_repositories(http: HttpClient) -> AsyncGenerator[str, None]:
 
 
 async def list_tags(http: HttpClient, repository: str, access: Access) -> AsyncGenerator[str, None]:
-    """Every tag of a repository; NotFound when there is no such repository."""
+    """Yield every tag of a repository; NotFound when there is no such repository."""
     async with aclosing(_entries(http, http.address.url(repository, "tags", "list"), "tags", access)) as entries:
         async for tag in entries:
             yield tag

@@ -1,4 +1,4 @@
-"""Who we are to a registry: from flags, files, the environment, a docker `config.json` or a Kubernetes secret.
+"""Logins from flags, files, the environment, a docker `config.json` or a Kubernetes secret.
 
 Two families of rules hold at once. Docker, podman and crane: the key that is the registry, or a path of the image
 under it, the longest first; keys may be written as URLs. Kubernetes: `*` stands for any part of one label of the host,
@@ -37,7 +37,7 @@ class DockerConfig:
 
     logins: tuple[tuple[str, Credential], ...]
     has_store: bool = False
-    """Are logins kept by one helper program for all registries (`credsStore`)?"""
+    """One helper program keeps the logins for all registries (`credsStore`)."""
     helped: tuple[str, ...] = ()
     """The registries, by their normalised keys, that have a helper of their own (`credHelpers`)."""
 
@@ -63,12 +63,12 @@ class DockerConfig:
         )
 
     def candidates(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
-        """The logins for a repository of the registry with these spellings, the most fitting first."""
+        """Return the logins for a repository of the registry with these spellings, best match first."""
         found = [*self._exact(hosts, repository), *self._by_pattern(hosts, repository)]
         return tuple(dict.fromkeys(found))
 
     def needs_helper(self, hosts: tuple[str, ...]) -> bool:
-        """Is the login for this registry nowhere but with a helper, which is not run?"""
+        """Return whether only a credential helper, which is not run, has the login for this registry."""
         patterns = [key.partition("/")[0] for key, _ in self.logins]
         if any(_host_matches(pattern, host) for pattern in patterns for host in hosts):
             return False
@@ -101,7 +101,7 @@ def _host_matches(pattern: str, host: str) -> bool:
 
 
 def _normalised(key: str) -> str:
-    """Without scheme, without the `/v1/` and `/v2/` of old API addresses, and without a slash at the end."""
+    """Strip the scheme, the `/v1/` or `/v2/` of old API addresses, and a trailing slash."""
     rest = key.strip().partition("://")[2] or key.strip()
     host, _, path = rest.partition("/")
     path = path.strip("/")
@@ -157,7 +157,7 @@ class CredentialsUnreadable(SettingUnusable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialSettings:
-    """What a user has set; given directly, it goes before files, and files before the docker configuration."""
+    """The user's settings: values go before files, and files before the docker configuration."""
 
     username: str = ""
     password: str = field(default="", repr=False)
@@ -168,7 +168,7 @@ class CredentialSettings:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What is read, and read again."""
+        """The files that are read, and read again when they change."""
         return tuple(path for path in (self.password_file, self.token_file, self.docker_config) if path is not None)
 
 
@@ -180,7 +180,7 @@ class CredentialSource:
         self._contents: dict[Path, bytes] = {}
         self._signatures: dict[Path, tuple[int, ...]] = {}
         self._docker_config: DockerConfig | None = None
-        """Of the present content of its file; None while that has not been understood."""
+        """Parsed from the file's present content; None until that has succeeded."""
         self._looked: float | None = None
 
     def __repr__(self) -> str:
@@ -189,7 +189,7 @@ class CredentialSource:
     async def candidates(
         self, hosts: tuple[str, ...], repository: str, *, fresh: bool = False
     ) -> tuple[Credential, ...]:
-        """The logins to try for a repository, in their order; empty: anonymous.
+        """Return the logins to try for a repository, in order; empty: anonymous.
 
         `hosts` are the spellings of the registry's `host[:port]`. CredentialsUnreadable when a file cannot be used.
         """
@@ -203,7 +203,7 @@ class CredentialSource:
         settings = self._settings
         if token := settings.token or self._line(settings.token_file):
             if not token.isascii() or not token.isprintable() or " " in token:
-                raise CredentialsUnreadable(str(settings.token_file or "--token"), "it is no token")
+                raise CredentialsUnreadable(str(settings.token_file or "--token"), "it is not a token")
             return (Credential(username=settings.username, registry_token=token),)
         if settings.username:
             return (
@@ -218,7 +218,7 @@ class CredentialSource:
         return self._docker_config.candidates(hosts, repository)
 
     def hint(self, hosts: tuple[str, ...]) -> str:
-        """What to say of the logins that were last asked for when none was good; empty: nothing special."""
+        """Return a hint for when none of the last logins was accepted; empty: no hint."""
         if self._docker_config is None or not self._docker_config.needs_helper(hosts):
             return ""
         return (
@@ -226,7 +226,7 @@ class CredentialSource:
         )
 
     async def troubles(self) -> tuple[CredentialsUnreadable, ...]:
-        """What is wrong with the files, those included that others go before; for who asks before a login is wanted."""
+        """Return what is wrong with the files, including those that others take precedence over."""
         return await in_thread(lambda: tuple(self._find_troubles()))
 
     def _find_troubles(self) -> Iterator[CredentialsUnreadable]:
@@ -244,12 +244,12 @@ class CredentialSource:
             raise CredentialsUnreadable(str(path), str(exc)) from exc
 
     def _line(self, path: Path | None) -> str:
-        """A file's text without the newline that editors put at its end."""
+        """Return a file's text without its trailing newline."""
         try:
             return self._contents[path].decode().strip("\r\n") if path is not None else ""
         except UnicodeDecodeError as exc:
             assert path is not None
-            raise CredentialsUnreadable(str(path), "it is no text") from exc
+            raise CredentialsUnreadable(str(path), "it is not text") from exc
 
     def _look(self) -> None:
         for path in self._settings.files:

@@ -1,4 +1,4 @@
-"""Bearer tokens: asked of the token server, kept until shortly before they run out.
+"""Bearer tokens: fetched from the token server, and kept until shortly before they expire.
 
 https://distribution.github.io/distribution/spec/auth/scope/
 
@@ -29,7 +29,7 @@ from registry_spooler.registry.http.trust import TargetRules
 
 
 def merge(*groups: Iterable[str]) -> tuple[str, ...]:
-    """All that the groups ask for, one scope per resource; the first stays first, as some servers read no other."""
+    """Return the scopes of all groups, one per resource; the first stays first, as some servers read no other."""
     wanted: dict[str, list[str]] = {}
     for scope in (scope for group in groups for scope in group):
         resource, _, actions = scope.rpartition(":")
@@ -39,7 +39,7 @@ def merge(*groups: Iterable[str]) -> tuple[str, ...]:
 
 
 def covers(granted: Iterable[str], needed: Iterable[str]) -> bool:
-    """Does a token for `granted` do for `needed`?"""
+    """Return whether a token for `granted` covers `needed`."""
     rights = _by_resource(granted)
     return all(actions <= rights.get(resource, frozenset()) for resource, actions in _by_resource(needed).items())
 
@@ -53,9 +53,9 @@ def _by_resource(scopes: Iterable[str]) -> Mapping[str, frozenset[str]]:
 
 CLIENT_ID: Final = "registry-spooler"
 LIFE_SECONDS: Final = 60.0
-"""What a token lives when its server does not say, and at least."""
+"""How long a token lives at least, and when its server does not say."""
 RENEW_AT: Final = 0.8
-"""The part of a token's life after which it is renewed, so that none runs out on a long chunk's way."""
+"""The part of a token's life after which it is renewed, so that none expires during a long chunk."""
 TOKEN_MAX_BYTES: Final = 1 << 20
 
 
@@ -79,7 +79,7 @@ class Token:
 
     @classmethod
     def read(cls, content: bytes, scopes: tuple[str, ...], now: float) -> Token | None:
-        """From the answer of a token server; None when there is no token in it."""
+        """Read the answer of a token server; None when there is no token in it."""
         try:
             document: Any = orjson.loads(content)
             value = document.get("access_token") or document.get("token")
@@ -101,7 +101,7 @@ class Token:
 
 
 def basic_header(username: str, password: str) -> str:
-    """What `Authorization` says for a name and a password."""
+    """Return the `Authorization` header for a name and a password."""
     return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
 
 
@@ -231,7 +231,7 @@ class TokenServers:
     async def _ask_with_refresh_token(
         self, realm: Realm, scopes: tuple[str, ...], login: Credential | None
     ) -> Answer | None:
-        """The OAuth2 form, where there is a token for it; None when the plain form has to be tried."""
+        """Try the OAuth2 form if there is a refresh token; None when the plain form has to be tried."""
         if login is None:
             return None
         refresh_token = self._refresh_tokens.get((realm, login), login.identity_token)
@@ -258,7 +258,7 @@ class TokenServers:
         )
 
     def _refused(self, answer: Answer, login: Credential | None) -> RegistryError:
-        """The token server's refusal. It is of the login, and never of an image."""
+        """Return the error for a token server's refusal: it is about the login, never about an image."""
         where = self._rules.show(str(Origin.of(answer.url)))
         if answer.status < 400 or answer.status >= 600:
             return RegistryProtocolError(where, f"the token server answered {answer.status}")

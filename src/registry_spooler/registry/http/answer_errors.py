@@ -1,11 +1,9 @@
-"""From an answer that was not asked for to an error that says what to do about it.
+"""Turn an unwanted answer into an error that says what to do about it.
 
 Anything may stand at a registry's address for a while: a proxy's web page, a development server, what says 200 or 201
 to everything. Nothing that such a neighbour says may count as a registry's refusal of an image, or as its absence.
 All the registries that are known here send the version header, but the specification does not ask for it; so its
 error list counts as well, and where there is neither more has to be asked (`HttpClient.prove`).
-https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
-
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
 """
 
@@ -53,7 +51,7 @@ def _has_errors(content: bytes) -> bool:
 _MESSAGE_CHARACTERS: Final = 300
 _READ_BYTES: Final = 16 << 10
 _SECRETS: Final = re.compile(r"(?i)\b(?:bearer|basic)\s+[\w.~+/=-]+|\beyJ[\w.-]{10,}|https?://[^\s\"'<>]*\?[^\s\"'<>]+")
-"""What a registry's text might repeat of what we sent: credentials, tokens, signed URLs."""
+"""What a registry's text might repeat: credentials, tokens, signed URLs."""
 GIVE_LOGIN: Final = "give it with --username and --password-file, or with --token-file"
 NO_LOGIN: Final = f"the registry wants a login; {GIVE_LOGIN}"
 _KINDS: Final = {401: AccessDenied, 403: AccessDenied, 404: NotFound}
@@ -92,11 +90,11 @@ class ErrorBody:
 def error_of(
     answer: Answer, rules: TargetRules, *, hint: str = "", anonymous: bool = False, elsewhere: bool = False
 ) -> RegistryAnswer:
-    """The error that an unwanted answer stands for.
+    """Return the error for an unwanted answer.
 
     `anonymous`: we have no login for the registry. `elsewhere`: it comes from where the registry has sent us.
     """
-    complaint = ErrorBody.read(answer, rules.secrets)
+    error_body = ErrorBody.read(answer, rules.secrets)
     kind: type[RegistryAnswer] = _KINDS.get(answer.status, RegistryAnswer)
     if answer.status == 405 and answer.request.method == "DELETE":
         kind = DeletesDisabled
@@ -106,18 +104,18 @@ def error_of(
         answer.request.method,
         rules.show(answer.url),
         answer.status,
-        code=complaint.code,
-        message=complaint.message,
-        hint="" if elsewhere else hint or _hint(answer, complaint, anonymous),
+        code=error_body.code,
+        message=error_body.message,
+        hint="" if elsewhere else hint or _hint(answer, error_body, anonymous),
         retry_after_seconds=retry_after_seconds(answer.headers),
     )
 
 
-def _hint(answer: Answer, complaint: ErrorBody, anonymous: bool) -> str:
+def _hint(answer: Answer, error_body: ErrorBody, anonymous: bool) -> str:
     status, upload = answer.status, "/blobs/uploads/" in answer.url
-    if status == 400 and "HTTP request to an HTTPS server" in complaint.message:
+    if status == 400 and "HTTP request to an HTTPS server" in error_body.message:
         return "the registry speaks https; give its address as https://…"
-    if status == 404 and complaint.code == "BLOB_UPLOAD_INVALID":
+    if status == 404 and error_body.code == "BLOB_UPLOAD_INVALID":
         return "if it runs in several replicas, they need the same http.secret"
     if status == 413:
         return "a proxy in front of the registry limits the size of requests; a smaller --chunk-size may pass"
@@ -128,7 +126,7 @@ def _hint(answer: Answer, complaint: ErrorBody, anonymous: bool) -> str:
         nobody = f"nobody has the right {what} without a login; {GIVE_LOGIN}"
         return nobody if anonymous else f"this login does not have the right {what}"
     if status == 415 or (
-        status == 400 and complaint.code == "MANIFEST_INVALID" and "mediatype" in complaint.message.lower()
+        status == 400 and error_body.code == "MANIFEST_INVALID" and "mediatype" in error_body.message.lower()
     ):
         return "the registry does not take this kind of manifest (zot takes Docker's with http.compat docker2s2)"
     if status == 405 and upload:

@@ -1,4 +1,4 @@
-"""One question to the registry and its answer: logged in, redirected, repeated, all within the rules.
+"""Requests to one registry: logged in, redirected and repeated within the rules.
 
 The flow of a request: wait while its host asks to be left in peace → send it with the credentials of its
 own origin → on 401 log in and send it once more → follow redirects, without credentials when they leave the
@@ -60,25 +60,25 @@ class Login(Protocol):
 
     @property
     def hint(self) -> str:
-        """What to say of the login when it was not good enough; empty: nothing special."""
+        """A hint for when the login was refused; empty: none."""
 
     @property
     def is_anonymous(self) -> bool:
-        """Is there no login for this registry?"""
+        """Whether there is no login for this registry."""
 
     async def header(self, access: Access) -> str | None:
-        """What `Authorization` says to the registry's own origin; None while nobody asked for it."""
+        """Return the `Authorization` header for the registry's own origin; None until it has asked for one."""
 
     async def answer_challenge(self, answer: Answer, access: Access, used: str | None, logins: int) -> bool:
-        """Learn from a 401; True when the same request is worth sending again, `logins` times so far."""
+        """Learn from a 401; True when the request should be sent again (`logins` times so far)."""
 
     def is_taken(self, answer: Answer) -> bool:
-        """Does a 401 say that the login is good, and does not extend to what was asked for?"""
+        """Return whether a 401 says that the login is valid but does not cover the request."""
 
 
 @dataclass(slots=True)
 class HttpClient:
-    """Everything that requests to one registry share."""
+    """Sends the requests to one registry: logged in, redirected and repeated."""
 
     address: RegistryAddress
     transport: Transport
@@ -100,9 +100,9 @@ class HttpClient:
         certain: Collection[int] = (),
         limit_bytes: int = ANSWER_BYTES,
     ) -> Answer:
-        """Ask, and ask again while that may help; any status but the expected ones is an error.
+        """Send a request, and repeat it while that may help; any status but the expected ones is an error.
 
-        `certain` are those of the expected ones (404, say) that have to be a registry's own words.
+        `certain`: expected statuses (404, say) that count only when a registry itself sent them.
         """
         request = Request(method=method, url=url, headers=headers or {}, body=body)
         failures, proved = 0, False
@@ -123,7 +123,7 @@ class HttpClient:
                     raise
 
     async def refusal(self, answer: Answer) -> RegistryError:
-        """The error that an unwanted answer stands for, when the request is not to be sent again to make sure of it."""
+        """Return the error for an unwanted answer to a request that cannot be sent again."""
         error = self.error_of(answer)
         if not error.temporary and is_doubtful(answer):
             try:
@@ -151,7 +151,7 @@ class HttpClient:
                 raise
 
     def _turned_away(self, answer: Answer) -> RegistryError:
-        """Why `/v2/` is not answered; not temporary when a registry says so that answers for its repositories alone."""
+        """Return why `/v2/` was refused; not temporary when a registry refuses it but serves its repositories."""
         error = self.error_of(answer)
         if isinstance(error, AccessDenied):
             error.temporary = True
@@ -160,7 +160,7 @@ class HttpClient:
         return error
 
     async def _ask_for_nothing(self) -> None:
-        """Ask for a blob that there cannot be: what says yes to that says yes to everything."""
+        """Ask for a blob that cannot exist: whatever says yes to that says yes to everything."""
         url = self.address.url("registry-spooler", "blobs", f"sha256:{secrets.token_hex(32)}")
         answer = await self.once(Request(method="HEAD", url=url), (), log_in_again=False)
         if answer.status < 400:
@@ -172,14 +172,14 @@ class HttpClient:
         return RegistryProtocolError(str(self.address), reason)
 
     async def rest(self, error: RegistryError, failures: int) -> bool:
-        """Sleep before another try; False, at once, when there should be none."""
+        """Sleep before another try; return False at once when there should be none."""
         requested = error.retry_after_seconds or 0.0
         timed_out = isinstance(error, RegistryUnreachable) and error.timed_out
         tries = min(self.policy.tries, TRIES_AFTER_TIMEOUT) if timed_out else self.policy.tries
         if not error.transient or failures >= tries or requested > self.policy.patience_seconds:
             return False
         self.retries["unreachable" if isinstance(error, RegistryUnreachable) else "status"] += 1
-        # Not for people: what does not pass within these tries, whoever asked for the work says once.
+        # Debug only: what outlasts these tries is reported once, by the caller.
         delay = self.policy.backoff.delay_seconds(failures, retry_after_seconds=requested)
         _log.debug("%s; trying again in %.1f s", error, delay)
         await anyio.sleep(delay)
@@ -188,15 +188,15 @@ class HttpClient:
     async def once(
         self, request: Request, access: Access, *, log_in_again: bool = True, limit_bytes: int = ANSWER_BYTES
     ) -> Answer:
-        """Ask once (twice when a login was needed) and take any status."""
+        """Send once (again after a login) and accept any status."""
         async with self.open(request, access, log_in_again=log_in_again) as stream:
             return await stream.finish(limit_bytes)
 
     @asynccontextmanager
     async def open(self, request: Request, access: Access, *, log_in_again: bool = True) -> AsyncIterator[AnswerStream]:
-        """Ask once and hand over the answer while its body is still to be read.
+        """Send once and yield the answer while its body is still to be read.
 
-        A 401 to a streamed body is learned from but handed over: only its sender can send it again.
+        A 401 to a streamed body is yielded after the login: only its sender can send it again.
         """
         logins = 0
         for _ in range(MAX_REDIRECTS + LOGINS_MAX + 1):
@@ -219,7 +219,7 @@ class HttpClient:
         raise RegistryProtocolError(str(self.address.origin), f"more than {MAX_REDIRECTS} redirects")
 
     def error_of(self, answer: Answer) -> RegistryError:
-        """The error that an unwanted answer stands for, as far as the answer itself tells."""
+        """Return the error for an unwanted answer, as far as the answer itself tells."""
         if answer.status == 400 and b"HTTP request to an HTTPS server" in answer.content:
             return RegistryUnreachable(
                 str(self.address.origin), "it speaks https, not http (give the address as https://…)"

@@ -27,12 +27,12 @@ class Credential:
 
     @property
     def is_empty(self) -> bool:
-        """Does it say nothing at all?"""
+        """Return whether it holds no secret."""
         return not (self.password or self.identity_token or self.registry_token)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not be seen anywhere."""
+        """The values that must never be shown."""
         return tuple(text for text in (self.password, self.identity_token, self.registry_token) if text)
 
 
@@ -40,12 +40,12 @@ TOKENS_KEPT: Final = 64
 """The newest: tokens live for minutes, and an answer repeats the one that it was asked with."""
 LOGINS_KEPT: Final = 256
 SHORTEST: Final = 3
-"""Whatever is shorter is in half of all words, and a secret from nobody."""
+"""Anything shorter occurs in half of all words."""
 HIDDEN: Final = "…"
 
 
 class KnownSecrets:
-    """The secrets of one client, those of the past that may still be repeated included."""
+    """The secrets of one client, including past ones that may still be repeated."""
 
     def __init__(self) -> None:
         self._logins: dict[str, tuple[str, ...]] = {}
@@ -55,7 +55,7 @@ class KnownSecrets:
         return f"<{len(self._logins) + len(self._tokens)} secrets>"
 
     def learn_login(self, login: Credential) -> None:
-        """From now on hide what is secret of a login, and what `Authorization` says for it."""
+        """Hide a login's secrets, and its `Authorization` header, from now on."""
         for secret in login.secrets:
             _learn(self._logins, secret, LOGINS_KEPT)
         for secret in (login.password, login.identity_token):
@@ -65,19 +65,19 @@ class KnownSecrets:
                 _learn(self._logins, base64.urlsafe_b64encode(plain).decode().rstrip("="), LOGINS_KEPT)
 
     def learn_token(self, *tokens: str) -> None:
-        """From now on hide tokens that a server gave out."""
+        """Hide tokens that a server gave out, from now on."""
         for token in tokens:
             _learn(self._tokens, token, TOKENS_KEPT)
 
     @property
     def longest(self) -> int:
-        """The length of the longest form: so much of a text's end may be the beginning of a secret when it was cut."""
+        """The length of the longest form: a text that was cut may end with that much of a secret."""
         return max(
             (len(form) for known in (self._logins, self._tokens) for each in known.values() for form in each), default=0
         )
 
     def hide(self, text: str) -> str:
-        """The text with every secret replaced; all of it is, when a secret is encoded in it in a way of its own."""
+        """Return the text with every secret replaced; all of it, if it holds a secret in an unusual encoding."""
         lower = text.lower()
         for known in (self._logins, self._tokens):
             for forms in known.values():

@@ -1,4 +1,4 @@
-"""The one module that knows the HTTP library: requests out, answers in, its errors made ours.
+"""The one module that sends by the HTTP library: requests out, answers in, its errors translated.
 
 One session with one connection pool per client. Nothing is followed, decoded or remembered here: no
 redirects, no cookies, no decompression.
@@ -64,12 +64,12 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _URL: Final = re.compile(r"https?://[^\s'\")]+")
 
-BodyPieces = Callable[[], AsyncIterator["Buffer"]]
+BodyPieces = Callable[[], AsyncGenerator["Buffer"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamedBody:
-    """A body that is written piece by piece. `length` in bytes; None sends it in HTTP's chunked coding."""
+    """A body that is written piece by piece. `length` is in bytes; None uses HTTP's chunked coding."""
 
     pieces: BodyPieces
     length: int | None
@@ -86,7 +86,7 @@ class Request:
     head_seconds: float = HEAD_SECONDS
     silence_seconds: float = SILENCE_SECONDS
     is_redirected: bool = False
-    """Did an answer to another request lead here?"""
+    """A redirect led here."""
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {redact(self.url)}>"
@@ -94,18 +94,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer whose body is at hand (cut off at ANSWER_BYTES)."""
+    """An answer with its body (cut off at ANSWER_BYTES)."""
 
     request: Request
     status: int
     headers: CIMultiDictProxy[str] = field(repr=False)
     content: bytes = field(repr=False)
     logged_in_anew: bool = False
-    """Was it a 401, and would the next request say something else?"""
+    """It was a 401, and the next request will have another login."""
 
     @property
     def url(self) -> str:
-        """Where it came from: what a relative `Location` is relative to."""
+        """Where it came from; a relative `Location` is relative to this."""
         return self.request.url
 
 
@@ -266,11 +266,12 @@ class _Payload(aiohttp.Payload):
         self._consumed = True
         self._waiting.deadline = math.inf
         try:
-            async for piece in self._body.pieces():
-                view = memoryview(piece)
-                for start in range(0, len(view), WRITE_BYTES):
-                    async with asyncio.timeout(self._request.silence_seconds):
-                        await writer.write(view[start : start + WRITE_BYTES])
+            async with contextlib.aclosing(self._body.pieces()) as pieces:
+                async for piece in pieces:
+                    view = memoryview(piece)
+                    for start in range(0, len(view), WRITE_BYTES):
+                        async with asyncio.timeout(self._request.silence_seconds):
+                            await writer.write(view[start : start + WRITE_BYTES])
         except ConnectionError:
             # A server that refuses may answer and close before it has read all. The answer says why, so
             # it is still waited for; when there is none, reading it fails by itself.
@@ -285,21 +286,22 @@ def redirect_location(answer: Answer | AnswerStream) -> str | None:
 
 
 def whole_number(text: str | None) -> int | None:
-    """What a header says in decimal digits; None when there is none, or none that counts bytes."""
+    """Return the decimal number in a header; None when there is none."""
     return int(text) if text is not None and _DIGITS.fullmatch(text) else None
 
 
 def _payload(request: Request, waiting: anyio.CancelScope) -> bytes | _Payload | None:
     body = request.body
     if isinstance(body, bytes) and len(body) > INLINE_BYTES:
-        body = StreamedBody(pieces=partial(_one_piece, body), length=len(body))
+        body = StreamedBody(pieces=partial(one_piece, body), length=len(body))
     if isinstance(body, StreamedBody):
         return _Payload(body, request, waiting)
     # An empty body needs no task to write it; the library says `Content-Length: 0` by itself.
     return body or None
 
 
-async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
+async def one_piece(content: bytes) -> AsyncGenerator[bytes]:
+    """Yield a body that is at hand."""
     yield content
 
 
@@ -334,7 +336,7 @@ class TransportFailure(Exception):
 
     @classmethod
     def of(cls, exc: BaseException, rules: TargetRules) -> TransportFailure:
-        """What to tell the curious."""
+        """Describe the failure, with secrets hidden."""
         text = rules.secrets.hide(_URL.sub(lambda match: rules.show(match[0]), str(exc)))
         return cls(f"{type(exc).__name__}: {text}"[:500])
 

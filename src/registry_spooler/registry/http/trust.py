@@ -205,7 +205,7 @@ class JudgedResolver(AbstractResolver):
         self._rules = rules
         self._resolver = ThreadedResolver()
         self._registry_is_private = False
-        """Were all addresses private that the registry's own name last had?"""
+        """Whether all addresses were private when the registry's own name was last looked up."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

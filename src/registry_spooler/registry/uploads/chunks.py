@@ -40,17 +40,17 @@ from registry_spooler.progress import Progress
 from registry_spooler.registry.http.answer_errors import is_page, shows_registry
 from registry_spooler.registry.http.http_client import Access, HttpClient
 from registry_spooler.registry.http.transport import Answer, Request, StreamedBody, whole_number
-from registry_spooler.registry.uploads.vendors import LearnedLimits
-from registry_spooler.registry.uploads.window import Window
+from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions
+from registry_spooler.registry.uploads.window import ChunkBudget, Window
 
 OCTETS: Final = "application/octet-stream"
 ANY_THAT_STAYS: Final = frozenset(range(200, 500)) - TRANSIENT_STATUSES
 CHUNK_SECONDS: Final = 300.0
-"""For the answer to a chunk that has been sent: it may have to be on a disk, or in an object storage, before."""
+"""Time limit for the answer to a chunk: the registry may first write it to disk or object storage."""
 OPENED_SECONDS: Final = 2.0
-"""How long the answer to a request for a session is waited for by who no longer wants one."""
+"""How long a cancelled caller waits for the answer to its request for a session."""
 CANCEL_SECONDS: Final = 5.0
-"""What an abandoned session is worth: registries clear them away by themselves."""
+"""Time limit for cancelling a session: registries remove abandoned ones by themselves."""
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class UploadSession:
 
     @classmethod
     def from_answer(cls, http: HttpClient, answer: Answer, access: Access) -> UploadSession:
-        """The session that a 202 speaks of."""
+        """Return the session that a 202 opened."""
         location = answer.headers.get("Location", "")
         if not location:
             raise RegistryProtocolError(str(http.address), "it opened an upload without a Location")
@@ -84,7 +84,7 @@ class UploadSession:
         )
 
     async def patch(self, body: StreamedBody, start: int | None) -> Answer:
-        """Send bytes, with their range when `start` is given; any status is an answer."""
+        """Send bytes, with their range if `start` is given; any status is an answer."""
         headers = {"Content-Type": OCTETS}
         if body.length is not None:
             headers["Content-Length"] = str(body.length)
@@ -94,11 +94,11 @@ class UploadSession:
         return self._moved(await self.http.once(request, self.access))
 
     async def ask(self) -> Answer:
-        """How much is stored? Any status but those that pass is an answer."""
+        """Ask how much is stored; any status but the passing ones is an answer."""
         return self._moved(await self.http.call("GET", self.location, access=self.access, expected=ANY_THAT_STAYS))
 
     async def put(self, digest: Digest, content: bytes, head_seconds: float) -> Answer:
-        """Close the session as a blob; `content` is all of it or, after PATCHes, nothing. Any status is an answer."""
+        """Commit the session as a blob. `content` is all of it, or empty after PATCHes; any status is an answer."""
         separator = "&" if "?" in self.location else "?"
         request = Request(
             method="PUT",
@@ -110,7 +110,7 @@ class UploadSession:
         return await self.http.once(request, self.access)
 
     async def cancel(self) -> None:
-        """Tell the registry to forget it: one attempt, whatever becomes of it, also while we are being cancelled."""
+        """Cancel it at the registry: one attempt, also while we are being cancelled; errors are ignored."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_SECONDS):
             request = Request(method="DELETE", url=self.location, headers={"Content-Length": "0"})
             try:
@@ -127,7 +127,7 @@ class UploadSession:
 
 
 async def open_session(http: HttpClient, url: str, access: Access, *, expected: Collection[int]) -> Answer:
-    """Send a POST that opens a session; one that is open when we are cancelled meanwhile is given back."""
+    """Send a POST that opens a session, and cancel that session if we are cancelled meanwhile."""
     answer: Answer | None = None
     try:
         async with task_group() as tasks:
@@ -146,7 +146,7 @@ async def open_session(http: HttpClient, url: str, access: Access, *, expected: 
 
 
 async def _hurry_when_cancelled(asking: anyio.CancelScope) -> None:
-    """Give a shielded request a little more time, once its caller has been cancelled."""
+    """Give a shielded request a little more time once its caller is cancelled."""
     try:
         await anyio.sleep_forever()
     finally:
@@ -154,7 +154,7 @@ async def _hurry_when_cancelled(asking: anyio.CancelScope) -> None:
 
 
 async def blob_size(http: HttpClient, repository: str, digest: Digest, access: Access) -> int | None:
-    """The size in bytes of a blob that the registry has; None when it has not, or does not say how large it is."""
+    """Return the size in bytes of a blob; None when the registry does not have it, or gives no size."""
     url = http.address.url(repository, "blobs", str(digest))
     try:
         answer = await http.call("HEAD", url, access=access, expected={200, 404})
@@ -171,7 +171,7 @@ async def blob_size(http: HttpClient, repository: str, digest: Digest, access: A
 
 
 ACCEPTED: Final = frozenset({200, 201, 202, 204})
-"""202 by the book; 201 is ECR's."""
+"""202 by the specification; 201 from ECR."""
 _NO_CHUNKS: Final = frozenset({400, 405, 411, 416, 501})
 _RANGE: Final = re.compile(r"(?:bytes=)?([0-9]{1,18})-(-?[0-9]{1,18})")
 
@@ -190,7 +190,7 @@ class Next(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredRange:
-    """What `Range` says: the bytes `0` to `last`, and whether it was written in Quay's way."""
+    """The bytes 0 to `last`, from a `Range` header; `has_unit` when it is written in Quay's way."""
 
     last: int
     has_unit: bool
@@ -203,7 +203,7 @@ class StoredRange:
 
 
 def after_chunk(status: int, text: str | None, start: int, end: int, *, ranged: bool, trusts_range: bool) -> Next:
-    """What the answer to a PATCH of the bytes `start` to `end` means."""
+    """Return what an answer to a PATCH of the bytes `start` to `end` means."""
     if status in ACCEPTED:
         stored = StoredRange.read(text)
         if not ranged or not trusts_range or stored is None or stored.last + 1 >= end:
@@ -223,7 +223,7 @@ def after_chunk(status: int, text: str | None, start: int, end: int, *, ranged: 
 
 
 def stored_bytes(text: str | None, start: int, end: int) -> int | None:
-    """From which byte to go on, by the answer to "how much is stored?"; None: the session cannot be used.
+    """Return the byte to go on from, by the `Range` of a session; None when the session cannot be used.
 
     `0-0` stands for nothing and for one byte; Quay writes `bytes=0-<count>`.
     """
@@ -240,28 +240,32 @@ class RangesRefused(Exception):
     """The registry did not take the very first chunk, and may take the blob as one stream."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPlace:
+    """Where blobs go and how: what all uploads of a client to one repository share."""
+
+    http: HttpClient
+    repository: str
+    access: Access
+    limits: LearnedLimits
+    options: UploadOptions
+    budget: ChunkBudget
+
+
+@dataclass(slots=True)
 class ChunkSender:
     """Sends one blob over one session; `run` once."""
 
-    def __init__(
-        self,
-        session: UploadSession,
-        repository: str,
-        window: Window,
-        reader: BlobReader,
-        limits: LearnedLimits,
-        progress: Progress,
-    ) -> None:
-        self._session = session
-        self._repository = repository
-        self._window = window
-        self._reader = reader
-        self._limits = limits
-        self._progress = progress
-        self._mishaps = 0
-        self._logged_in_at: int | None = None
-        self._last_range: str | None = None
-        self.offset = 0
+    _place: UploadPlace
+    _session: UploadSession
+    _window: Window
+    _reader: BlobReader
+    _progress: Progress
+    offset: int = 0
+    """What the registry is known to hold."""
+    _mishaps: int = 0
+    _logged_in_at: int | None = None
+    _last_range: str | None = None
 
     async def run(self) -> None:
         """Send to the end; RangesRefused, UploadLost, or what the registry refuses for good."""
@@ -270,7 +274,7 @@ class ChunkSender:
 
     async def _next_length(self) -> int:
         """How many bytes go into the next chunk; 0 at the end."""
-        quirks, size = self._limits.quirks, self._reader.size
+        quirks, size = self._place.limits.quirks, self._reader.size
         if size is not None:
             # The length is known, so the chunk may leave before its bytes have been read.
             length = quirks.long_chunk_bytes if self._reader.rewindable else quirks.chunk_bytes
@@ -288,7 +292,7 @@ class ChunkSender:
             return
         self._window.check()
         text = answer.headers.get("Range")
-        trusts = self._limits.quirks.trusts_range
+        trusts = self._place.limits.quirks.trusts_range
         verdict = after_chunk(answer.status, text, start, end, ranged=True, trusts_range=trusts)
         if verdict is Next.GO_ON and self._window.written_end < end:
             verdict = Next.ASK
@@ -301,41 +305,41 @@ class ChunkSender:
             await self._mend(verdict, answer, end)
 
     def _repeats_itself(self, text: str | None) -> bool:
-        """Does it say the same as after the chunk before? Then it does not count at all (ECR)."""
+        """Return whether `Range` is the same as after the chunk before; then it is not trusted any more (ECR)."""
         if self._last_range is None or text != self._last_range:
             return False
-        self._limits.distrust_range()
+        self._place.limits.set(trusts_range=False)
         return True
 
     async def _mend(self, verdict: Next, answer: Answer, end: int) -> None:
-        error = self._session.http.error_of(answer)
+        error = self._place.http.error_of(answer)
         if verdict is Next.LOG_IN and answer.logged_in_anew and self._logged_in_at != self.offset:
             # Refused before a byte was read: the offset has not moved. Once more would be a refusal for good.
             self._logged_in_at = self.offset
             await self._window.go_to(self.offset)
         elif verdict is Next.STREAM:
             raise RangesRefused from error
-        elif verdict is Next.SMALLER and self._limits.halve_chunks(end - self.offset):
+        elif verdict is Next.SMALLER and self._place.limits.halve_chunks(end - self.offset):
             await self._ask(end, error)
         elif verdict is Next.ASK and answer.status in ACCEPTED:
-            await self._verify(end, error)
+            await self._verify(end)
         elif verdict is Next.ASK:
             await self._resume(end, error)
         elif verdict is Next.RESTART:
-            raise UploadLost(self._repository, f"the registry answered {answer.status} to a chunk") from error
+            raise UploadLost(self._place.repository, f"the registry answered {answer.status} to a chunk") from error
         else:
-            raise await self._session.http.refusal(answer)
+            raise await self._place.http.refusal(answer)
 
     async def _resume(self, end: int, error: RegistryError) -> None:
-        """After a chunk of which nobody knows how much has arrived."""
+        """Go on after a chunk of which an unknown part has arrived."""
         self._mishaps += 1
-        http = self._session.http
+        http = self._place.http
         if self._mishaps >= http.policy.tries or (error.transient and not await http.rest(error, self._mishaps)):
             raise self._explained(error)
         await self._ask(end, error)
 
     def _explained(self, error: RegistryError) -> RegistryError:
-        hint = self._limits.quirks.break_hint
+        hint = self._place.limits.quirks.break_hint
         if self.offset or not hint or not isinstance(error, RegistryUnreachable):
             return error
         return RegistryUnreachable(error.registry, f"{error.reason}; {hint}")
@@ -344,22 +348,22 @@ class ChunkSender:
         self._progress.retries["upload"] += 1
         answer = await self._session.ask()
         if answer.status in {401, 403}:
-            raise await self._session.http.refusal(answer)
-        stored = stored_bytes(answer.headers.get("Range"), self.offset, end) if answer.status in ACCEPTED else None
-        if stored is None:
-            raise UploadLost(self._repository, "the registry does not know how much of it has arrived") from error
+            raise await self._place.http.refusal(answer)
+        if (stored := self._stored(answer, end)) is None:
+            raise UploadLost(self._place.repository, "the registry does not know how much of it has arrived") from error
         await self._move_to(stored)
 
-    async def _verify(self, end: int, error: RegistryError) -> None:
-        """A chunk that was accepted, though it is said that only a part of it was stored."""
-        answer = await self._session.ask()
-        text = answer.headers.get("Range")
-        stored = stored_bytes(text, self.offset, end) if answer.status in ACCEPTED else None
+    async def _verify(self, end: int) -> None:
+        """Ask after a chunk that was accepted while `Range` shows only a part of it."""
+        stored = self._stored(await self._session.ask(), end)
         self._mishaps += 1
-        if stored is None or self._mishaps >= self._session.http.policy.tries:
-            self._limits.distrust_range()
+        if stored is None or self._mishaps >= self._place.http.policy.tries:
+            self._place.limits.set(trusts_range=False)
             stored = end
         await self._move_to(stored)
+
+    def _stored(self, answer: Answer, end: int) -> int | None:
+        return stored_bytes(answer.headers.get("Range"), self.offset, end) if answer.status in ACCEPTED else None
 
     async def _move_to(self, offset: int) -> None:
         if offset > self.offset:

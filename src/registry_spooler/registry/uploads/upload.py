@@ -1,4 +1,4 @@
-"""One blob on its way into a repository.
+"""Uploading one blob to a repository.
 
 The flow: open a session → send what the reader gives, in ranged chunks or as one stream, while the next
 pieces are being read → begin again from the first byte where that is the only way → commit under the
@@ -8,8 +8,6 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-bl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -19,36 +17,23 @@ from registry_spooler.oci.blob import PIECE_BYTES, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.answer_errors import shows_registry
-from registry_spooler.registry.http.http_client import Access, HttpClient
-from registry_spooler.registry.http.transport import Answer, BodyPieces, StreamedBody
+from registry_spooler.registry.http.transport import Answer, BodyPieces, StreamedBody, one_piece
 from registry_spooler.registry.uploads.chunks import (
     ACCEPTED,
     ChunkSender,
     Next,
     RangesRefused,
+    UploadPlace,
     UploadSession,
     after_chunk,
     blob_size,
 )
-from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions
-from registry_spooler.registry.uploads.window import ChunkBudget, Window
+from registry_spooler.registry.uploads.window import Window
 
 SMALL_BLOB_BYTES: Final = PIECE_BYTES
-"""Up to here a blob may go with its commit, in one PUT: two requests, not three."""
+"""A blob up to this size may go with its commit, in one PUT: two requests, not three."""
 _NO_WHOLE_PUT: Final = frozenset({400, 405, 411, 413, 415, 416, 501})
 _SESSION_GONE: Final = frozenset({400, 404, 416})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadPlace:
-    """Where blobs go and how: what all uploads of a client to one repository share."""
-
-    http: HttpClient
-    repository: str
-    access: Access
-    limits: LearnedLimits
-    options: UploadOptions
-    budget: ChunkBudget
 
 
 class Upload:
@@ -66,10 +51,6 @@ class Upload:
     def repository(self) -> str:
         """Where the blob will be."""
         return self._place.repository
-
-    async def begin(self) -> None:
-        """Open the session, unless it is open."""
-        await self._open_session()
 
     async def send(self, reader: BlobReader, progress: Progress) -> Measured:
         """Send every byte of the reader; UploadLost when the blob has to begin again and the reader cannot.
@@ -94,7 +75,7 @@ class Upload:
         return reader.measured
 
     async def put_whole(self, content: bytes, digest: Digest) -> None:
-        """Send a blob that is at hand, and commit it; instead of `send` and `commit`."""
+        """Send and commit a small blob; in place of `send` and `commit`."""
         self._sent = len(content)
         self._small = content
         if not self._place.limits.quirks.whole_put:
@@ -120,17 +101,18 @@ class Upload:
             raise UploadLost(self.repository, "the registry kept only a part of it")
 
     async def cancel(self) -> None:
-        """Have the registry forget the session; as often as one likes, and nothing after a commit."""
+        """Cancel the session at the registry. May be called again; does nothing after a commit."""
         if self._closed or self._session is None:
             return
         self._closed = True
         await self._session.cancel()
 
-    async def _open_session(self) -> UploadSession:
+    async def begin(self) -> UploadSession:
+        """Open the session, unless it is open."""
         if self._session is None:
             place = self._place
             self._session = await UploadSession.start(place.http, place.repository, place.access)
-        self._place.limits.learn_minimum(self._session.chunk_minimum_bytes)
+        self._place.limits.raise_minimum(self._session.chunk_minimum_bytes)
         return self._session
 
     async def _abandon_session(self) -> None:
@@ -139,14 +121,14 @@ class Upload:
             await session.cancel()
 
     async def _send_window(self, window: Window, reader: BlobReader, progress: Progress) -> None:
-        """Send, from the first byte as often as need be and can be."""
+        """Send, and begin again from the first byte where that is needed and possible."""
         restarts = 0
         while True:
             try:
                 await self._send_once(window, reader, progress)
                 await window.wait_for_end()
             except RangesRefused:
-                self._place.limits.stream_only()
+                self._place.limits.set(ranged=False)
             except UploadLost:
                 restarts += 1
                 if restarts > self._place.options.restarts or not window.reaches_back_to(0):
@@ -163,20 +145,20 @@ class Upload:
             await window.go_to(0)
 
     async def _send_once(self, window: Window, reader: BlobReader, progress: Progress) -> None:
-        session = await self._open_session()
+        session = await self.begin()
         # The registry may only now have said how long a chunk has to be.
         window.ask_for_floor(self._place.limits.quirks.smallest_chunk_bytes + PIECE_BYTES)
         if await self._is_small(window, reader):
             self._small = window.whole()
             progress.bytes_sent += len(self._small)
         elif self._place.limits.quirks.ranged:
-            await ChunkSender(session, self.repository, window, reader, self._place.limits, progress).run()
+            await ChunkSender(self._place, session, window, reader, progress).run()
         elif reader.size != 0:
             window.stop_retaining()
             await self._send_stream(session, lambda: window.body(0, reader.size), reader.size)
 
     async def _is_small(self, window: Window, reader: BlobReader) -> bool:
-        """Does it fit into the last PUT? Found out by reading a little ahead."""
+        """Read ahead, and return whether the blob fits into the last PUT."""
         if not self._may_be_small or not self._place.limits.quirks.whole_put:
             return False
         if (reader.size or 0) > SMALL_BLOB_BYTES:
@@ -199,7 +181,7 @@ class Upload:
             raise await http.refusal(answer)
 
     async def _try_commit(self, digest: Digest) -> bool:
-        session = await self._open_session()
+        session = await self.begin()
         answer = await session.put(digest, self._small or b"", self._place.options.commit_seconds)
         if answer.status in ACCEPTED:
             await self._check_stored(answer, digest)
@@ -215,11 +197,11 @@ class Upload:
         raise await self._place.http.refusal(answer)
 
     async def _send_small_otherwise(self, content: bytes) -> None:
-        """A registry that takes no blob in its PUT takes it in a PATCH before."""
-        self._place.limits.no_whole_put()
+        """Send a small blob in a PATCH, for a registry that takes none in the PUT."""
+        self._place.limits.set(whole_put=False)
         self._small = None
         await self._abandon_session()
-        await self._send_stream(await self._open_session(), lambda: _one_piece(content), len(content))
+        await self._send_stream(await self.begin(), lambda: one_piece(content), len(content))
 
     async def _check_stored(self, answer: Answer, digest: Digest) -> None:
         declared, address = answer.headers.get("Docker-Content-Digest"), str(self._place.http.address)
@@ -234,7 +216,3 @@ class Upload:
 
     async def _size_of(self, digest: Digest) -> int | None:
         return await blob_size(self._place.http, self.repository, digest, self._place.access)
-
-
-async def _one_piece(content: bytes) -> AsyncIterator[bytes]:
-    yield content

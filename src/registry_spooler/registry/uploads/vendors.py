@@ -1,13 +1,14 @@
 """What is known about registries that do not take chunks as the specification has it.
 
-A quirks is where an upload starts; what the registry then answers changes it for the rest of the
-client's life (`LearnedLimits`). Every field can be set by the user, which ends the guessing.
+An upload starts with the quirks of the host's vendor; the registry's answers change them for the rest of the client's
+life (`LearnedLimits`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,11 +55,11 @@ class VendorQuirks:
     smallest_chunk_bytes: int = 5 * MIB
     """Of every chunk but the last; object storage behind a registry copies data for smaller ones."""
     checks_size: bool = False
-    """Is the blob's size compared after the upload, since the host was seen to keep a part only?"""
+    """Compare the blob's size after the upload: the host was seen to keep only a part."""
     trusts_range: bool = True
-    """Does `Range` in the answer to a PATCH say what is stored? ECR's stays at the first chunk."""
+    """`Range` in the answer to a PATCH says what is stored. ECR's stays at the first chunk."""
     whole_put: bool = True
-    """May a small blob go in one PUT?"""
+    """A small blob may go in one PUT."""
     break_hint: str = ""
     """What it may mean that the host breaks the connection off at a blob's first bytes."""
 
@@ -86,7 +87,7 @@ _BY_SUFFIX: Final = (
 
 
 def quirks_of(host: str, options: UploadOptions) -> VendorQuirks:
-    """What is known about the host, with the user's wishes over it."""
+    """Return what is known about the host, overridden by the user's options."""
     quirks = next((known for suffix, known in _BY_SUFFIX if _is_under(host.lower(), suffix)), _DEFAULT)
     if options.form is not UploadForm.AUTO:
         quirks = dataclasses.replace(quirks, ranged=options.form is UploadForm.RANGED)
@@ -106,43 +107,28 @@ def _is_under(host: str, suffix: str) -> bool:
 
 @dataclass(slots=True)
 class LearnedLimits:
-    """What has been learned about a host in one client's life; starts from its quirks."""
+    """How uploads to a host go, by its vendor's quirks and by what it has answered to one client."""
 
     quirks: VendorQuirks
 
-    def learn_minimum(self, minimum_bytes: int) -> None:
+    def set(self, **changes: bool | int) -> None:
+        """Change fields of `quirks`, for the rest of the client's life."""
+        self.quirks = dataclasses.replace(self.quirks, **changes)  # type: ignore[arg-type]
+
+    def raise_minimum(self, minimum_bytes: int) -> None:
         """Honour `OCI-Chunk-Min-Length`; a minimum that would take much memory is met by a stream instead."""
         if minimum_bytes > CHUNK_MINIMUM_MAX_BYTES:
-            self.quirks = dataclasses.replace(self.quirks, ranged=False)
-        elif minimum_bytes > self.quirks.smallest_chunk_bytes:
-            self.quirks = dataclasses.replace(
-                self.quirks,
-                smallest_chunk_bytes=minimum_bytes,
-                chunk_bytes=max(self.quirks.chunk_bytes, minimum_bytes),
-                long_chunk_bytes=max(self.quirks.long_chunk_bytes, minimum_bytes),
-            )
-
-    def stream_only(self) -> None:
-        """No ranges for this host, from now on."""
-        self.quirks = dataclasses.replace(self.quirks, ranged=False)
-
-    def no_whole_put(self) -> None:
-        """No blob in one PUT for this host, from now on."""
-        self.quirks = dataclasses.replace(self.quirks, whole_put=False)
-
-    def distrust_range(self) -> None:
-        """`Range` in its answers to PATCH says nothing."""
-        self.quirks = dataclasses.replace(self.quirks, trusts_range=False)
+            self.set(ranged=False)
+        else:
+            self._resize(max, minimum_bytes)
 
     def halve_chunks(self, refused_bytes: int) -> bool:
-        """Smaller chunks from now on; False when they cannot be made smaller."""
-        size = refused_bytes // 2
-        if size < SMALLEST_CHUNK_BYTES:
+        """Use smaller chunks from now on; False when they cannot be made smaller."""
+        if refused_bytes // 2 < SMALLEST_CHUNK_BYTES:
             return False
-        self.quirks = dataclasses.replace(
-            self.quirks,
-            chunk_bytes=min(size, self.quirks.chunk_bytes),
-            long_chunk_bytes=min(size, self.quirks.long_chunk_bytes),
-            smallest_chunk_bytes=min(size, self.quirks.smallest_chunk_bytes),
-        )
+        self._resize(min, refused_bytes // 2)
         return True
+
+    def _resize(self, choose: Callable[[int, int], int], size: int) -> None:
+        sizes = ("smallest_chunk_bytes", "chunk_bytes", "long_chunk_bytes")
+        self.set(**{name: choose(size, getattr(self.quirks, name)) for name in sizes})

@@ -1,4 +1,4 @@
-"""The stretch of a blob that is between its reader and the registry, and the memory that all of these may take.
+"""The part of a blob between its reader and the registry, and the memory that all uploads may take.
 
 A chunk of a stream that cannot be read again is retained until the registry has acknowledged it. All uploads
 share one total; every upload may always retain `floor_bytes`, even when the others have it all, and nobody ever
@@ -15,7 +15,7 @@ registry has acknowledged leaves it. There are two ways to keep it small:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,15 +32,15 @@ TOTAL_BYTES: Final = 32 << 20
 
 @dataclass(slots=True)
 class ChunkBudget:
-    """What all uploads share. Sizes are in bytes; used by one event loop, never from threads."""
+    """The memory that all uploads share. Sizes are in bytes; for one event loop, not for threads."""
 
     floor_bytes: int = FLOOR_BYTES
     total_bytes: int = TOTAL_BYTES
     taken_bytes: int = 0
-    """What uploads have taken and not yet given back; more than the total only by floors."""
+    """What uploads hold now; more than the total only by floors."""
 
     def share(self) -> BudgetShare:
-        """What one upload may retain; nothing is taken yet."""
+        """Return one upload's part, with nothing taken yet."""
         return BudgetShare(self, self.floor_bytes)
 
 
@@ -96,7 +96,7 @@ class Window:
 
     @property
     def held_bytes(self) -> int:
-        """What is in memory now."""
+        """The bytes in memory."""
         return self.end - self.start
 
     async def feed(self) -> None:
@@ -114,11 +114,11 @@ class Window:
             self._notify()
 
     def reaches_back_to(self, offset: int) -> bool:
-        """Can the bytes from `offset` on be had once more?"""
+        """Return whether the bytes from `offset` on can be sent again."""
         return self.start <= offset or self._reader.rewindable
 
     async def go_to(self, offset: int) -> None:
-        """Have the window start at `offset`, by letting go of bytes or by having the reader go back."""
+        """Move the window's start to `offset`: drop bytes, or have the reader go back."""
         if self.start <= offset <= self.end:
             self.acknowledge(offset)
             return
@@ -129,12 +129,12 @@ class Window:
         self.check()
 
     def check(self) -> None:
-        """Raise what the reader raised, if it did."""
+        """Raise the reader's error, if there is one."""
         if self.failure is not None:
             raise self.failure
 
     async def wait_for(self, end: int) -> None:
-        """Until the window reaches to `end`, or to the blob's end, or has no room for more."""
+        """Wait until the window reaches `end` or the blob's end, or has no room for more."""
         while self.end < end and not self.ended and self._has_room():
             self.check()
             # The feed may have gone to rest over a pool that was empty, and has filled up since: it has to look again.
@@ -143,14 +143,14 @@ class Window:
         self.check()
 
     async def wait_for_end(self) -> None:
-        """Until the reader has verified everything; to be called when all its bytes have been taken."""
+        """Wait until the reader has verified everything; call it when all bytes have been taken."""
         while not self.ended:
             self.check()
             await self._changed.wait()
         self.check()
 
     def reserve(self, length: int) -> int:
-        """How long a chunk from `start` on may be, up to `length`, so that all of it can be retained."""
+        """Return how long a chunk from `start` may be, up to `length`, so that all of it can be retained."""
         if not self._retains:
             return length
         # One piece less than allowed: a piece is only read when a whole one has room.
@@ -169,12 +169,12 @@ class Window:
         return min(largest, self.held_bytes)
 
     def ask_for_floor(self, floor_bytes: int) -> None:
-        """Have at least this much room, whatever other uploads hold."""
+        """Reserve at least this much room, whatever other uploads hold."""
         self._share.floor_bytes = max(self._share.floor_bytes, floor_bytes)
         self._notify()
 
     def acknowledge(self, offset: int) -> None:
-        """Let go of everything before `offset`."""
+        """Drop everything before `offset`."""
         while self._pieces and self.start + len(self._pieces[0]) <= offset:
             self.start += len(self._pieces.popleft())
         if self._pieces and self.start < offset:
@@ -184,12 +184,18 @@ class Window:
             self._share.settle(self.held_bytes)
         self._notify()
 
-    def body(self, offset: int, length: int | None) -> AsyncIterator[memoryview]:
-        """The pieces from `offset` on, waited for where they have not been read yet; None: to the end."""
-        return _Body(self, offset, None if length is None else offset + length)
+    async def body(self, offset: int, length: int | None) -> AsyncGenerator[memoryview]:
+        """Yield the pieces from `offset` on, waiting for those that are still to be read; None: up to the end.
 
-    async def take(self, position: int, limit: int | None) -> memoryview | None:
-        """The piece at `position`, cut at `limit`; None when the body is complete. WindowBroken, if so."""
+        A piece counts as written when the next one is asked for. WindowBroken when the reader fails.
+        """
+        position, limit = offset, None if length is None else offset + length
+        while (piece := await self._take(position, limit)) is not None:
+            yield piece
+            position += len(piece)
+            self._written(position, len(piece))
+
+    async def _take(self, position: int, limit: int | None) -> memoryview | None:
         if position == limit:
             return None
         while self.end <= position:
@@ -201,25 +207,24 @@ class Window:
         piece = self._piece_at(position)
         return piece if limit is None else piece[: limit - position]
 
-    def written(self, position: int, count: int) -> None:
-        """Note that bytes have gone to the socket."""
+    def _written(self, end: int, count: int) -> None:
         self._progress.bytes_sent += count
-        self.written_end = position + count
+        self.written_end = end
         if not self._retains:
-            self.acknowledge(position + count)
+            self.acknowledge(end)
 
     def whole(self) -> bytes:
-        """All that is held, as one."""
+        """Return all that is held."""
         return b"".join(self._pieces)
 
     def stop_retaining(self) -> None:
-        """From now on nothing can be sent twice, but for what the reader can read again."""
+        """Retain nothing from now on: only what the reader can read again can be sent twice."""
         self._retains = False
         self._share.settle(0)
         self._notify()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Drop everything."""
         self._pieces.clear()
         self.start = self.end
         self._share.settle(0)
@@ -265,27 +270,3 @@ class Window:
     def _notify(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-
-class _Body:
-    """Iterates over pieces; a piece counts as written when the next one is asked for."""
-
-    def __init__(self, window: Window, position: int, limit: int | None) -> None:
-        self._window = window
-        self._position = position
-        self._limit = limit
-        self._given = 0
-
-    def __aiter__(self) -> _Body:
-        return self
-
-    async def __anext__(self) -> memoryview:
-        if self._given:
-            self._window.written(self._position, self._given)
-            self._position += self._given
-            self._given = 0
-        piece = await self._window.take(self._position, self._limit)
-        if piece is None:
-            raise StopAsyncIteration
-        self._given = len(piece)
-        return piece
