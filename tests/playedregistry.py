@@ -1,8 +1,7 @@
 """A registry in memory that behaves like any other, and a token server that checks what it is asked.
 
-The uploads follow the distribution specification; `Behaviour` says where a product does not. The facts behind the
-behaviour
-are those that users and maintainers of these products have reported.
+The uploads follow the distribution specification; `Behaviour` says where a product does not. The facts are those
+that users and maintainers of these products have reported.
 """
 
 from __future__ import annotations

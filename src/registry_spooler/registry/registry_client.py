@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -169,14 +169,12 @@ class RegistryClient:
         progress.bytes_sent += len(content)
         return digest
 
-    @asynccontextmanager
-    async def open_blob(
+    def open_blob(
         self, repository: str, digest: Digest, size: int | None = None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Yield a blob in pieces of at most 1 MiB; the last one only when digest and size are right."""
         download = BlobDownload(self._http, self._path(repository), digest, self._access(repository), size)
-        async with aclosing(download.pieces()) as pieces:
-            yield pieces
+        return aclosing(download.pieces())
 
     async def get_bytes(self, repository: str, digest: Digest, *, limit_bytes: int) -> bytes:
         """Return a small blob, verified; RegistryProtocolError when it is larger than the limit."""
@@ -253,17 +251,13 @@ class RegistryClient:
                     found.append(tag)
         return tuple(found)
 
-    async def list_repositories(self) -> AsyncGenerator[str, None]:
+    def list_repositories(self) -> AsyncGenerator[str]:
         """Yield every repository of the catalog; RegistryAnswer when the registry has none."""
-        async with aclosing(listing.list_repositories(self._http)) as names:
-            async for name in names:
-                yield name
+        return listing.list_repositories(self._http)
 
-    async def list_tags(self, repository: str) -> AsyncGenerator[str, None]:
+    def list_tags(self, repository: str) -> AsyncGenerator[str]:
         """Yield every tag of a repository; NotFound when there is no such repository."""
-        async with aclosing(listing.list_tags(self._http, self._path(repository), self._access(repository))) as tags:
-            async for tag in tags:
-                yield tag
+        return listing.list_tags(self._http, self._path(repository), self._access(repository))
 
     async def _upload(self, repository: str, send: Callable[[Upload], Awaitable[T]], progress: Progress) -> T:
         restarts = 0

@@ -57,15 +57,18 @@ async def list_repositories(http: HttpClient) -> AsyncGenerator[str, None]:
         raise
 
 
-async def list_tags(http: HttpClient, repository: str, access: Access) -> AsyncGenerator[str, None]:
+def list_tags(http: HttpClient, repository: str, access: Access) -> AsyncGenerator[str, None]:
     """Yield every tag of a repository; NotFound when there is no such repository."""
-    async with aclosing(_entries(http, http.address.url(repository, "tags", "list"), "tags", access)) as entries:
-        async for tag in entries:
-            yield tag
+    return _entries(http, http.address.url(repository, "tags", "list"), "tags", access)
 
 
 async def _entries(http: HttpClient, url: str, key: str, access: Access) -> AsyncGenerator[str, None]:
-    answer = await _first_page(http, url, access)
+    try:
+        answer = await _page(http, f"{url}?n={PAGE_ENTRIES}", access)
+    except RegistryAnswer as error:
+        if error.status != 400:
+            raise
+        answer = await _page(http, url, access)
     previous: list[str] = []
     for _ in range(PAGES_MAX):
         entries = _read(http, answer, key)
@@ -75,18 +78,7 @@ async def _entries(http: HttpClient, url: str, key: str, access: Access) -> Asyn
         if link is None or (entries and entries == previous):
             return
         previous = entries
-        answer = await http.call(
-            "GET", http.rules.page(answer.url, link), access=access, expected={200}, limit_bytes=PAGE_BYTES
-        )
-
-
-async def _first_page(http: HttpClient, url: str, access: Access) -> Answer:
-    try:
-        return await http.call("GET", f"{url}?n={PAGE_ENTRIES}", access=access, expected={200}, limit_bytes=PAGE_BYTES)
-    except RegistryAnswer as error:
-        if error.status != 400:
-            raise
-    return await _page(http, url, access)
+        answer = await _page(http, http.rules.page(answer.url, link), access)
 
 
 async def _page(http: HttpClient, url: str, access: Access) -> Answer:

@@ -144,7 +144,7 @@ def _decode(auth: str) -> tuple[str, str]:
     return username, password.strip("\0")
 
 
-LOOK_AGAIN_SECONDS: Final = 1.0
+REREAD_SECONDS: Final = 1.0
 FILE_MAX_BYTES: Final = 1 << 20
 """What a Kubernetes secret may hold at most."""
 
@@ -181,7 +181,7 @@ class CredentialSource:
         self._signatures: dict[Path, tuple[int, ...]] = {}
         self._docker_config: DockerConfig | None = None
         """Parsed from the file's present content; None until that has succeeded."""
-        self._looked: float | None = None
+        self._reread_at: float | None = None
 
     def __repr__(self) -> str:
         return f"<CredentialSource of {len(self._settings.files)} files>"
@@ -194,9 +194,9 @@ class CredentialSource:
         `hosts` are the spellings of the registry's `host[:port]`. CredentialsUnreadable when a file cannot be used.
         """
         now = time.monotonic()
-        if self._settings.files and (fresh or self._looked is None or now - self._looked >= LOOK_AGAIN_SECONDS):
-            await in_thread(self._look)
-            self._looked = now
+        if self._settings.files and (fresh or self._reread_at is None or now - self._reread_at >= REREAD_SECONDS):
+            await in_thread(self._reread, *self._settings.files)
+            self._reread_at = now
         return self._choose(hosts, repository)
 
     def _choose(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
@@ -232,7 +232,7 @@ class CredentialSource:
     def _find_troubles(self) -> Iterator[CredentialsUnreadable]:
         for path in self._settings.files:
             try:
-                self._look_at(path)
+                self._reread(path)
                 self._parsed(path) if path == self._settings.docker_config else self._line(path)
             except CredentialsUnreadable as exc:
                 yield exc
@@ -251,20 +251,17 @@ class CredentialSource:
             assert path is not None
             raise CredentialsUnreadable(str(path), "it is not text") from exc
 
-    def _look(self) -> None:
-        for path in self._settings.files:
-            self._look_at(path)
-
-    def _look_at(self, path: Path) -> None:
-        try:
-            status = path.stat()
-            signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if self._signatures.get(path) != signature:
-                with path.open("rb") as file:
-                    self._contents[path] = file.read(FILE_MAX_BYTES)
-                self._signatures[path] = signature
-                self._docker_config = None
-        except OSError as exc:
-            if path not in self._contents:
-                raise CredentialsUnreadable(str(path), str(exc.strerror)) from exc
-            # In the middle of a swap: what was read before is still good.
+    def _reread(self, *paths: Path) -> None:
+        for path in paths:
+            try:
+                status = path.stat()
+                signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+                if self._signatures.get(path) != signature:
+                    with path.open("rb") as file:
+                        self._contents[path] = file.read(FILE_MAX_BYTES)
+                    self._signatures[path] = signature
+                    self._docker_config = None
+            except OSError as exc:
+                if path not in self._contents:
+                    raise CredentialsUnreadable(str(path), str(exc.strerror)) from exc
+                # In the middle of a swap: what was read before is still good.

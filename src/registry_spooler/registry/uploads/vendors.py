@@ -10,7 +10,7 @@ import dataclasses
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 MIB: Final = 1 << 20
 CHUNK_MINIMUM_MAX_BYTES: Final = 64 * MIB
@@ -111,9 +111,9 @@ class LearnedLimits:
 
     quirks: VendorQuirks
 
-    def set(self, **changes: bool | int) -> None:
+    def set(self, **changes: Any) -> None:
         """Change fields of `quirks`, for the rest of the client's life."""
-        self.quirks = dataclasses.replace(self.quirks, **changes)  # type: ignore[arg-type]
+        self.quirks = dataclasses.replace(self.quirks, **changes)
 
     def raise_minimum(self, minimum_bytes: int) -> None:
         """Honour `OCI-Chunk-Min-Length`; a minimum that would take much memory is met by a stream instead."""
