@@ -96,10 +96,11 @@ async def test_the_readers_error_comes_out_as_itself_and_nothing_is_committed(cl
         MemoryReader(content, rewindable=False, knows_size=False, fails_at=3 * MIB, failure=failure),
         MemoryReader(content, fails_at=4 * MIB, failure=failure),
     ):
-        async with client.upload(repository) as upload:
-            with pytest.raises(ArchiveError) as caught:
-                await upload.send(reader, Progress())
-            assert caught.value is failure
+        upload = await client.begin_upload(repository)
+        with pytest.raises(ArchiveError) as caught:
+            await upload.send(reader, Progress())
+        assert caught.value is failure
+        await upload.cancel()
     assert await client.blob_exists(repository, Digest.of(content)) is None
 
 
