@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import pytest
 
+from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, StderrReader, encode_line, progress_line
+from registry_spooler.progress import Progress
 from running_spooler import program
 
 SECONDS = 20.0
@@ -148,3 +150,11 @@ def test_nobody_who_listens_is_a_caller_who_has_gone(tmp_path: Path) -> None:
         process.stderr.readline()
         process.stderr.close()
         assert -15 == process.wait(SECONDS)
+
+
+def test_both_ends_speak_of_an_error_and_the_last_word_alike() -> None:
+    failure = RemoteFailure(sentence="it broke", kind="ChecksumMismatch", code=3, temporary=True, detail="why")
+    last_word = LastWord(code=3, stdout_bytes=5)
+    reader = StderrReader()
+    reader.feed(b"".join(map(encode_line, (ALIVE, progress_line(Progress()), failure.to_json(), last_word.to_json()))))
+    assert (failure, last_word, []) == (reader.error, reader.last_word, reader.plain)

@@ -33,13 +33,12 @@ from registry_spooler.kubernetes.exec import SILENCE_SECONDS, execute, run
 from registry_spooler.kubernetes.frames import Channel, ChannelOutput
 from registry_spooler.kubernetes.pods import Container, find_containers
 from registry_spooler.kubernetes.redial import STEP_BYTES, RateLimit, Redial
-from registry_spooler.kubernetes.wire import Document, StderrReader, UnreadableAnswer
+from registry_spooler.kubernetes.wire import PROGRAM, Document, StderrReader, UnreadableAnswer, command
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-PROGRAM: Final = "registry-client"
 ANSWER_LIMIT_BYTES: Final = 64 << 20
 """A catalogue of a million tags is less."""
 _USAGE: Final = 2
@@ -108,11 +107,10 @@ class Remote:
         """
         if self._was_cut and self._check is not None:
             await self._check(self.container)
-        length = str(stdin.size if stdin is not None else 0)
-        command = [PROGRAM, "--remote", "--stdin-bytes", length, *arguments]
+        line = command(*arguments, stdin_bytes=stdin.size if stdin is not None else 0)
         call = _Call(self.container, on_stdout)
         try:
-            answer = await self._run(command, self._pieces(stdin, on_sent), call)
+            answer = await self._run(line, self._pieces(stdin, on_sent), call)
         except KubeNotFound as exc:
             if self._check is None:
                 raise
@@ -138,8 +136,8 @@ class Remote:
         except orjson.JSONDecodeError as exc:
             raise UnreadableAnswer(arguments[0], "JSON") from exc
 
-    async def _run(self, command: list[str], stdin: AsyncGenerator[Buffer] | None, call: _Call) -> bytes:
-        async with execute(self.cluster, self.container, command) as execution:
+    async def _run(self, line: list[str], stdin: AsyncGenerator[Buffer] | None, call: _Call) -> bytes:
+        async with execute(self.cluster, self.container, line) as execution:
             code = await run(
                 execution,
                 call.take,

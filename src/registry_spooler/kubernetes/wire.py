@@ -1,17 +1,23 @@
-"""What the far side answers: its last word, and JSON that is read with types.
+"""The wire between `kubectl spool` and `registry-client --remote` in the pod: both ends use this module.
 
-JSON, one object a line: signs of life and progress, which only show that it lives; `{"warning": "…"}` for what is odd,
-but no error; why the work failed; and its last word, `{"done": true, "stdout_bytes": 4096, "code": 0}`. The cluster's
-own word on how a command ended is worth little: it tells success when a kubelet dies. So a call without a last word was
-cut, whatever the exit code.
+A call is one exec of `command(...)`. Standard output carries the answer. Standard error carries JSON, one object a
+line:
+
+- `{"alive": true}` and `{"progress": {…}}` only show that the remote end lives;
+- `{"warning": "…"}` tells of something odd that is no error;
+- `{"error": "…", "kind": "ChecksumMismatch", "code": 1, "temporary": false, "detail": "…"}` tells why the work failed;
+- `{"done": true, "stdout_bytes": 4096, "code": 0}` is the last word.
+
+What the cluster reports about a command's end is worth little: it reports success when a kubelet dies. So a call
+without a last word was cut, whatever the exit code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
@@ -19,15 +25,69 @@ from registry_spooler.errors import SpoolerError
 from registry_spooler.kubernetes.cluster_errors import KubeError
 from registry_spooler.oci.digest import Digest
 
+if TYPE_CHECKING:
+    from registry_spooler.progress import Progress
+
 LINE_LIMIT_BYTES: Final = 256 * 1024
 _PLAIN_LINES_KEPT: Final = 5
 _WARNINGS_KEPT: Final = 20
 _WARNING_CHARACTERS: Final = 2_000
 
 
+PROGRAM: Final = "registry-client"
+ALIVE: Final[dict[str, Any]] = {"alive": True}
+_PROGRESS: Final = (
+    "bytes_total",
+    "bytes_done",
+    "bytes_sent",
+    "bytes_skipped",
+    "blobs_uploaded",
+    "blobs_existing",
+    "blobs_mounted",
+)
+
+
+def command(*arguments: str, stdin_bytes: int) -> list[str]:
+    """Return the command to run in the pod; standard input stays open, so its length has to be told."""
+    return [PROGRAM, "--remote", "--stdin-bytes", str(stdin_bytes), *arguments]
+
+
+def encode_line(document: Mapping[str, Any]) -> bytes:
+    """Return one line of standard error."""
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def progress_line(progress: Progress) -> dict[str, Any]:
+    """Return how far the work is."""
+    return {"progress": {name: getattr(progress, name) for name in _PROGRESS}}
+
+
+class DepositError(SpoolerError):
+    """A file cannot be written into the spool directory."""
+
+    name: str
+    reason: str
+    _: KW_ONLY
+    temporary: bool = False
+
+    sentence = "{name!q} cannot be put into the spool directory: {reason}"
+
+
+class ChecksumMismatch(DepositError):
+    """What arrived is not what was sent."""
+
+
+class ArrivedMeanwhile(DepositError):
+    """Another call has changed `NAME~` since it was probed."""
+
+
+class NothingArrived(DepositError):
+    """There is no `NAME~`: nothing has been sent, or it has been renamed already."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFailure:
-    """Why the work failed. `kind` is the name of the far side's error class."""
+    """Why the work failed. `kind` is the name of the error's class at the remote end."""
 
     sentence: str
     kind: str = ""
@@ -35,26 +95,51 @@ class RemoteFailure:
     temporary: bool = False
     detail: str = ""
 
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote, or something like it."""
+        return cls(
+            sentence=str(document["error"]),
+            kind=str(document.get("kind") or ""),
+            code=_code(document.get("code")) or 1,
+            temporary=bool(document.get("temporary")),
+            detail=str(document.get("detail") or ""),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line's document."""
+        return {
+            "error": self.sentence,
+            "kind": self.kind,
+            "code": self.code,
+            "temporary": self.temporary,
+            "detail": self.detail,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastWord:
-    """How the command ended, and how much it wrote to standard output."""
+    """How the command ended, and how many bytes it wrote to standard output."""
 
     code: int
     stdout_bytes: int
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the line's document."""
+        return {"done": True, "stdout_bytes": self.stdout_bytes, "code": self.code}
+
 
 class StderrReader:
-    """Reads one command's standard error. It holds no more than a line."""
+    """Reads one command's standard error, holding no more than a line of it."""
 
     def __init__(self) -> None:
         self._rest = b""
         self.error: RemoteFailure | None = None
         self.last_word: LastWord | None = None
         self.plain: list[str] = []
-        """The last lines that were no JSON: a traceback, or the words of another program."""
+        """The last lines that were not JSON: a traceback, or the output of another program."""
         self.warnings: list[str] = []
-        """The first sentences on what is odd, but no error."""
+        """The first warnings."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -64,12 +149,12 @@ class StderrReader:
             self._read(line)
 
     def close(self) -> None:
-        """Take note that no more comes."""
+        """Read the rest: nothing more comes."""
         self._read(self._rest)
         self._rest = b""
 
     def is_over(self, stdout_bytes: int) -> bool:
-        """Has the command failed, or said that it is through, with all that it wrote received?"""
+        """Return whether the command has failed, or has said its last word and all its output was received."""
         return self.error is not None or (self.last_word is not None and stdout_bytes >= self.last_word.stdout_bytes)
 
     def _read(self, line: bytes) -> None:
@@ -81,13 +166,7 @@ class StderrReader:
             if text := line.decode("utf-8", "replace").strip():
                 self.plain = [*self.plain, text[:500]][-_PLAIN_LINES_KEPT:]
         elif "error" in document:
-            self.error = RemoteFailure(
-                sentence=str(document["error"]),
-                kind=str(document.get("kind") or ""),
-                code=_code(document.get("code")) or 1,
-                temporary=bool(document.get("temporary")),
-                detail=str(document.get("detail") or ""),
-            )
+            self.error = RemoteFailure.read(document)
         elif "warning" in document:
             self.warnings = [*self.warnings, str(document["warning"])[:_WARNING_CHARACTERS]][:_WARNINGS_KEPT]
         elif document.get("done") is True and isinstance(size := document.get("stdout_bytes"), int):
@@ -95,7 +174,7 @@ class StderrReader:
 
 
 def _code(value: object) -> int:
-    """An exit code; what is none counts as a failure."""
+    """Return an exit code; anything else counts as a failure."""
     return value if isinstance(value, int) and 0 <= value < 256 else 1
 
 

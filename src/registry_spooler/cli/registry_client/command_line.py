@@ -20,6 +20,7 @@ from registry_spooler.cli.registry_client.remote_end import RemoteSession
 from registry_spooler.cli.registry_client.spool_commands import deposit, discard, failed, retry, status, wait
 from registry_spooler.cli.registry_client.transfers import pull, push, receive
 from registry_spooler.errors import SpoolerError
+from registry_spooler.kubernetes.wire import RemoteFailure
 from registry_spooler.options import registry_options
 from registry_spooler.pull.output import OutputClosed
 
@@ -82,9 +83,17 @@ def _report(session: RemoteSession | None, error: click.ClickException | Spooler
     if session is None:
         printing.warn(sentence)
     elif isinstance(error, click.ClickException):
-        session.error(sentence, "UsageError", code)
+        session.error(RemoteFailure(sentence=sentence, kind="UsageError", code=code))
     else:
-        session.error(sentence, type(error).__name__, code, temporary=error.transient, detail=error.detail)
+        session.error(
+            RemoteFailure(
+                sentence=sentence,
+                kind=type(error).__name__,
+                code=code,
+                temporary=error.transient,
+                detail=error.detail,
+            )
+        )
     return code
 
 

@@ -18,12 +18,13 @@ import stat
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from registry_spooler.errors import InvalidFileName, SpoolerError
+from registry_spooler.errors import InvalidFileName
+from registry_spooler.kubernetes.wire import ArrivedMeanwhile, ChecksumMismatch, DepositError, NothingArrived
 from registry_spooler.spool.directory.workdir import measure
 from registry_spooler.spool.filename import FileName, is_ignored
 from registry_spooler.text import rfc3339, size_text
@@ -31,29 +32,6 @@ from registry_spooler.text import rfc3339, size_text
 PIECE_BYTES: Final = 1 << 20
 LOCK_SECONDS: Final = 5.0
 """How long the writer before us may take to notice that its caller has gone."""
-
-
-class DepositError(SpoolerError):
-    """A file that cannot be written into the spool directory."""
-
-    name: str
-    reason: str
-    _: KW_ONLY
-    temporary: bool = False
-
-    sentence = "{name!q} cannot be put into the spool directory: {reason}"
-
-
-class ChecksumMismatch(DepositError):
-    """What arrived is not what was sent."""
-
-
-class ArrivedMeanwhile(DepositError):
-    """Another call has changed `NAME~` since the caller looked."""
-
-
-class NothingArrived(DepositError):
-    """There is no `NAME~`: nothing has been sent, or it has been renamed already."""
 
 
 @dataclass(frozen=True, slots=True)

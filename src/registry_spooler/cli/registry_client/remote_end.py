@@ -8,8 +8,7 @@ place ends there. And what the caller hears of the command's end may be wrong or
 that it is through, how much it wrote and how it ended; what is still coming in is read until then, since a runtime
 with a full channel delivers nothing.
 
-Standard error then carries JSON, one object a line: `{"alive": true}`, `{"progress": {…}}`, `{"error": …, "code": 1}`,
-and at the very end `{"done": true, "stdout_bytes": 4096, "code": 0}`.
+Standard error then carries the lines of `kubernetes/wire.py`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
+from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, encode_line, progress_line
 from registry_spooler.progress import Progress
 
 KEEP_ALIVE_SECONDS: Final = 10.0
@@ -68,31 +66,21 @@ class RemoteSession:
         if now < self._progress_due and not final:
             return
         self._progress_due = now + PROGRESS_SECONDS
-        fields = (
-            "bytes_total",
-            "bytes_done",
-            "bytes_sent",
-            "bytes_skipped",
-            "blobs_uploaded",
-            "blobs_existing",
-            "blobs_mounted",
-        )
-        self.say({"progress": {name: getattr(progress, name) for name in fields}})
+        self.say(progress_line(progress))
 
-    def error(self, sentence: str, kind: str, code: int, *, temporary: bool = False, detail: str = "") -> None:
+    def error(self, failure: RemoteFailure) -> None:
         """Tell why the work failed, and that is the end of it: the caller need not wait for the exit code."""
-        document = {"error": sentence, "kind": kind, "code": code, "temporary": temporary, "detail": detail}
-        self.say(document)
+        self.say(failure.to_json())
 
     def conclude(self, code: int, stdout_bytes: int) -> None:
         """Say the last word, and let what still comes in pass by. Standard output has been flushed."""
-        self.say({"done": True, "stdout_bytes": stdout_bytes, "code": code})
+        self.say(LastWord(code=code, stdout_bytes=stdout_bytes).to_json())
         if self._relay is not None:
             self._relay.drain()
 
     def say(self, document: dict[str, Any]) -> None:
         """Write one line on standard error; quietly nothing when nobody reads it any more."""
-        line = memoryview(orjson.dumps(document) + b"\n")
+        line = memoryview(encode_line(document))
         with self._lock:
             try:
                 while line:
@@ -103,7 +91,7 @@ class RemoteSession:
     def _keep_alive(self) -> None:
         while True:
             time.sleep(KEEP_ALIVE_SECONDS)
-            self.say({"alive": True})
+            self.say(ALIVE)
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import Input, PodSession, Remote
 from registry_spooler.kubernetes.transfer.remote_registry import RemoteRegistry
 from registry_spooler.kubernetes.transfer.thin_archive import sweep
-from registry_spooler.kubernetes.wire import Document
+from registry_spooler.kubernetes.wire import ArrivedMeanwhile, ChecksumMismatch, Document, NothingArrived
 from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
@@ -161,11 +161,6 @@ OnSent = Callable[[int, int], None]
 _LOOKS_MAX: Final = 10
 """At what has arrived: it changes only while a call that was cut off is still starting or ending."""
 
-# What `registry-client deposit` calls its errors.
-_MISMATCH: Final = "ChecksumMismatch"
-_NOTHING_ARRIVED: Final = "NothingArrived"
-_ARRIVED_MEANWHILE: Final = "ArrivedMeanwhile"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
@@ -232,11 +227,11 @@ class _Publication:
             try:
                 return await self._send_and_finish(arrived)
             except RemoteError as exc:
-                if exc.kind == _NOTHING_ARRIVED and self._finishing is not None:
+                if exc.kind == NothingArrived.__name__ and self._finishing is not None:
                     return self._finishing  # as above, by a call that was believed to be dead
-                if exc.kind == _MISMATCH and not self._distrust:
+                if exc.kind == ChecksumMismatch.__name__ and not self._distrust:
                     self._distrust = True
-                elif exc.kind != _ARRIVED_MEANWHILE:
+                elif exc.kind != ArrivedMeanwhile.__name__:
                     raise
         raise ExecCut(self._remote.container.pod, f"others keep writing {self._name!r}")
 
