@@ -94,11 +94,11 @@ async def test_a_docker_archive_gives_layers_in_order_with_their_diff_ids(images
     packed = Image(layers=(same, layer("between"), same))
     (image,) = await images_of(archives.docker_legacy(packed))
     assert isinstance(image, DockerImage)
-    assert image.config == packed.config
+    assert image.config.content == packed.config
     assert [str(layer.diff_id) for layer in image.layers] == packed.diff_ids
     assert image.layers[0].member == image.layers[2].member
-    assert str(image.platform) == "linux/amd64"
-    assert image.config_descriptor.digest == digest(packed.config)
+    assert str(image.config.platform) == "linux/amd64"
+    assert image.config.descriptor.digest == digest(packed.config)
 
 
 async def test_layers_that_are_hard_links(images_of):
@@ -199,7 +199,7 @@ class TestWhatDocker25GotWrong:
         files["index.json"] = b'{"schemaVersion":2,%s,%s}' % (media_type, listed) if listed else b""
         (image,) = await images_of(make_tar(files.items()))
         assert isinstance(image, DockerImage)
-        assert (image.config, image.names) == (packed.config, ())
+        assert (image.config.content, image.names) == (packed.config, ())
 
     async def test_layers_in_another_order(self, images_of):
         packed = Image()
@@ -218,7 +218,7 @@ class TestWhatDocker25GotWrong:
         files["index.json"] = read_tar(archives.docker_25(Image()))["index.json"]
         named, other = await images_of(make_tar(files.items()))
         assert named.as_oci is not None
-        assert (other.config, other.names) == (unnamed.config, ())
+        assert (other.config.content, other.names) == (unnamed.config, ())
 
     async def test_a_manifest_json_that_speaks_of_what_is_missing(self, images_of):
         archive = archives.thin(archives.docker_25(), Image().config)

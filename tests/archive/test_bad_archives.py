@@ -175,7 +175,7 @@ def item(**fields: object) -> bytes:
         (item(RepoTags=[1]), "manifest.json: RepoTags is not a list of strings"),
         (item(LayerSources=[1]), "manifest.json: LayerSources is not an object"),
         (item(LayerSources={"a": {"size": -1}}), "manifest.json, LayerSources: a descriptor has no valid size: -1"),
-        (item(Layers=["a.tar"]), "manifest.json, config.json: it names 1 layers for an image whose config has 2"),
+        (item(Layers=["a.tar"]), "manifest.json, config.json: it names 1 layer for an image whose config has 2"),
         (item(Layers=["a.tar", "../../etc/passwd"]), "../../etc/passwd: it leads out of the archive"),
         (changed(config_json=b"{}"), "manifest.json, config.json: it names 2 layers for an image whose config has 0"),
         (changed(config_json=b"[]"), "config.json: it is not a JSON object"),

@@ -21,9 +21,10 @@ from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, KubeF
 from registry_spooler.kubernetes.redial import RateLimit, Redial
 from registry_spooler.kubernetes.remote_session import Input, PodSession
 from registry_spooler.kubernetes.transfer.send import publish
-from registry_spooler.kubernetes.transfer.thin_archive import blob_path, content_part, pack
+from registry_spooler.kubernetes.transfer.thin_archive import content_part, pack
 from registry_spooler.kubernetes.wire import UnreadableAnswer
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import blob_path
 from registry_spooler.oci.reference import Reference
 from wire import Wire
 

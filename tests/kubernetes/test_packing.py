@@ -12,9 +12,10 @@ import pytest
 
 from registry_spooler.kubernetes.redial import STEP_BYTES, RateLimit
 from registry_spooler.kubernetes.remote_session import Input
-from registry_spooler.kubernetes.transfer.thin_archive import ArchivePart, blob_path, content_part, image_parts, pack
+from registry_spooler.kubernetes.transfer.thin_archive import ArchivePart, content_part, image_parts, pack
 from registry_spooler.kubernetes.wire import LastWord, RemoteFailure, StderrReader
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import blob_path
 from registry_spooler.oci.manifest import Manifest
 
 MANIFEST = Manifest.parse(json.dumps({"schemaVersion": 2, "layers": []}).encode())

@@ -20,8 +20,8 @@ from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import PodSession
 from registry_spooler.kubernetes.transfer.verified_archive import NotAsPulled, PulledArchive
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import TAR_END, tar_header, tar_padding
 from registry_spooler.oci.reference import Reference
-from registry_spooler.pull import pulled_archives as tar
 from registry_spooler.pull.output import OutputFailed
 from running_registry import RunningRegistry
 
@@ -36,8 +36,8 @@ def hexdigest(content: bytes) -> str:
     return Digest.of(content).hex
 
 
-def packed(*files: tuple[str, bytes], end: bytes = tar.END) -> bytes:
-    members = (tar.header(path, len(content)) + content + tar.padding(len(content)) for path, content in files)
+def packed(*files: tuple[str, bytes], end: bytes = TAR_END) -> bytes:
+    members = (tar_header(path, len(content)) + content + tar_padding(len(content)) for path, content in files)
     return b"".join(members) + end
 
 
@@ -171,7 +171,7 @@ def test_links_are_no_part_of_a_pull() -> None:
     member = tarfile.TarInfo("manifest.json")
     member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
     with pytest.raises(NotAsPulled, match="no file"):
-        read(member.tobuf() + tar.END).finish()
+        read(member.tobuf() + TAR_END).finish()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import TAR_END, tar_header, tar_padding
 from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
-from registry_spooler.pull import pulled_archives as tar
 from registry_spooler.pull.image_tree import ImageTree
 from registry_spooler.pull.output import NotAnImage
 from registry_spooler.pull.pulled_archives import (
@@ -54,8 +54,8 @@ def read(entries: tuple[ArchiveEntry, ...]) -> dict[str, bytes]:
     buffer = io.BytesIO()
     for entry in entries:
         content = entry.content if isinstance(entry.content, bytes) else bytes(entry.size)
-        buffer.write(tar.header(entry.path, entry.size) + content + tar.padding(entry.size))
-    buffer.write(tar.END)
+        buffer.write(tar_header(entry.path, entry.size) + content + tar_padding(entry.size))
+    buffer.write(TAR_END)
     assert archive_bytes(entries) == len(buffer.getvalue())
     buffer.seek(0)
     with tarfile.open(fileobj=buffer, mode="r:") as archive:
@@ -64,16 +64,16 @@ def read(entries: tuple[ArchiveEntry, ...]) -> dict[str, bytes]:
 
 @given(st.integers(min_value=0, max_value=1 << 50))
 def test_a_header_of_any_size_is_one_block_that_reads_back(size):
-    header = tar.header("blobs/sha256/" + "a" * 64, size)
+    header = tar_header("blobs/sha256/" + "a" * 64, size)
 
-    assert len(header) == tar.BLOCK_BYTES
+    assert len(header) == tarfile.BLOCKSIZE
     member = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
     assert (member.name, member.size, member.isreg(), member.mode) == ("blobs/sha256/" + "a" * 64, size, True, 0o644)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 511), (511, 1), (512, 0), (513, 511)])
 def test_padding_fills_the_block(size, expected):
-    assert len(tar.padding(size)) == expected
+    assert len(tar_padding(size)) == expected
 
 
 def test_entries_of_one_path_are_written_once_where_they_come_first():

@@ -28,6 +28,12 @@ VALUES_MAX: Final = 250_000
 CONTAINERD_SUBJECT: Final = "io.containerd.manifest.subject"
 """The annotation by which an entry of a layout says of which manifest it speaks: containerd's, docker's since 29."""
 
+IMAGE_NAME: Final = "io.containerd.image.name"
+"""The annotation with an entry's full name, by which podman, nerdctl and docker call the image that they load."""
+
+REFERENCE_NAME: Final = "org.opencontainers.image.ref.name"
+"""The annotation with an entry's name, which is a full name or a tag alone."""
+
 _NO_ANNOTATIONS: Final[dict[str, str]] = {}
 
 

@@ -1,8 +1,5 @@
 """What a pull writes: a docker archive, an OCI archive, or the file that the image was made from.
 
-Headers are in the GNU format: sizes from 8 GiB on are base-256 numbers, which every reader knows, small ones
-in containers included. https://www.gnu.org/software/tar/manual/html_node/Standard.html
-
 All sizes are in the manifests, so the whole archive is known by then but for the blobs' bytes, which
 pass through piece by piece.
 
@@ -24,7 +21,6 @@ itself.
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -35,32 +31,26 @@ import orjson
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression, Inflater
 from registry_spooler.oci import mediatype
+from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import CONTAINERD_SUBJECT, Descriptor, Manifest, load_object
+from registry_spooler.oci.image_config import ImageConfig
+from registry_spooler.oci.layout_writer import (
+    INDEX_PATH,
+    LAYOUT,
+    LAYOUT_PATH,
+    blob_path,
+    image_entry,
+    index_document,
+    name_annotations,
+    tar_size,
+)
+from registry_spooler.oci.manifest import CONTAINERD_SUBJECT, Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.image_tree import AttachedManifest, ImageTree
 from registry_spooler.pull.output import NotAnImage, NotOneFile, WrongContent
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
-
-
-BLOCK_BYTES: Final = 512
-END: Final = bytes(2 * BLOCK_BYTES)
-"""The end marker. An archive without it is one that was not finished."""
-
-
-def header(path: str, size: int) -> bytes:
-    """The header of a regular file; everything but path and size is constant, so archives are reproducible."""
-    member = tarfile.TarInfo(path)
-    member.size = size
-    member.mode = 0o644
-    return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
-
-
-def padding(size: int) -> bytes:
-    """What follows a content of `size` bytes up to the next block."""
-    return bytes(-size % BLOCK_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +74,7 @@ class ArchiveEntry:
 
 def archive_bytes(entries: Iterable[ArchiveEntry]) -> int:
     """The size of the whole archive."""
-    members = sum(len(header(entry.path, entry.size)) + entry.size + -entry.size % BLOCK_BYTES for entry in entries)
-    return members + len(END)
+    return tar_size((entry.path, entry.size) for entry in entries)
 
 
 def once(entries: Iterable[ArchiveEntry]) -> tuple[ArchiveEntry, ...]:
@@ -142,15 +131,9 @@ def _layer_sources(manifest: Manifest, config: bytes, absent: AbstractSet[Digest
     """Where to find the layers that are not in the archive, by diff ID."""
     if not absent:
         return {}
-    rootfs = load_object(config, where="image config").get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    pairs = zip(diff_ids if isinstance(diff_ids, list) else [], manifest.layers, strict=False)
+    pairs = zip(ImageConfig.parse(config).diff_ids, manifest.layers, strict=False)
     return {str(diff_id): layer.to_json() for diff_id, layer in pairs if layer.digest in absent}
 
-
-REFERENCE_NAME: Final = "org.opencontainers.image.ref.name"
-IMAGE_NAME: Final = "io.containerd.image.name"
-"""The full name, by which podman, nerdctl and docker call the image that they load."""
 
 _KIND: Final = "kind"
 _KIND_PREFIX: Final = "dev.cosignproject.cosign/"
@@ -171,36 +154,26 @@ def oci_archive(
     blobs = [ArchiveEntry.blob(blob_path(blob.digest), blob) for one in trees for blob in one.blobs]
     return once(
         (
-            ArchiveEntry.of("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'),
-            ArchiveEntry.of("index.json", _index(reference, tree.root.descriptor(), referrers)),
+            ArchiveEntry.of(LAYOUT_PATH, LAYOUT),
+            ArchiveEntry.of(INDEX_PATH, _index(reference, tree.root.descriptor(), referrers)),
             *manifests,
             *(blob for blob in blobs if blob.content not in absent),
         )
     )
 
 
-def blob_path(digest: Digest) -> str:
-    """Where a layout has a blob."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
-
-
 def _index(reference: Reference, root: Descriptor, referrers: Sequence[AttachedManifest]) -> bytes:
-    name = repository_tag(reference)
-    annotations = {IMAGE_NAME: name, REFERENCE_NAME: name.rpartition(":")[2]}
+    annotations = name_annotations(repository_tag(reference))
     if any(referrer.suffix for referrer in referrers):
         annotations[_KIND] = _KIND_PREFIX + ("imageIndex" if root.is_index else "image")
-    entries = [root.to_json() | {"annotations": annotations}, *map(_entry, referrers)]
-    return orjson.dumps({"schemaVersion": 2, "manifests": entries})
+    return index_document([image_entry(root, annotations), *map(_entry, referrers)])
 
 
 def _entry(referrer: AttachedManifest) -> dict[str, Any]:
     annotations = {CONTAINERD_SUBJECT: str(referrer.subject)}
     if referrer.suffix:
         annotations[_KIND] = f"{_KIND_PREFIX}{referrer.suffix[1:]}s"
-    return referrer.tree.root.descriptor().to_json() | {"annotations": annotations}
-
-
-PIECE_BYTES: Final = 1 << 20
+    return image_entry(referrer.tree.root.descriptor(), annotations)
 
 
 class Writes(Protocol):
@@ -219,14 +192,8 @@ def only_layer(reference: Reference, manifest: Manifest) -> Descriptor:
 
 def only_diff_id(config: bytes) -> Digest | None:
     """What the one layer decompresses to, if the image config says it."""
-    rootfs: Any = load_object(config, where="image config").get("rootfs")
-    listed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(listed, list) or len(listed) != 1:
-        return None
-    try:
-        return Digest.parse(str(listed[0]))
-    except ValueError:
-        return None
+    diff_ids = ImageConfig.parse(config).diff_ids
+    return diff_ids[0] if len(diff_ids) == 1 else None
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from registry_spooler.errors import NotFound
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import TAR_END, tar_header, tar_padding
 from registry_spooler.oci.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest, Platform
 from registry_spooler.oci.reference import Reference
-from registry_spooler.pull import pulled_archives as tar
 from registry_spooler.pull.image_tree import ReferrerSearch, image_for, read_tree
 from registry_spooler.pull.output import IncompleteImage
 from registry_spooler.pull.pulled_archives import ArchiveEntry, archive_bytes, docker_archive, image_config, oci_archive
@@ -110,13 +110,13 @@ class Puller:
     async def _write(self, entries: tuple[ArchiveEntry, ...]) -> None:
         self.progress.bytes_total = archive_bytes(entries)
         for entry in entries:
-            await self._put(tar.header(entry.path, entry.size))
+            await self._put(tar_header(entry.path, entry.size))
             if isinstance(entry.content, bytes):
                 await self._put(entry.content)
             else:
                 await self._pass(entry.content, entry.size)
-            await self._put(tar.padding(entry.size))
-        await self._put(tar.END)
+            await self._put(tar_padding(entry.size))
+        await self._put(TAR_END)
 
     async def _pass(self, digest: Digest, size: int) -> None:
         async with self._open(digest, size) as pieces:

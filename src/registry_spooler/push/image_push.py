@@ -14,12 +14,13 @@ from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.archive.tar_header import Member
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import Manifest, Platform, load_object
+from registry_spooler.oci.image_config import ImageConfig
+from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, LeftOut
 from registry_spooler.push.blob_spec import BlobSpec, Registry, docker_needs
 from registry_spooler.push.blobs import RepositoryUploader, RepositoryUploaders
-from registry_spooler.push.plan import ImageConfig, Plan, image_manifest, plan_image, plan_or_lack
+from registry_spooler.push.plan import Plan, image_manifest, plan_image, plan_or_lack
 
 BUNDLE_BLOBS_MAX: Final = 100_000
 """Blobs of all images of a bundle, shared ones counted for each of their names."""
@@ -163,13 +164,12 @@ class ImagePushes:
         )
 
     async def _docker(self, image: DockerImage, reference: Reference, delivery: RepositoryUploader) -> ImagePush:
-        config = ImageConfig.parse(image.config, where="image config")
-        platform = Platform.read(load_object(image.config, where="image config"))
+        platform = image.config.platform
         return ImagePush(
             reference=reference,
             delivery=delivery,
             needs=await docker_needs(image, self.archive, self.compression, self.kinds),
-            origin=config,
+            origin=image.config,
             platforms=(str(platform),) if platform is not None else (),
         )
 

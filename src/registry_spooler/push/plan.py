@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -24,6 +25,7 @@ from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Descriptor, Manifest, Platform, load_object
 from registry_spooler.oci.reference import Reference
 from registry_spooler.push.blob_spec import BlobSpec, Registry
@@ -31,41 +33,6 @@ from registry_spooler.push.blobs import RepositoryUploader
 
 TITLE: Final = "org.opencontainers.image.title"
 """The annotation by which ORAS, and `registry-client pull --unpack`, name a file."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
-    """What a push needs of an image config.
-
-    https://github.com/opencontainers/image-spec/blob/main/config.md
-    """
-
-    content: bytes
-    diff_ids: tuple[Digest, ...]
-
-    @property
-    def descriptor(self) -> Descriptor:
-        """What points to the config."""
-        return Descriptor(media_type=mediatype.OCI_CONFIG, digest=Digest.of(self.content), size=len(self.content))
-
-    @classmethod
-    def parse(cls, content: bytes, *, where: str) -> ImageConfig:
-        """Read an image config; ArchiveError when it lists no layers as an image config does."""
-        return cls(content=content, diff_ids=read_diff_ids(load_object(content, where=where), where=where))
-
-
-def read_diff_ids(config: dict[str, Any], *, where: str) -> tuple[Digest, ...]:
-    """The digests of the uncompressed layers, in their order."""
-    rootfs = config.get("rootfs")
-    listed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if listed is None:
-        listed = []
-    if not isinstance(listed, list):
-        raise ArchiveError("the image config's diff_ids are not a list", where=where)
-    try:
-        return tuple(Digest.parse(str(diff_id)) for diff_id in listed)
-    except ValueError as exc:
-        raise ArchiveError("the image config lists a diff ID that is no digest", where=where) from exc
 
 
 def image_manifest(
@@ -81,21 +48,6 @@ def image_manifest(
     if annotations:
         document["annotations"] = annotations
     return Manifest.parse(orjson.dumps(document))
-
-
-def raw_config(diff_id: Digest) -> bytes:
-    """The config of an image whose one layer is a raw file.
-
-    The platform is only there because tools ask every image for one; nothing in the image runs.
-    """
-    return orjson.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [str(diff_id)]},
-        }
-    )
 
 
 def raw_manifest(config: Descriptor, layer: Descriptor, file_name: str) -> Manifest:
@@ -354,7 +306,9 @@ class _Walk:
             content = await self._archive.content(config.digest)
             if content is None:
                 return None, {}
-            self._configs[config.digest] = await in_worker(_platform_and_diff_ids, content, config.digest)
+            where = f"image config {config.digest.short}"
+            parsed = await in_worker(partial(ImageConfig.parse, content, where=where))
+            self._configs[config.digest] = parsed.platform, parsed.diff_ids
         platform, diff_ids = self._configs[config.digest]
         if len(diff_ids) == len(manifest.layers):
             return platform, dict(zip((layer.digest for layer in manifest.layers), diff_ids, strict=True))
@@ -364,12 +318,6 @@ class _Walk:
                 where=f"image config {config.digest.short}",
             )
         return platform, {}
-
-
-def _platform_and_diff_ids(content: bytes, digest: Digest) -> tuple[Platform | None, tuple[Digest, ...]]:
-    where = f"image config {digest.short}"
-    document = load_object(content, where=where)
-    return Platform.read(document), read_diff_ids(document, where=where)
 
 
 def _name(descriptor: Descriptor) -> str:

@@ -26,6 +26,7 @@ from registry_spooler.errors import ArchiveError, TagNotConfirmed, UploadLost
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
@@ -34,7 +35,7 @@ from registry_spooler.push.blobs import Counts, RepositoryUploader, RepositoryUp
 from registry_spooler.push.early_uploads import Guess, Sessions, guess_all, guess_blobs, guess_nothing, guess_wanted
 from registry_spooler.push.image_push import Claim, ImagePush, ImagePushes, claim_freely, config_need
 from registry_spooler.push.layer_cache import KnownBlobs
-from registry_spooler.push.plan import ImageConfig, raw_config, raw_manifest
+from registry_spooler.push.plan import raw_manifest
 
 PASSES_MAX: Final = 4
 """Further readings of one stream, before the push is given up for now: each is what a broken connection cost."""
@@ -251,7 +252,7 @@ class Pusher:
         assert measured.diff_id is not None
         expect = Expectation(digest=measured.digest, size=measured.size)
         layer = await delivery.sent(BlobSpec(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
-        config = ImageConfig.parse(raw_config(measured.diff_id), where="config")
+        config = ImageConfig.of_file(measured.diff_id)
         await delivery.send_content(config_need(config), config.content)
         manifest = raw_manifest(config.descriptor, layer, _title(source.name))
         before_tag()

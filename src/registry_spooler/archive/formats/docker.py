@@ -7,7 +7,6 @@ layers plain or compressed, links to other layers, two images that share layers.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 from registry_spooler.archive.contents import Contents
@@ -16,8 +15,10 @@ from registry_spooler.archive.limits import IMAGES_MAX, LISTED_MAX
 from registry_spooler.archive.tar_header import Member, require_file, shown
 from registry_spooler.errors import ArchiveError, InvalidReference
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import Descriptor, load_json, load_object
+from registry_spooler.oci.image_config import ImageConfig
+from registry_spooler.oci.manifest import Descriptor, load_json
 from registry_spooler.oci.reference import ImageName
+from registry_spooler.text import count_text
 
 _INDEX: Final = "manifest.json"
 _CONFIG_NAME: Final = re.compile(r"(?:^|/)(?:sha256:)?([0-9a-f]{64})(?:\.json)?$")
@@ -54,28 +55,19 @@ def is_docker_index(content: bytes) -> bool:
     return isinstance(items, list) and bool(items) and all(isinstance(i, dict) and "Config" in i for i in items)
 
 
-@dataclass(frozen=True, slots=True)
-class _Config:
-    """An image config: its bytes, their digest, and the layers' diff IDs."""
-
-    content: bytes
-    digest: Digest
-    diff_ids: list[Digest]
-
-
 class _Configs:
     """The configs of an archive, each read once, however many images share it."""
 
     def __init__(self, contents: Contents) -> None:
         self._contents = contents
-        self._read: dict[Member | None, _Config] = {}
+        self._read: dict[Member | None, ImageConfig] = {}
 
-    def at(self, path: str) -> _Config:
+    def at(self, path: str) -> ImageConfig:
         """The config by one of its paths."""
         member = self._contents.resolve(path)
         if member not in self._read:
             content = self._contents.document(path, what="the image's config")
-            self._read[member] = _Config(content, Digest.of(content), _diff_ids(content, where=shown(path)))
+            self._read[member] = ImageConfig.parse(content, where=shown(path))
         config = self._read[member]
         _check_config_name(path, config.digest)
         return config
@@ -89,7 +81,7 @@ def _read_item(contents: Contents, configs: _Configs, item: dict[str, Any]) -> D
     diff_ids = config.diff_ids
     if len(paths) != len(diff_ids):
         raise ArchiveError(
-            f"it names {len(paths)} layers for an image whose config has {len(diff_ids)}",
+            f"it names {count_text(len(paths), 'layer')} for an image whose config has {len(diff_ids):,}",
             where=f"{_INDEX}, {shown(config_path)}",
         )
     sources = _layer_sources(item)
@@ -97,9 +89,7 @@ def _read_item(contents: Contents, configs: _Configs, item: dict[str, Any]) -> D
         _layer(contents, path, diff_id, sources.get(str(diff_id)))
         for path, diff_id in zip(paths, diff_ids, strict=True)
     )
-    return DockerImage(
-        config=config.content, config_digest=config.digest, layers=layers, called=_names(_strings(item, "RepoTags"))
-    )
+    return DockerImage(config=config, layers=layers, called=_names(_strings(item, "RepoTags")))
 
 
 def _layer(contents: Contents, path: str, diff_id: Digest, source: Descriptor | None) -> DockerLayer:
@@ -107,19 +97,6 @@ def _layer(contents: Contents, path: str, diff_id: Digest, source: Descriptor | 
     if member is not None:
         require_file(member, "the layer")
     return DockerLayer(path=path, diff_id=diff_id, member=member, source=source)
-
-
-def _diff_ids(config: bytes, *, where: str) -> list[Digest]:
-    rootfs = load_object(config, where=where).get("rootfs")
-    values = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if values is None:
-        values = []
-    if not isinstance(values, list):
-        raise ArchiveError("its rootfs.diff_ids is not a list", where=where)
-    try:
-        return [Digest.parse(str(value)) for value in values]
-    except ValueError as exc:
-        raise ArchiveError("one of its rootfs.diff_ids is not a digest", where=where) from exc
 
 
 def _check_config_name(path: str, digest: Digest) -> None:

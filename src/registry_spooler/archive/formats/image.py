@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.tar_header import Member, blob_digest, shown
 from registry_spooler.errors import ArchiveError
-from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import Descriptor, Platform, load_object
+from registry_spooler.oci.image_config import ImageConfig
+from registry_spooler.oci.manifest import Descriptor
 from registry_spooler.oci.reference import ImageName, Reference
 
 
@@ -111,11 +111,9 @@ class DockerLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerImage:
-    """An image of a docker archive: its config's bytes, unchanged, and its layers, lowest first."""
+    """An image of a docker archive: its config, unchanged, and its layers, lowest first."""
 
-    config: bytes = field(repr=False)
-    config_digest: Digest
-    """What docker calls the image ID."""
+    config: ImageConfig
     layers: tuple[DockerLayer, ...]
     called: Names = Names()
     as_oci: OciImage | None = None
@@ -134,7 +132,7 @@ class DockerImage:
     @property
     def digest(self) -> Digest:
         """What names it in the archive: its manifest, if there is one, or its config."""
-        return self.as_oci.digest if self.as_oci is not None else self.config_digest
+        return self.as_oci.digest if self.as_oci is not None else self.config.digest
 
     @property
     def referrers(self) -> tuple[Referrer, ...]:
@@ -142,27 +140,12 @@ class DockerImage:
         return ()
 
     @property
-    def config_descriptor(self) -> Descriptor:
-        """What points to the config."""
-        return Descriptor(media_type=mediatype.OCI_CONFIG, digest=self.config_digest, size=len(self.config))
-
-    @property
-    def platform(self) -> Platform | None:
-        """What the config says the image is for."""
-        return Platform.read(self.config_document)
-
-    @property
-    def config_document(self) -> dict[str, Any]:
-        """The config, read."""
-        return load_object(self.config, where="the image's config")
-
-    @property
     def identity(self) -> object:
         """Equal for two entries that are the same image."""
-        return self.config_digest, tuple(layer.diff_id for layer in self.layers)
+        return self.config.digest, tuple(layer.diff_id for layer in self.layers)
 
     def __str__(self) -> str:
-        digest = self.config_digest
+        digest = self.config.digest
         return str(self.called) or f"one without a name (image ID {digest.algorithm}:{digest.short}…)"
 
 

@@ -145,7 +145,7 @@ def _cross_check(contents: Contents, layout: Sequence[OciImage]) -> tuple[Archiv
     places = {config: at for at, image in enumerate(layout) for config in _configs(contents, image)}
     taken = {name for image in images for name in image.names}
     for image in _docker_images(contents):
-        place = places.get(image.config_digest)
+        place = places.get(image.config.digest)
         if place is None:
             if taken.isdisjoint(image.names):
                 images.append(image)

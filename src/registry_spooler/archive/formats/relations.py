@@ -35,7 +35,14 @@ from registry_spooler.archive.formats.image import Names, Referrer
 from registry_spooler.archive.limits import LISTED_MAX
 from registry_spooler.errors import ArchiveError, InvalidReference
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import CONTAINERD_SUBJECT, Descriptor, Manifest, load_json
+from registry_spooler.oci.manifest import (
+    CONTAINERD_SUBJECT,
+    IMAGE_NAME,
+    REFERENCE_NAME,
+    Descriptor,
+    Manifest,
+    load_json,
+)
 from registry_spooler.oci.reference import ImageName, check_tag
 from registry_spooler.progress import LeftOut
 
@@ -167,8 +174,6 @@ def _digest(text: str | None) -> Digest | None:
         return None
 
 
-_CONTAINERD_NAME: Final = "io.containerd.image.name"
-_REF_NAME: Final = "org.opencontainers.image.ref.name"
 _DEPTH_MAX: Final = 4
 _MANIFESTS_MAX: Final = 1000
 _UNLISTED_MAX_BYTES: Final = 256 << 10
@@ -177,7 +182,7 @@ _UNLISTED_MAX_BYTES: Final = 256 << 10
 
 def names_of(entry: Descriptor) -> Names:
     """What an entry is called: containerd writes the full name, all others one name that is full or a tag."""
-    name = entry.annotations.get(_CONTAINERD_NAME) or entry.annotations.get(_REF_NAME) or ""
+    name = entry.annotations.get(IMAGE_NAME) or entry.annotations.get(REFERENCE_NAME) or ""
     try:
         if "/" in name or ":" in name:
             return Names(names=(ImageName.parse(name),))

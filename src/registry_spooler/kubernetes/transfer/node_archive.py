@@ -24,22 +24,26 @@ from registry_spooler.kubernetes.remote_session import Input
 from registry_spooler.kubernetes.transfer.thin_archive import (
     ArchivePart,
     PackedBlob,
-    blob_path,
     content_part,
     pack,
 )
-from registry_spooler.oci import mediatype
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import (
+    INDEX_PATH,
+    LAYOUT,
+    LAYOUT_PATH,
+    blob_path,
+    image_entry,
+    index_document,
+    name_annotations,
+)
 from registry_spooler.oci.manifest import Descriptor, Manifest
 from registry_spooler.oci.reference import ImageName, Reference
 from registry_spooler.progress import Progress
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
 
-_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-_IMAGE_NAME: Final = "io.containerd.image.name"
-_REFERENCE_NAME: Final = "org.opencontainers.image.ref.name"
 _DEFAULT_HOST: Final = "docker.io"
 
 
@@ -84,17 +88,12 @@ class LocalLayout:
         images = {
             name: self._answers[reference] for reference, name in self.names.items() if reference in self._answers
         }
-        entries = [
-            manifest.descriptor().to_json()
-            | {"annotations": {_IMAGE_NAME: name, _REFERENCE_NAME: name.rpartition(":")[2]}}
-            for name, manifest in images.items()
-        ]
-        index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": entries}
+        entries = [image_entry(manifest.descriptor(), name_annotations(name)) for name, manifest in images.items()]
         docker = [item for name, manifest in images.items() for item in _docker_item(name, manifest)]
         return pack(
             [
-                content_part("oci-layout", _LAYOUT),
-                content_part("index.json", orjson.dumps(index)),
+                content_part(LAYOUT_PATH, LAYOUT),
+                content_part(INDEX_PATH, index_document(entries)),
                 content_part("manifest.json", orjson.dumps(docker)),
                 *(content_part(blob_path(digest), found.content) for digest, found in self._manifests.items()),
                 *self._blobs.values(),

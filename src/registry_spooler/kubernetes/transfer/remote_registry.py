@@ -26,7 +26,6 @@ from registry_spooler.kubernetes.remote_session import Input, Remote
 from registry_spooler.kubernetes.transfer.thin_archive import (
     ArchivePart,
     PackedBlob,
-    blob_path,
     content_part,
     image_parts,
     measure,
@@ -36,6 +35,7 @@ from registry_spooler.kubernetes.transfer.thin_archive import (
 from registry_spooler.kubernetes.wire import Document
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.layout_writer import blob_path
 from registry_spooler.oci.manifest import Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tarfile
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
@@ -19,14 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import anyio
-import orjson
 
 from registry_spooler.aio import in_thread
 from registry_spooler.kubernetes.remote_session import Input
-from registry_spooler.oci import mediatype
 from registry_spooler.oci.blob import PIECE_BYTES, BlobReader, Measured
-from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import Manifest
+from registry_spooler.oci.layout_writer import (
+    INDEX_PATH,
+    LAYOUT,
+    LAYOUT_PATH,
+    TAR_END,
+    blob_path,
+    image_entry,
+    index_document,
+    tar_header,
+    tar_padding,
+    tar_size,
+)
+from registry_spooler.oci.manifest import REFERENCE_NAME, Manifest
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -117,10 +125,6 @@ def reread_part(reader: BlobReader, measured: Measured) -> ArchivePart:
     return ArchivePart(blob_path(measured.digest), measured.size, pieces)
 
 
-_END: Final = bytes(2 * tarfile.BLOCKSIZE)
-_LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
-
-
 @dataclass(frozen=True, slots=True)
 class ArchivePart:
     """One file of the archive; `open_pieces` gives its `size` bytes, as often as it is called."""
@@ -129,35 +133,15 @@ class ArchivePart:
     size: int
     open_pieces: Callable[[], AsyncGenerator[Buffer]]
 
-    @property
-    def header(self) -> bytes:
-        """What stands before it in the tar; the same for the same part."""
-        information = tarfile.TarInfo(self.path)
-        information.size = self.size
-        information.mode = 0o644
-        # Octal up to 8 GiB and binary beyond: what every reader of tars understands.
-        return information.tobuf(tarfile.GNU_FORMAT)
-
-    @property
-    def padding(self) -> bytes:
-        """What fills the last block."""
-        return bytes(-self.size % tarfile.BLOCKSIZE)
-
 
 def content_part(path: str, content: bytes) -> ArchivePart:
     """A file whose content is at hand."""
     return ArchivePart(path, len(content), lambda: _one(content))
 
 
-def blob_path(digest: Digest) -> str:
-    """Where an OCI layout has a blob."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
-
-
 def pack(parts: Sequence[ArchivePart]) -> Input:
     """The tar of these files, in their order."""
-    size = sum(len(part.header) + part.size + len(part.padding) for part in parts) + len(_END)
-    return Input(size, _pieces(parts))
+    return Input(tar_size((part.path, part.size) for part in parts), _pieces(parts))
 
 
 def image_parts(
@@ -178,24 +162,22 @@ def image_parts(
         *map(_entry, speaking),
         *(_entry(manifest, name) for name, manifest in companions.items()),
     ]
-    index = {"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": entries}
     contents = {manifest.digest: manifest.content for manifest in (root, *manifests, *companions.values())}
     return [
-        content_part("oci-layout", _LAYOUT),
-        content_part("index.json", orjson.dumps(index)),
+        content_part(LAYOUT_PATH, LAYOUT),
+        content_part(INDEX_PATH, index_document(entries)),
         *(content_part(blob_path(digest), content) for digest, content in contents.items()),
         *blobs,
     ]
 
 
 def _entry(manifest: Manifest, tag: str = "") -> dict[str, Any]:
-    named = {"annotations": {"org.opencontainers.image.ref.name": tag}} if tag else {}
-    return manifest.descriptor().to_json() | named
+    return image_entry(manifest.descriptor(), {REFERENCE_NAME: tag} if tag else {})
 
 
 async def _pieces(parts: Sequence[ArchivePart]) -> AsyncGenerator[Buffer]:
     for part in parts:
-        yield part.header
+        yield tar_header(part.path, part.size)
         sent = 0
         async with aclosing(part.open_pieces()) as pieces:
             async for piece in pieces:
@@ -203,8 +185,8 @@ async def _pieces(parts: Sequence[ArchivePart]) -> AsyncGenerator[Buffer]:
                 yield piece
         if sent != part.size:
             raise RuntimeError(f"{part.path} has {sent} bytes and was announced with {part.size}")
-        yield part.padding
-    yield _END
+        yield tar_padding(part.size)
+    yield TAR_END
 
 
 async def _one(content: bytes) -> AsyncGenerator[Buffer]:

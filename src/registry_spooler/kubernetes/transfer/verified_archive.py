@@ -14,15 +14,19 @@ import hashlib
 import re
 import tarfile
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final, Protocol
+from typing import IO, TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.tar_header import BLOCK_BYTES, ZERO_BLOCK, NotAHeader, padded, read_header
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci import mediatype
+from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
+from registry_spooler.oci.layout_writer import blob_path
 from registry_spooler.oci.manifest import (
     CONTAINERD_SUBJECT,
+    IMAGE_NAME,
     MANIFEST_MAX_BYTES,
     Descriptor,
     Manifest,
@@ -32,7 +36,6 @@ from registry_spooler.oci.manifest import (
 from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.image_tree import Candidate, choose
 from registry_spooler.pull.pulled_archives import (
-    PIECE_BYTES,
     Unpacking,
     Writes,
     compression_of,
@@ -150,7 +153,6 @@ MEMBERS_MAX: Final = 100_000
 _INDEX: Final = "index.json"
 _DOCKER_INDEX: Final = "manifest.json"
 _DOCUMENTS: Final = frozenset({_INDEX, _DOCKER_INDEX, "oci-layout"})
-_IMAGE_NAME: Final = "io.containerd.image.name"
 _NAMED: Final = re.compile(
     r"blobs/(?P<algorithm>sha256|sha512)/(?P<blob>[0-9a-f]+)"
     r"|(?P<of_config>sha256|sha512):(?P<config>[0-9a-f]+)"
@@ -238,7 +240,7 @@ class PulledArchive:
             raise NotAsPulled("its config is missing")
         absent = {str(value.get("digest")) for value in sources.values()} if isinstance(sources, dict) else set()
         layers = tuple(self._layer(path, absent) for path in item["Layers"])
-        if len(layers) != len(_diff_ids(self._kept.get(config_path, b""))):
+        if len(layers) != len(ImageConfig.parse(self._kept.get(config_path, b"")).diff_ids):
             raise NotAsPulled("it does not have as many layers as its config names")
         return Pulled(config=config, layers=layers)
 
@@ -254,8 +256,8 @@ class PulledArchive:
         roots = [Descriptor.read(entry, where=_INDEX) for entry in entries] if isinstance(entries, list) else []
         images, referrers = set[Digest](), dict[Digest, set[Digest]]()
         for root in roots:
-            if _IMAGE_NAME in root.annotations:
-                self._check_name(root.annotations[_IMAGE_NAME])
+            if IMAGE_NAME in root.annotations:
+                self._check_name(root.annotations[IMAGE_NAME])
             below = self._check_manifest(root)
             if (subject := self._subject(root)) is None:
                 images.add(root.digest)
@@ -272,7 +274,7 @@ class PulledArchive:
         noted = root.annotations.get(CONTAINERD_SUBJECT)
         if noted is None:
             return None
-        if _IMAGE_NAME in root.annotations:
+        if IMAGE_NAME in root.annotations:
             raise NotAsPulled(f"{root.digest} is called like the image, and says that it speaks of another")
         manifest = self._manifest(root)
         if manifest.subject is not None and str(manifest.subject.digest) != noted:
@@ -291,7 +293,7 @@ class PulledArchive:
             raise NotAsPulled(f"something in it speaks of {next(iter(referrers))}, which is no part of the image")
 
     def _manifest(self, descriptor: Descriptor) -> Manifest:
-        content = self._kept.get(_blob_path(descriptor), b"")
+        content = self._kept.get(blob_path(descriptor.digest), b"")
         return Manifest.parse(content, media_type=descriptor.media_type, where=str(descriptor.digest))
 
     def _check_manifest(self, root: Descriptor) -> set[Digest]:
@@ -305,19 +307,19 @@ class PulledArchive:
             if descriptor.digest in seen or not (descriptor.is_index or descriptor.is_manifest):
                 continue
             seen.add(descriptor.digest)
-            path = _blob_path(descriptor)
+            path = blob_path(descriptor.digest)
             if path not in self._digests and descriptor is not root:
                 continue
             self._check_blob(descriptor)
             manifest = self._manifest(descriptor)
             waiting.extend(manifest.manifests)
             for blob in manifest.blobs:
-                if not (blob.is_foreign and _blob_path(blob) not in self._digests):
+                if not (blob.is_foreign and blob_path(blob.digest) not in self._digests):
                     self._check_blob(blob)
         return seen
 
     def _check_blob(self, descriptor: Descriptor) -> None:
-        path = _blob_path(descriptor)
+        path = blob_path(descriptor.digest)
         if path not in self._digests:
             raise NotAsPulled(f"{descriptor.digest} is missing")
         if self._sizes[path] != descriptor.size:
@@ -341,21 +343,8 @@ def _digest_of(path: str) -> Digest | None:
         return None
 
 
-def _blob_path(descriptor: Descriptor) -> str:
-    return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
-
-
 def _may_be_document(path: str, content: bytearray) -> bool:
     return path in _DOCUMENTS or bytes(content[:1]).strip() in (b"{", b"")
-
-
-def _diff_ids(config: bytes) -> list[Any]:
-    rootfs = load_object(config, where="the image's config").get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    return diff_ids if isinstance(diff_ids, list) else []
-
-
-_LAYOUT_INDEX: Final = "index.json"
 
 
 async def unpack(archive: BinaryIO, reference: Reference, output: Writes) -> None:
@@ -369,9 +358,11 @@ async def unpack(archive: BinaryIO, reference: Reference, output: Writes) -> Non
         layer = only_layer(reference, manifest)
         config = manifest.config
         is_image = config is not None and config.media_type in mediatype.IMAGE_CONFIGS
-        diff_id = only_diff_id(await in_thread(_document, tar, _path(config))) if is_image and config else None
+        diff_id = (
+            only_diff_id(await in_thread(_document, tar, blob_path(config.digest))) if is_image and config else None
+        )
         unpacking = Unpacking(reference, output, compression_of(layer, diff_id), diff_id)
-        with _member(tar, _path(layer)) as blob:
+        with _member(tar, blob_path(layer.digest)) as blob:
             while piece := await in_thread(blob.read, PIECE_BYTES):
                 await unpacking.write(piece)
         unpacking.finish()
@@ -382,7 +373,7 @@ def _open(archive: BinaryIO) -> tarfile.TarFile:
 
 
 def _image(tar: tarfile.TarFile, reference: Reference) -> Manifest:
-    index = Manifest.parse(_document(tar, _LAYOUT_INDEX), media_type=mediatype.OCI_INDEX, where=_LAYOUT_INDEX)
+    index = Manifest.parse(_document(tar, _INDEX), media_type=mediatype.OCI_INDEX, where=_INDEX)
     root = _manifest(tar, index.manifests[0])
     if not root.is_index:
         return root
@@ -390,13 +381,13 @@ def _image(tar: tarfile.TarFile, reference: Reference) -> Manifest:
     candidates = [
         Candidate(child.platform, child)
         for child in root.manifests
-        if child.is_manifest and not child.is_attestation and _path(child) in names
+        if child.is_manifest and not child.is_attestation and blob_path(child.digest) in names
     ]
     return _manifest(tar, choose(str(reference), candidates, None).descriptor)
 
 
 def _manifest(tar: tarfile.TarFile, descriptor: Descriptor) -> Manifest:
-    content = _document(tar, _path(descriptor))
+    content = _document(tar, blob_path(descriptor.digest))
     return Manifest.parse(content, media_type=descriptor.media_type, where=str(descriptor.digest))
 
 
@@ -413,7 +404,3 @@ def _member(tar: tarfile.TarFile, path: str) -> IO[bytes]:
     if file is None:
         raise NotAsPulled(f"{path} is missing")
     return file
-
-
-def _path(descriptor: Descriptor) -> str:
-    return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
