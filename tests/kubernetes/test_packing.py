@@ -15,7 +15,7 @@ from registry_spooler.kubernetes.remote_session import Input
 from registry_spooler.kubernetes.transfer.thin_archive import ArchivePart, content_part, image_parts, pack
 from registry_spooler.kubernetes.wire import LastWord, RemoteFailure, StderrReader
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.layout_writer import blob_path
+from registry_spooler.oci.layout_writer import blob_path, tar_header
 from registry_spooler.oci.manifest import Manifest
 
 MANIFEST = Manifest.parse(json.dumps({"schemaVersion": 2, "layers": []}).encode())
@@ -42,7 +42,7 @@ async def test_the_length_is_known_before_the_first_byte(sizes: tuple[int, ...])
 
 def test_a_member_of_more_than_eight_gibibytes() -> None:
     part = ArchivePart("blobs/sha256/x", 9 << 30, lambda: pieces(b""))
-    assert 9 << 30 == tarfile.TarInfo.frombuf(part.header, "utf-8", "strict").size
+    assert 9 << 30 == tarfile.TarInfo.frombuf(tar_header(part.path, part.size), "utf-8", "strict").size
 
 
 async def test_what_is_shorter_than_announced_does_not_pass() -> None:
