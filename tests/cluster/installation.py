@@ -25,8 +25,13 @@ class Outcome:
     """What a program came to."""
 
     code: int
-    stdout: str
+    stdout_bytes: bytes
     stderr: str
+
+    @property
+    def stdout(self) -> str:
+        """What it printed, where that is text."""
+        return self.stdout_bytes.decode()
 
 
 class Installation:
@@ -99,6 +104,12 @@ class Installation:
         folders = self.cluster.folder.glob(f"volumes/*/docker/registry/v2/repositories/{repository}/_uploads/*/data")
         return sum(_size(path) for path in folders)
 
+    def wait_for_spooled(self, at_least: int) -> None:
+        """Return when so many bytes of a file that is being published are in the spool directory."""
+        log = self.cluster.nodes[0].folder / "logs" / "kubelet.log"
+        spool = self.cluster.folder / "volumes"
+        wait_until(lambda: any(_size(path) >= at_least for path in spool.glob("*/*~")), "a file in the spool", log)
+
     def wait_for_upload(self, repository: str, at_least: int) -> None:
         """Return when a push is under way."""
         log = self.cluster.nodes[0].folder / "logs" / "kubelet.log"
@@ -112,7 +123,7 @@ class Installation:
 def finish(process: subprocess.Popen[bytes]) -> Outcome:
     """Wait for a program."""
     stdout, stderr = process.communicate(timeout=240)
-    return Outcome(process.returncode, stdout.decode(), stderr.decode())
+    return Outcome(process.returncode, stdout, stderr.decode())
 
 
 def _size(path: Path) -> int:
