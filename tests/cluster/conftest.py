@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster whose node holds the images of the spooler and of Debian's registry, and can pull nothing."""
-    running = Cluster(f"tests-{os.getpid()}")
+    running = Cluster("tests")
+    running.down()  # one that a killed run has left
     archive = tmp_path_factory.mktemp("images") / "images.tar"
     found = programs.at_hand()
     assert found is not None, f"no programs of Kubernetes: set {programs.VARIABLE}"

@@ -6,24 +6,30 @@ They are the one thing of a cluster that lies outside its namespaces and folder.
 from __future__ import annotations
 
 import errno
+import hashlib
+from functools import partial
 from pathlib import Path
 
 from localcluster.namespaces import wait_until
 
-PREFIX = "spooler-cluster-"
 WANTED = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")
 
 
-def path_of(cluster: str, node: int) -> str:
+def name_of(folder: Path) -> str:
+    """Return the name of a cluster's outermost group: that of its folder, told from those of other checkouts."""
+    return f"spooler-cluster-{folder.name}-{hashlib.sha256(bytes(folder)).hexdigest()[:8]}"
+
+
+def path_of(folder: Path, node: int) -> str:
     """Return a node's control group, as kubelets write it."""
-    return f"/{PREFIX}{cluster}/node{node}"
+    return f"/{name_of(folder)}/node{node}"
 
 
-def make(cluster: str, node: int) -> None:
+def make(folder: Path, node: int) -> None:
     """Make a node's control groups, with every controller that the machine has."""
     for root, version in _in_use():
         group = root
-        for name in path_of(cluster, node).strip("/").split("/"):
+        for name in path_of(folder, node).strip("/").split("/"):
             if version == "cgroup2":
                 _hand_down(group)
             group /= name
@@ -33,18 +39,18 @@ def make(cluster: str, node: int) -> None:
                     (group / setting).write_text((group.parent / setting).read_text())
 
 
-def remove(cluster: str) -> None:
+def remove(folder: Path) -> None:
     """Remove them all, innermost first. Where both versions are mounted, runc makes some in either."""
     for root, _ in _hierarchies():
-        top = root / f"{PREFIX}{cluster}"
-        for folder in sorted((top, *top.rglob("*/")), reverse=True):
-            wait_until(lambda folder=folder: _is_removed(folder), f"the end of {folder}", None)
+        top = root / name_of(folder)
+        for group in sorted((top, *top.rglob("*/")), reverse=True):
+            wait_until(partial(_is_removed, group), f"the end of {group}", None)
 
 
-def _is_removed(folder: Path) -> bool:
+def _is_removed(group: Path) -> bool:
     """Try to remove a group. For a moment after its last process has ended it is still busy."""
     try:
-        folder.rmdir()
+        group.rmdir()
     except FileNotFoundError:
         return True
     except OSError as exc:

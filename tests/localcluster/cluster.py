@@ -125,7 +125,7 @@ class Cluster:
         for number in range(1, nodes + 1):
             name = f"node{number}"
             self._sign(name, f"system:node:{name}", ("system:nodes",), (name, network.node_address(number)))
-            worker.write(self.folder / name, number, cgroups.path_of(self.name, number))
+            worker.write(self.folder / name, number, cgroups.path_of(self.folder, number))
             for at in range(1, objects.VOLUMES_PER_NODE + 1):
                 (self.folder / objects.volume_folder(number, at)).mkdir()
 
@@ -140,7 +140,7 @@ class Cluster:
             node.make(self.programs, within=first)
         for number, node in enumerate(self.nodes, 1):
             network.connect(number, node, first)
-            cgroups.make(self.name, number)
+            cgroups.make(self.folder, number)
         network.route_pods(self.nodes)
         with ThreadPoolExecutor() as both:
             steps = [
@@ -187,7 +187,7 @@ class Cluster:
             node.end()
 
     def _clean(self) -> None:
-        cgroups.remove(self.name)
+        cgroups.remove(self.folder)
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
