@@ -33,6 +33,11 @@ class Outcome:
         """What it printed, where that is text."""
         return self.stdout_bytes.decode()
 
+    @property
+    def digest(self) -> str:
+        """The digest at the end of the pull reference that a push prints."""
+        return self.stdout.strip().rpartition("@")[2]
+
 
 class Installation:
     """One namespace with the spooler in it."""

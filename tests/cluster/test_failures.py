@@ -81,7 +81,7 @@ def test_a_push_goes_on(installation: Installation, tmp_path: Path, repository: 
 
     assert 0 == pushed.code, pushed
     installation.wait_until_ready()
-    assert pushed.stdout.strip() == installation.manifest(repository, "v1")[0]
+    assert pushed.digest == installation.manifest(repository, "v1")[0]
     assert 0 == installation.spool("pull", f"{repository}:v1", "-o", "back.tar", folder=tmp_path).code
     assert diff_ids(archive) == diff_ids(tmp_path / "back.tar")
 
@@ -100,7 +100,7 @@ def test_a_published_file_is_pushed_though_its_pod_is_deleted(
 
     assert 0 == published.code, published
     installation.wait_until_ready()
-    assert published.stdout.strip() == installation.manifest(repository, "v1")[0]
+    assert published.digest == installation.manifest(repository, "v1")[0]
 
 
 @pytest.mark.parametrize("fail", [restart_apiserver, kill_registry])

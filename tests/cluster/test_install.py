@@ -26,7 +26,7 @@ def test_what_the_pusher_pushes_is_in_the_registry(installation: Installation, t
 
     assert 0 == pushed.code, pushed
     digest, manifest = installation.manifest("team/app", "v1")
-    assert digest == pushed.stdout.strip()
+    assert f"127.0.0.1:5001/team/app:v1@{digest}" == pushed.stdout.strip()
     assert 2 == len(manifest["layers"])
     assert 0 == installation.spool("pull", "team/app:v1", "-o", "back.tar", folder=tmp_path).code
     assert diff_ids(archive) == diff_ids(tmp_path / "back.tar")
@@ -71,6 +71,6 @@ def test_images_and_files_outlive_the_pod(installation: Installation, tmp_path: 
     installation.wait_until_ready()
 
     assert pod != installation.pod
-    assert kept.stdout.strip() == installation.manifest("team/kept", "v1")[0]
+    assert kept.digest == installation.manifest("team/kept", "v1")[0]
     listed = installation.as_pusher("exec", installation.pod, "--", "ls", "/spool", "/spool/.failed", folder=tmp_path)
     assert {"half.tar~", "bad.tar", "bad.tar.error.json"} <= set(listed.split())
