@@ -37,7 +37,7 @@ def test_a_pod_runs_from_what_was_pushed(installation: Installation, tmp_path: P
     pushed = installation.spool("push", str(archive), "team/pause:v1", folder=tmp_path)
 
     assert 0 == pushed.code, pushed
-    assert pushed.stdout.strip() == run_pod(installation, "app", f"{ADDRESS}/team/pause:v1")
+    assert pushed.digest == run_pod(installation, "app", f"{ADDRESS}/team/pause:v1")
 
 
 def test_nobody_pushes_by_way_of_the_nodes(installation: Installation) -> None:
@@ -78,7 +78,7 @@ def test_the_chart_sets_up_the_same(cluster: Cluster, installation: Installation
         pushed = installation.spool("push", str(archive), "app:v1", folder=tmp_path, user="admin", namespace="chart")
         assert 0 == pushed.code, pushed
         address = f"127.0.0.1:{CHARTS_PORT}"
-        assert pushed.stdout.strip() == run_pod(installation, "app", f"{address}/app:v1", "chart")
+        assert pushed.digest == run_pod(installation, "app", f"{address}/app:v1", "chart")
     finally:
         subprocess.run([*helm, "uninstall", "spooler", *flags], check=True)
     kinds = "deployments,daemonsets,services,persistentvolumeclaims"
