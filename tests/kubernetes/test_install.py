@@ -25,7 +25,7 @@ command=$1 kind=$2 name=$3
 [ "$command" = kustomize ] && exec {real} "$@"
 echo "$@" >> {folder}/asked
 case $command in
-apply) cat > {folder}/applied;;
+apply) [ ! -s {folder}/applied ] || echo --- >> {folder}/applied; cat >> {folder}/applied;;
 create) [ "$kind" = namespace ] || {{ cat >> {folder}/created; echo pod/check; }};;
 get) [ "$kind" != pod/check ] || {{ cat {folder}/check.json; exit; }}
     case $name in -*|"") file={folder}/$kind.json;; *) file={folder}/$kind-$name.json;; esac
@@ -110,7 +110,7 @@ async def test_print_shows_what_would_be_applied(admin: Admin) -> None:
 async def test_it_is_kubectl_apply(admin: Admin) -> None:
     await admin.install("-n", "images", "--context", "test", "--image", IMAGE)
     assert "apply --filename=- --namespace=images --context=test" in admin.asked
-    assert admin.asked[-1].startswith("rollout status deployment/registry-spooler")
+    assert [line for line in admin.asked if line.startswith("rollout status deployment/registry-spooler")]
     assert IMAGE == images(admin.applied)["spooler"]
 
 
@@ -296,7 +296,8 @@ async def test_sizes(admin: Admin, tmp_path: Path) -> None:
     assert wanted == {name: claim["spec"]["resources"]["requests"]["storage"] for name, claim in claims.items()}
     await admin.install(*sizes, "--output", str(tmp_path / "written"))
     written = await admin.install("--overlay", str(tmp_path / "written/base"), "--print")
-    assert admin.applied == list(yaml.safe_load_all(written.stdout))
+    written_documents = list(yaml.safe_load_all(written.stdout))
+    assert admin.applied[: len(written_documents)] == written_documents
     assert b"value: 30Gi" in written.stdout
     refused = await admin.install("--image", IMAGE, "--spool-size", "much", code=2)
     assert "write 20Gi or 500Mi" in refused.stderr
@@ -345,3 +346,30 @@ def _deleted(admin: Admin) -> list[str]:
 async def test_nothing_to_uninstall(admin: Admin) -> None:
     refused = await admin.terminal.spool("uninstall", "--yes", code=1)
     assert "choose another one with -n" in refused.stderr
+
+
+def _hosting(admin: Admin) -> dict[str, Any]:
+    (found,) = [found for found in admin.applied if found["kind"] == "ConfigMap"]
+    return found
+
+
+async def test_other_tools_are_told_where_the_registry_is(admin: Admin) -> None:
+    await admin.install("-n", "images", "--image", IMAGE)
+    assert "kube-public" == _hosting(admin)["metadata"]["namespace"]
+    told = yaml.safe_load(_hosting(admin)["data"]["localRegistryHosting.v1"])
+    assert "127.0.0.1:5001" == told["host"] == told["hostFromContainerRuntime"]
+    assert "--namespace images " in told["help"]
+    assert "rollout status daemonset/registry-node-access --timeout=180s --namespace=images" in admin.asked
+
+
+async def test_the_registry_of_somebody_else_stays_announced(admin: Admin) -> None:
+    admin.has("configmap", "local-registry-hosting")
+    done = await admin.install("--image", IMAGE)
+    assert "names another registry, and stays as it is" in done.stderr
+    assert not [found for found in admin.applied if found["kind"] == "ConfigMap"]
+
+
+async def test_a_namespace_of_its_own_may_have_pods_on_the_nodes_network(admin: Admin) -> None:
+    await admin.install("-n", "images", "--create-namespace", "--image", IMAGE)
+    wanted = "label namespace images pod-security.kubernetes.io/enforce=privileged --namespace=images"
+    assert wanted in admin.asked

@@ -19,12 +19,15 @@ from typing import Any, Final
 import click
 
 from registry_spooler.cli.kubectl.install_manifests import (
+    HOSTING,
     OVERLAYS,
+    PART_OF,
     Choices,
     Document,
     InstallError,
     Kubectl,
     KubectlError,
+    manifests,
     of_kind,
     pods,
     render,
@@ -189,6 +192,8 @@ def _let_in(documents: list[Document], namespaces: list[str]) -> None:
 
 
 DEPLOYMENT: Final = "registry-spooler"
+_NAMESPACE_OF_CONTEXT: Final = "--output=jsonpath={..namespace}"
+NODE_ACCESS: Final = "registry-node-access"
 ROLLOUT_SECONDS: Final = 180
 _SIZE: Final = re.compile(r"[1-9]\d*(?:\.\d+)?(?:[kMGTPE]|[KMGTPE]i)?")
 
@@ -274,7 +279,7 @@ def install(
     else:
         check_all(kubectl, documents)
         if create_namespace and not kubectl.get("namespace", str(target.namespace), cluster_wide=True):
-            kubectl.run("create", "namespace", str(target.namespace))
+            _create_namespace(kubectl, documents)
         if images is not None:
             load_images(target, (str(images),), all_nodes=True, socket=socket)
         elif not no_check:
@@ -282,12 +287,54 @@ def install(
         _apply(kubectl, documents, waits=not no_wait)
 
 
+def _create_namespace(kubectl: Kubectl, documents: list[Document]) -> None:
+    namespace = str(kubectl.namespace)
+    kubectl.run("create", "namespace", namespace)
+    if _pull_host(documents):
+        # The pods on the nodes' own network; a cluster may enforce another level by default.
+        kubectl.run("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=privileged")
+
+
 def _apply(kubectl: Kubectl, documents: list[Document], *, waits: bool) -> None:
     kubectl.run("apply", "--filename=-", stdin=to_yaml(documents))
+    if pull_host := _pull_host(documents):
+        announce(kubectl, pull_host)
     if waits:
-        kubectl.run("rollout", "status", f"deployment/{DEPLOYMENT}", f"--timeout={ROLLOUT_SECONDS}s")
+        for workload in [f"deployment/{DEPLOYMENT}", *([f"daemonset/{NODE_ACCESS}"] if pull_host else [])]:
+            kubectl.run("rollout", "status", workload, f"--timeout={ROLLOUT_SECONDS}s")
         flag = f" -n {kubectl.namespace}" if kubectl.namespace else ""
         warn(f"ready; push the first image with `kubectl spool push{flag} FILE NAME:TAG`")
+
+
+def _pull_host(documents: list[Document]) -> str:
+    """Return where nodes reach the registry; an empty text without node access."""
+    if not any(found["metadata"]["name"] == NODE_ACCESS for found in of_kind(documents, "DaemonSet")):
+        return ""
+    containers = [container for pod in pods(documents) for container in pod["containers"]]
+    variables = [variable for container in containers for variable in container.get("env", ())]
+    return next((str(found["value"]) for found in variables if found["name"] == "REGISTRY_SPOOLER_PULL_HOST"), "")
+
+
+def announce(kubectl: Kubectl, pull_host: str) -> None:
+    """Tell Tilt, ctlptl and other tools where the cluster's registry is (KEP-1755), unless it has another one."""
+    public = "--namespace=kube-public"
+    try:
+        found = kubectl.get("configmap", HOSTING, public, cluster_wide=True)
+        if found and (found[0]["metadata"].get("labels") or {}).get(PART_OF[0]) != PART_OF[1]:
+            warn(f"the ConfigMap kube-public/{HOSTING} names another registry, and stays as it is")
+            return
+        namespace = kubectl.namespace or kubectl.read("config", "view", "--minify", _NAMESPACE_OF_CONTEXT).decode()
+        text = kubectl.read("kustomize", str(manifests() / HOSTING)).decode()
+        port = pull_host.rpartition(":")[2]
+        for word, now in (
+            ("127.0.0.1:5001", pull_host),
+            (" 5001:", f" {port}:"),
+            ("--namespace registry ", f"--namespace {namespace or 'default'} "),
+        ):
+            text = text.replace(word, now)
+        kubectl.run("apply", "--filename=-", stdin=text.encode(), cluster_wide=True)
+    except InstallError as exc:
+        warn(f"other tools are not told where the registry is: {exc}")
 
 
 def _ephemeral(overlay: str) -> str:

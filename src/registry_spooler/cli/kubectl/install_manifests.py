@@ -50,10 +50,13 @@ class Kubectl:
         """The namespace that was asked for; None means the context's own."""
         return self.target.namespace
 
-    def run(self, *arguments: str, stdin: bytes | None = None) -> None:
+    def run(self, *arguments: str, stdin: bytes | None = None, cluster_wide: bool = False) -> None:
         """Run kubectl for the target; what it says is shown on standard error. InstallError if it fails."""
         done = subprocess.run(  # noqa: S603 - no shell reads it
-            [_PROGRAM, *arguments, *self._flags()], stdout=subprocess.PIPE, input=stdin, check=False
+            [_PROGRAM, *arguments, *self._flags(cluster_wide=cluster_wide)],
+            stdout=subprocess.PIPE,
+            input=stdin,
+            check=False,
         )
         if done.stdout:
             warn_lines(done.stdout)
@@ -106,6 +109,10 @@ _VOLUMES: Final = {"registry": "registry", "spooler": "spool"}
 """The volume that each container fills."""
 _EPHEMERAL: Final = "ephemeral-storage"
 _SPOOL_LIMIT: Final = "REGISTRY_SPOOLER_SPOOL_LIMIT"
+PART_OF: Final = ("app.kubernetes.io/part-of", "registry-spooler")
+"""The label of everything that is installed."""
+HOSTING: Final = "local-registry-hosting"
+"""The ConfigMap of KEP-1755, in the namespace kube-public."""
 _RECORD: Final = ".kubectl-spool.json"
 """In a directory that --output wrote: its files' checksums, so that it may be written again."""
 _PLACEHOLDERS: Final = ("registry-spooler:", "https://registry.example.com")

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import click
 
-from registry_spooler.cli.kubectl.install_manifests import InstallError, Kubectl, KubectlError
+from registry_spooler.cli.kubectl.install_manifests import HOSTING, PART_OF, InstallError, Kubectl, KubectlError
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
 from registry_spooler.cli.printing import warn
 
-_PART_OF: Final = "app.kubernetes.io/part-of=registry-spooler"
+_SELECTOR: Final = f"--selector={'='.join(PART_OF)}"
 _CLAIM: Final = "persistentvolumeclaims"
 _CLAIM_KIND: Final = "PersistentVolumeClaim"
 _KINDS: Final = (
@@ -46,6 +46,12 @@ def uninstall(target: ClusterTarget, keep_data: bool, yes: bool) -> None:
         raise InstallError("nothing was removed; --yes does it without asking")
     for item in found:
         kubectl.run("delete", item["kind"], item["metadata"]["name"], "--ignore-not-found", "--wait=false")
+    try:
+        for kind in ("configmap", "rolebinding", "role"):
+            if kubectl.get(kind, _SELECTOR, "--namespace=kube-public", cluster_wide=True):
+                kubectl.run("delete", kind, HOSTING, "--namespace=kube-public", "--ignore-not-found", cluster_wide=True)
+    except InstallError as exc:
+        warn(f"what tells other tools where the registry is stays in kube-public: {exc}")
 
 
 def _agrees(question: str) -> bool:
@@ -57,7 +63,7 @@ def _agrees(question: str) -> bool:
 
 def _found(kubectl: Kubectl, kind: str) -> list[dict[str, Any]]:
     try:
-        return kubectl.get(kind, f"--selector={_PART_OF}")
+        return kubectl.get(kind, _SELECTOR)
     except KubectlError as exc:
         if "resource type" not in exc.reason:
             raise
