@@ -29,6 +29,14 @@ AT_ONCE: Final = 8
 """Enough to hide the way to a registry far off; a small one is not overrun."""
 
 
+class NotInRegistry(NotHere):
+    """There is no such image to delete."""
+
+    sentence = "{reference} was not there"
+
+    reference: str
+
+
 async def in_order(ask: Callable[[T], Awaitable[R]], questions: Sequence[T]) -> AsyncIterator[R]:
     """Answer by answer; the first error ends it."""
     for start in range(0, len(questions), AT_ONCE):
@@ -231,7 +239,7 @@ def delete(connection: Connection, reference: str, by_digest: bool, as_json: boo
         elif tags is not None:
             say(f"deleted {parsed}" + (f" ({digest})" if parsed.digest is None else ""))
         if tags is None and connection.remote is None:  # a caller from afar reads it in the answer
-            raise NotHere(f"{parsed} was not there")
+            raise NotInRegistry(str(parsed))
 
     connection.with_client(work)
 
