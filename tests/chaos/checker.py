@@ -21,7 +21,7 @@ from verify import Image, Reader
 MANIFEST = re.compile(r"^/v2/(?P<repository>.+)/manifests/(?P<tag>[^/]+)$")
 NOT_THE_FILES = re.compile(r"the registry|127\.0\.0\.1|answered")
 KILLED = re.compile(r"the spooler was killed \d+ times")
-LEFT_ON_PURPOSE = re.compile(r"\.births|\.reserve|died\..*")
+LEFT_ON_PURPOSE = re.compile(r"\.births|\.bundle|\.reserve|died\..*")
 """In `.work`: what every spooler shares, room for the day the disk is full, and who died over what."""
 DEATHS_MIN = 4
 """Of spoolers, before one of them may be laid to a file."""

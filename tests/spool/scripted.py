@@ -25,7 +25,7 @@ from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.spool import Spool
 from registry_spooler.spool.state import SpoolState
 
-ALWAYS = {".births", ".reserve"}
+ALWAYS = {".births", ".bundle", ".reserve"}
 """What stays in `.work/`."""
 FAST = Backoff(base_seconds=0.01, cap_seconds=0.05)
 
@@ -43,9 +43,6 @@ class Handler:
         self.attempts: list[str] = []
         self.running: list[str] = []
         self.most_running = 0
-        self.bundles: dict[str, tuple[str, ...]] = {}
-        """The repositories that a bundle turns out to be about."""
-        self.on_claim: Callable[[], None] = lambda: None
         self._acts: dict[str, deque[Act | Exception]] = defaultdict(deque)
         self._forever: dict[str, Exception] = {}
 
@@ -70,9 +67,6 @@ class Handler:
 
     async def _do(self, job: Job, file: OpenedFile, progress: Progress) -> tuple[ImageResult, ...]:
         content = b"" if job.action is Action.DELETE else await in_thread(os.pread, file.fd, file.size, 0)
-        if job.name in self.bundles:
-            self.on_claim()
-            await job.claim(self.bundles[job.name])
         if job.name in self._forever:
             raise self._forever[job.name]
         if self._acts[job.name]:
@@ -149,13 +143,13 @@ def is_final(end: JobEnd) -> bool:
 
 @asynccontextmanager
 async def spooling(
-    directory: Path, handler: Any, *, probe: Callable[[], Awaitable[None]] | None = None, **settings: Any
+    directory: Path, handler: Any, *, ping: Callable[[], Awaitable[None]] | None = None, **settings: Any
 ) -> AsyncIterator[Running]:
     """Run a spool until the block ends; it is stopped in good order then."""
     options: dict[str, Any] = {"backoff": FAST, "settle_seconds": 0.2, "shutdown_grace_seconds": 5.0} | settings
     running = Running(Spool(SpoolSettings(directory=directory, **options)))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(running.spool.run, handler, probe)
+        tasks.start_soon(running.spool.run, handler, ping)
         yield running
         running.spool.stop()
 

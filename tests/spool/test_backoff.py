@@ -55,40 +55,23 @@ class Registry:
         return (image(job.reference, b""),)
 
 
-async def test_a_registry_that_is_down_is_asked_by_one_job_at_a_time(spool_directory: Path) -> None:
-    registry = Registry()
-    names = [f"app{number}.tar" for number in range(30)]
-    for name in names:
-        drop(spool_directory, name)
-    async with spooling(spool_directory, registry, backoff=Backoff(base_seconds=0.2, cap_seconds=0.2)) as running:
-        started = time.monotonic()
-        await running.until(lambda: len(registry.attempts) >= 12, seconds=30)
-        # Four at first, and then no more than one for each waiting; with full jitter that is half the cap on average.
-        assert time.monotonic() - started > 0.2
-        assert running.board.held_for is Reason.UNREACHABLE
-        assert len({name for name, _ in registry.attempts}) > 4  # not always the same one
-        registry.is_down = False
-        await running.until_done(*names)
-        assert running.board.held_for is None
-
-
 @pytest.mark.parametrize("error", [PAGE, REFUSED, UNREACHABLE])
-async def test_while_a_probe_fails_the_files_wait_together_and_then_go_in_the_order_of_arrival(
+async def test_while_a_ping_fails_the_files_wait_together_and_then_go_in_the_order_of_arrival(
     spool_directory: Path, error: SpoolerError
 ) -> None:
     registry = Registry(error)
-    probes = []
+    pings = []
 
-    async def probe() -> None:
-        probes.append(len(registry.attempts))
+    async def ping() -> None:
+        pings.append(len(registry.attempts))
         if registry.is_down:
             raise error
 
     names = [f"app{number % 5}:{number}.tar" for number in range(40)]
     for name in names:
         drop(spool_directory, name)
-    async with spooling(spool_directory, registry, jobs_at_once=1, probe=probe) as running:
-        await running.until(lambda: len(probes) >= 5)
+    async with spooling(spool_directory, registry, jobs_at_once=1, ping=ping) as running:
+        await running.until(lambda: len(pings) >= 5)
         assert [name for name, _ in registry.attempts] == names[:1]
         assert running.board.failed_count == 0
         registry.is_down = False
@@ -97,20 +80,20 @@ async def test_while_a_probe_fails_the_files_wait_together_and_then_go_in_the_or
     assert [name for name, _ in registry.attempts] == [names[0], *names]
 
 
-async def test_a_probe_that_nobody_foresaw_to_fail_is_logged_once_and_ends_nothing(
+async def test_a_ping_that_nobody_foresaw_to_fail_is_logged_once_and_ends_nothing(
     spool_directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry = Registry()
-    probes = []
+    pings = []
 
-    async def probe() -> None:
-        probes.append(len(registry.attempts))
+    async def ping() -> None:
+        pings.append(len(registry.attempts))
         if registry.is_down:
             raise UnicodeError("label empty or too long")
 
     drop(spool_directory, "app.tar")
-    async with spooling(spool_directory, registry, probe=probe) as running:
-        await running.until(lambda: len(probes) >= 3)
+    async with spooling(spool_directory, registry, ping=ping) as running:
+        await running.until(lambda: len(pings) >= 3)
         registry.is_down = False
         await running.until_done("app.tar")
     assert len([record for record in caplog.records if record.exc_info]) == 1
@@ -134,16 +117,41 @@ async def test_a_setting_that_cannot_be_read_is_everybodys_trouble_until_one_get
 
 async def test_a_file_that_arrives_while_the_registry_is_down_waits_with_the_others(spool_directory: Path) -> None:
     registry = Registry()
+    pings = []
+
+    async def ping() -> None:
+        pings.append(len(registry.attempts))
+        if registry.is_down:
+            raise registry.error
+
     drop(spool_directory, "a.tar")
-    async with spooling(spool_directory, registry, backoff=Backoff(base_seconds=3600, cap_seconds=3600)) as running:
-        await running.until(lambda: running.board.deferred())
+    async with spooling(spool_directory, registry, ping=ping) as running:
+        await running.until(lambda: len(pings) >= 2)
         drop(spool_directory, "b.tar")
         await running.until(lambda: running.board.waiting_count == 1)
-        assert [name for name, _ in registry.attempts] == ["a.tar"]
-        registry.is_down = False
-        # Somebody cannot wait, and touches the file: it goes at once, and gets through, and so do the others.
         (spool_directory / "a.tar").touch()
+        await running.until(lambda: len(pings) >= 5)
+        assert [name for name, _ in registry.attempts] == ["a.tar"]
+        assert running.board.held_for is Reason.UNREACHABLE
+        registry.is_down = False
         await running.until_done("a.tar", "b.tar")
+
+
+async def test_a_file_that_meets_trouble_by_itself_does_not_keep_the_others(
+    spool_directory: Path, handler: Handler
+) -> None:
+    """The registry refuses the login for one repository, and answers its ping."""
+    handler.always("a.tar", REFUSED)
+    for name in ("a.tar", "b.tar", "c.tar"):
+        drop(spool_directory, name)
+
+    async def ping() -> None:
+        pass
+
+    async with spooling(spool_directory, handler, jobs_at_once=1, ping=ping) as running:
+        await running.until_done("b.tar", "c.tar")
+        handler.heal("a.tar")
+        await running.until_done("a.tar")
 
 
 async def test_what_the_registry_asks_one_job_for_the_others_heed_too(spool_directory: Path, handler: Handler) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,127 +151,90 @@ def test_a_scan_forgets_what_it_did_not_find_but_not_what_came_since() -> None:
     assert ("a" in queue, "b" in queue, "c" in queue) == (True, False, True)
 
 
-def test_shared_trouble_holds_everybody_and_sends_one_ahead() -> None:
+def test_shared_trouble_holds_everybody_until_a_time() -> None:
     queue = queue_of("a", "b", "c", "d", limit=2)
     assert start(queue) == ["a", "b"]
     for name in ("a", "b"):
-        until = queue.hold(running(queue, name), Reason.UNREACHABLE, until=10, patience=30)
-        defer(queue, name, now=0, due=until + 0.001, reason=Reason.UNREACHABLE)
+        until = queue.hold(Reason.SPOOL, 0, until=10)
+        defer(queue, name, now=0, due=until, reason=Reason.SPOOL)
     assert queue.shared_failures == 1
-    assert start(queue, 1) == []
-    assert queue.next_due(1) == 10
-    assert start(queue, 10) == ["c"]
-    assert start(queue, 11) == []
-    until = queue.hold(running(queue, "c"), Reason.UNREACHABLE, until=25, patience=30)
-    assert queue.shared_failures == 2
-    defer(queue, "c", now=11, due=until + 0.001, reason=Reason.UNREACHABLE)
-    assert start(queue, 25) == ["d"]
-    queue.finish(running(queue, "d"), 26)
-    queue.release(26)
-    assert start(queue, 26) == ["a", "b"]
+    assert (start(queue, 9), queue.next_due(9)) == ([], 10)
+    assert start(queue, 10) == ["a", "b"]
     assert queue.held_for is None
+    queue.hold(Reason.SPOOL, 11, until=30)
+    assert queue.shared_failures == 2
+    defer(queue, "a", now=11, due=1000, reason=Reason.SPOOL)
+    queue.finish(running(queue, "b"), 12)
+    queue.release(12)
+    assert start(queue, 12) == ["a", "c"]
     assert queue.shared_failures == 0
 
 
-def held_queue(*names: str, until: float = 10) -> Queue:
-    """Two files ran and met the same trouble, which a probe can ask about."""
+def held_queue(*names: str) -> Queue:
+    """Two files ran and met the same trouble, which a ping can ask about."""
     queue = queue_of(*names, limit=2)
     for name in start(queue):
-        queue.hold(running(queue, name), Reason.PROTOCOL, until=until, patience=30, probes=True)
+        queue.hold(Reason.PROTOCOL, 0, until=0, pings=True)
         defer(queue, name, now=0, due=1000, reason=Reason.PROTOCOL)
     return queue
 
 
-def probe(queue: Queue, now: float, *, is_over: bool, until: float = 0) -> None:
-    assert queue.wants_probe(now)
-    queue.probe_started()
-    assert not queue.wants_probe(now)
-    assert start(queue, now) == []
-    queue.probed(now, is_over=is_over, until=until, next_try=until)
+def ping(queue: Queue, now: float, *, is_up: bool, until: float = 0) -> None:
+    assert queue.wants_ping(now)
+    assert not queue.wants_ping(now)
+    assert (start(queue, now), queue.next_due(now)) == ([], None)
+    queue.pinged(now, is_up=is_up, until=until, next_try=until)
 
 
-def test_while_a_probe_fails_no_file_is_tried_and_then_the_oldest_goes_first_and_the_others_in_order() -> None:
+def test_while_a_ping_fails_no_file_is_tried_and_then_all_go_in_the_order_of_arrival() -> None:
     queue = held_queue("a", "b", "c", "d")
-    assert not queue.wants_probe(9)
-    assert queue.next_due(9) == 10
-    probe(queue, 10, is_over=False, until=20)
-    assert (start(queue, 11), queue.next_due(11), queue.shared_failures) == ([], 20, 2)
-    probe(queue, 20, is_over=True)
-    assert start(queue, 20) == ["a"]
-    queue.finish(running(queue, "a"), 21)
-    queue.release(21)
-    assert start(queue, 21) == ["b", "c"]
+    ping(queue, 0, is_up=False, until=10)
+    assert not queue.wants_ping(9)
+    assert (start(queue, 9), queue.next_due(9), queue.shared_failures) == ([], 10, 2)
+    ping(queue, 10, is_up=True)
+    assert start(queue, 10) == ["a", "b"]
+    for name in ("a", "b"):
+        queue.finish(running(queue, name), 11)
+    assert start(queue, 11) == ["c", "d"]
     assert queue.shared_failures == 0
 
 
-def test_a_probe_that_is_on_its_way_lets_the_loop_sleep() -> None:
+def test_a_file_with_which_alone_the_trouble_is_waits_by_itself() -> None:
     queue = held_queue("a", "b", "c")
-    queue.probe_started()
-    due = queue.next_due(50)
-    assert due is None or due > 50
+    ping(queue, 0, is_up=True)
+    assert start(queue, 0) == ["c"]
+    queue.release(1)
+    queue.finish(running(queue, "c"), 1)
+    assert (start(queue, 1), queue.next_due(1)) == ([], 1000)
 
 
-def test_a_file_with_which_alone_the_trouble_is_does_not_go_ahead_again_and_again() -> None:
+def test_a_registry_that_takes_pushes_and_no_pings_is_tried_now_and_then() -> None:
     queue = held_queue("a", "b", "c")
-    ahead = []
-    for now in range(10, 110, 20):
-        probe(queue, now, is_over=True)
-        (name,) = start(queue, now)
-        ahead.append(name)
-        queue.hold(running(queue, name), Reason.LOGIN, until=now + 10, patience=30, probes=True)
-        defer(queue, name, now=now, due=now + 10, reason=Reason.LOGIN)
-    assert ahead == ["a", "b", "c", "a", "b"]
-
-
-def test_a_registry_that_takes_pushes_and_no_probes_is_tried_now_and_then() -> None:
-    queue = held_queue("a", "b", "c")
-    for now in (10, 100, 300):
-        probe(queue, now, is_over=False, until=now + 1)
+    for now in (0, 100, 299):
+        ping(queue, now, is_up=False, until=now + 1)
         assert start(queue, now + 1) == []
-    probe(queue, 311, is_over=False)
-    assert start(queue, 311) == ["c"]
+    ping(queue, 300, is_up=False)
+    assert start(queue, 300) == ["a", "b"]
 
 
 def test_the_same_trouble_is_one_trouble_however_it_shows() -> None:
-    queue = held_queue("a", "b", "c")
-    probe(queue, 10, is_over=True)
-    assert start(queue, 10) == ["a"]
-    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=20, patience=30, probes=True)
-    defer(queue, "a", now=10, due=1000, reason=Reason.UNREACHABLE)
-    queue.release(15)
-    assert start(queue, 15) == ["a", "b"]
-
-
-def test_a_file_that_somebody_touches_goes_even_while_all_are_held() -> None:
-    queue = queue_of("a", "b", limit=1)
-    assert start(queue) == ["a"]
-    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=10, patience=30)
-    defer(queue, "a", now=0, due=100, reason=Reason.UNREACHABLE)
-    assert start(queue, 1) == []
-    queue.arrive(entry("a", arrived=1, inode=1), now=2, event=True)
-    assert start(queue, 2) == ["a"]
-
-
-def test_a_job_sent_ahead_that_says_nothing_of_the_trouble_sends_the_next() -> None:
-    queue = queue_of("a", "b", "c", limit=1)
-    assert start(queue) == ["a"]
-    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=10, patience=30)
-    defer(queue, "a", now=0, due=50, reason=Reason.UNREACHABLE)
-    assert start(queue, 10) == ["b"]
-    queue.finish(running(queue, "b"), 11)
-    assert start(queue, 11) == ["c"]
-
-
-def test_a_job_sent_ahead_that_takes_long_does_not_keep_the_next_for_ever() -> None:
-    queue = queue_of("a", "b", "c", limit=2)
+    queue = queue_of("a", "b", limit=2)
     assert start(queue) == ["a", "b"]
-    queue.hold(running(queue, "a"), Reason.UNREACHABLE, until=10, patience=30)
-    defer(queue, "a", now=0, due=11, reason=Reason.UNREACHABLE)
-    queue.finish(running(queue, "b"), 0)
-    assert start(queue, 10) == ["c"]
-    assert start(queue, 11) == []
-    assert queue.next_due(11) == 40
-    assert start(queue, 40) == ["a"]
+    for name, reason in (("a", Reason.PROTOCOL), ("b", Reason.UNREACHABLE)):
+        queue.hold(reason, 0, until=0, pings=True)
+        defer(queue, name, now=0, due=1000, reason=reason)
+    assert queue.shared_failures == 1
+    ping(queue, 0, is_up=False, until=10)
+    queue.release(5)
+    assert start(queue, 5) == ["a", "b"]
+
+
+def test_an_answer_that_comes_when_a_job_has_got_through_changes_nothing() -> None:
+    queue = held_queue("a", "b", "c")
+    assert queue.wants_ping(0)
+    queue.release(1)
+    queue.pinged(2, is_up=False, until=50, next_try=50)
+    assert (start(queue, 2), queue.held_for) == (["c"], None)
 
 
 def test_names_that_cannot_be_read_have_lanes_of_their_own() -> None:
@@ -278,61 +242,62 @@ def test_names_that_cannot_be_read_have_lanes_of_their_own() -> None:
     assert start(queue) == ["UPPER", "LOWER"]
 
 
-def claim(queue: Queue, name: str, *repositories: str, now: float = 0) -> bool:
-    return queue.claim(running(queue, name), repositories, now)
+def finish(queue: Queue, *names: str) -> None:
+    for name in names:
+        queue.finish(running(queue, name), 0)
 
 
-def test_nothing_overtakes_a_bundle_before_it_has_been_read() -> None:
-    queue = queue_of("a:1", "@all.tar", "b:1", "c:1")
-    assert start(queue) == ["a:1", "@all.tar"]
-    assert claim(queue, "@all.tar", "b")
-    assert start(queue) == ["c:1"]
-    queue.finish(running(queue, "@all.tar"), 0)
-    assert start(queue) == ["b:1"]
-
-
-def test_a_bundle_waits_for_earlier_files_of_its_repositories() -> None:
-    queue = queue_of("a:1", "b:1", "@all.tar", "b:2", limit=3)
-    assert start(queue) == ["a:1", "b:1", "@all.tar"]
-    assert not claim(queue, "@all.tar", "a", "b")
-    queue.put_back(running(queue, "@all.tar"), 0)
+def test_a_bundle_waits_for_all_that_came_before_it_and_all_that_came_after_waits_for_it() -> None:
+    queue = queue_of("a:1", "b:1", "@x.tar", "c:1", "@y.tar", "@z.tar", "d:1")
+    assert start(queue) == ["a:1", "b:1"]
+    finish(queue, "a:1")
     assert start(queue) == []
-    queue.finish(running(queue, "a:1"), 0)
-    assert start(queue) == []
-    queue.finish(running(queue, "b:1"), 0)
-    assert start(queue) == ["@all.tar"]
-    assert claim(queue, "@all.tar", "a", "b")
-    queue.finish(running(queue, "@all.tar"), 0)
-    assert start(queue) == ["b:2"]
+    finish(queue, "b:1")
+    for name in ("@x.tar", "c:1", "@y.tar", "@z.tar"):
+        assert start(queue) == [name]
+        assert start(queue, 100) == []
+        finish(queue, name)
+    assert start(queue) == ["d:1"]
 
 
-def test_with_one_job_at_a_time_a_bundle_does_not_wait_for_what_waits_for_it() -> None:
-    queue = queue_of("a:1", "@all.tar", limit=1)
-    assert start(queue) == ["a:1"]
+def test_a_bundle_waits_for_what_is_put_off_and_for_what_waits_behind_that() -> None:
+    queue = queue_of("a:1", "a:2", "b:1", "@all.tar", "c:1")
+    assert start(queue) == ["a:1", "b:1"]
     defer(queue, "a:1", now=0, due=10)
-    assert start(queue) == ["@all.tar"]
-    assert not claim(queue, "@all.tar", "a")
-    queue.put_back(running(queue, "@all.tar"), 0)
-    assert start(queue, 5) == []
-    assert queue.next_due(5) == 10
+    queue.leave_elsewhere(running(queue, "b:1"), 0, due=20)
+    assert (start(queue), queue.next_due(0)) == ([], 10)
     assert start(queue, 10) == ["a:1"]
-    queue.finish(running(queue, "a:1"), 10)
-    assert start(queue, 10) == ["@all.tar"]
+    finish(queue, "a:1")
+    assert start(queue, 10) == ["a:2"]
+    finish(queue, "a:2")
+    assert (start(queue, 10), queue.next_due(10)) == ([], 20)
+    assert start(queue, 20) == ["b:1"]
+    finish(queue, "b:1")
+    assert start(queue, 20) == ["@all.tar"]
 
 
-def test_bundles_are_read_one_after_the_other_and_pushed_side_by_side() -> None:
-    queue = queue_of("@x.tar", "@y.tar", "@z.tar")
-    assert start(queue) == ["@x.tar"]
-    assert claim(queue, "@x.tar", "a", "b")
-    assert start(queue) == ["@y.tar"]
-    assert claim(queue, "@y.tar", "c")
-    assert start(queue) == ["@z.tar"]
-    assert not claim(queue, "@z.tar", "b", "c")
-    queue.put_back(running(queue, "@z.tar"), 0)
-    queue.finish(running(queue, "@x.tar"), 0)
-    assert start(queue) == []
-    queue.finish(running(queue, "@y.tar"), 0)
-    assert start(queue) == ["@z.tar"]
+def test_a_bundle_does_not_wait_for_what_is_not_quite_there_or_goes_last() -> None:
+    queue = queue_of("a:1", "b:1", "@all.tar")
+    assert start(queue) == ["a:1", "b:1"]
+    defer(queue, "a:1", now=0, due=10, passing=True)
+    queue.set_apart(running(queue, "b:1"), 0)
+    assert start(queue) == ["@all.tar"]
+    assert start(queue, 10) == []
+    finish(queue, "@all.tar")
+    assert start(queue, 10) == ["a:1"]
+    finish(queue, "a:1")
+    assert start(queue, 10) == ["b:1"]
+
+
+def test_a_bundle_that_another_spooler_has_keeps_its_place() -> None:
+    queue = queue_of("@all.tar", "a:1")
+    assert start(queue) == ["@all.tar"]
+    queue.leave_elsewhere(running(queue, "@all.tar"), 0, due=1)
+    assert (start(queue), queue.next_due(0)) == ([], 1)
+    assert start(queue, 1) == ["@all.tar"]
+    queue.leave_elsewhere(running(queue, "@all.tar"), 1, due=2)
+    queue.vanish("@all.tar", 1)
+    assert start(queue, 1) == ["a:1"]
 
 
 @pytest.mark.parametrize("passing", [True, False])
@@ -342,31 +307,10 @@ def test_a_bundle_that_is_not_quite_there_lets_others_pass(passing: bool) -> Non
     defer(queue, "@all.tar", now=0, due=10, passing=passing)
     assert start(queue) == (["a:1"] if passing else [])
     assert queue.next_due(0) == 10
+    if passing:
+        assert start(queue, 10) == []
+        finish(queue, "a:1")
     assert start(queue, 10) == ["@all.tar"]
-
-
-def test_a_bundle_with_a_new_content_is_about_nobody_knows_what() -> None:
-    queue = queue_of("@all.tar", "a:1", "b:1", limit=1)
-    assert start(queue) == ["@all.tar"]
-    assert claim(queue, "@all.tar", "a")
-    defer(queue, "@all.tar", now=0, due=10)
-    queue.arrive(entry("@all.tar", arrived=1, inode=9), 0, event=False)
-    assert start(queue) == ["@all.tar"]
-    assert claim(queue, "@all.tar", "b")
-    queue.finish(running(queue, "@all.tar"), 0)
-    assert start(queue) == ["a:1"]
-
-
-def test_a_bundle_that_another_spooler_has_read_keeps_only_its_repositories() -> None:
-    queue = queue_of("@all.tar", "a:1", "b:1")
-    assert start(queue) == ["@all.tar"]
-    queue.leave_elsewhere(running(queue, "@all.tar"), 0, due=1)
-    assert start(queue) == []
-    assert start(queue, 1) == ["@all.tar"]
-    queue.leave_elsewhere(running(queue, "@all.tar"), 1, due=2, repositories=("a",))
-    assert start(queue, 1) == ["b:1"]
-    queue.vanish("@all.tar", 1)
-    assert start(queue, 1) == ["a:1"]
 
 
 def test_a_bundle_that_vanishes_frees_what_it_held_back() -> None:
@@ -444,20 +388,22 @@ def test_what_is_set_apart_goes_last_and_alone() -> None:
 def test_a_bundle_that_goes_while_the_queue_is_held_frees_what_it_held_back() -> None:
     queue = queue_of("@all.tar", "a:1")
     assert start(queue) == ["@all.tar"]
-    queue.hold(running(queue, "@all.tar"), Reason.UNREACHABLE, until=10, patience=30)
-    defer(queue, "@all.tar", now=0, due=100, reason=Reason.UNREACHABLE)
-    assert start(queue, 10) == []
-    queue.vanish("@all.tar", 10)
+    queue.hold(Reason.SPOOL, 0, until=10)
+    defer(queue, "@all.tar", now=0, due=100, reason=Reason.SPOOL)
+    queue.vanish("@all.tar", 9)
+    assert start(queue, 9) == []
     assert start(queue, 10) == ["a:1"]
 
 
-def test_a_bundle_waits_for_an_earlier_one_that_is_there_after_all() -> None:
-    queue = queue_of("@x.tar", "@y.tar")
-    assert start(queue) == ["@x.tar"]
-    defer(queue, "@x.tar", now=0, due=10, passing=True)
-    assert start(queue) == ["@y.tar"]
-    queue.arrive(entry("@x.tar", arrived=1, inode=1), 0, event=True)
-    assert not claim(queue, "@y.tar", "a")
+def test_a_bundle_that_killed_spoolers_is_alone_to_its_end() -> None:
+    queue = queue_of("@all.tar")
+    assert start(queue) == ["@all.tar"]
+    queue.set_apart(running(queue, "@all.tar"), 0)
+    assert start(queue) == ["@all.tar"]
+    queue.arrive(entry("a:1", arrived=9, inode=9), 0, event=True)
+    assert start(queue, ALONE_SECONDS) == []
+    finish(queue, "@all.tar")
+    assert start(queue, ALONE_SECONDS) == ["a:1"]
 
 
 def run_all(queue: Queue) -> list[str]:
@@ -489,26 +435,24 @@ def test_a_long_queue_does_not_take_long(bundles: int, held: bool) -> None:
         names.insert(number * 21, f"@{number}.tar")
     queue = queue_of(*names)
     jobs = queue.start_next(0)
-    if held:
-        queue.hold(jobs[0], Reason.UNREACHABLE, until=0, patience=30)
     while jobs:
+        if held:
+            queue.hold(Reason.UNREACHABLE, 0, until=0, pings=True)
+            ping(queue, 0, is_up=False)
+            ping(queue, 0, is_up=True)
         for job in jobs:
-            if not job.is_bundle or queue.claim(job, {f"app{len(queue)}", "common"}, 0):
-                queue.finish(job, 0)
-            else:
-                queue.put_back(job, 0)
-        queue.release(0)
+            queue.finish(job, 0)
         jobs = queue.start_next(0)
     assert len(queue) == 0
 
 
 PHASES_WITH_A_TIME = (Phase.DEFERRED, Phase.ELSEWHERE)
 NAMES = ("a:1", "a:2", "a!", "b:1", "b:2", "c:1", "@x.tar", "@y.tar", "BAD")
-REPOSITORIES = ("a", "b", "c")
 
 
-def share_a_lane(one: Entry, other: Entry) -> bool:
-    return not set(one.lanes).isdisjoint(other.lanes)
+def keep_apart(one: Entry, other: Entry) -> bool:
+    """May the two not run at the same time?"""
+    return one.repository == other.repository or one.is_bundle or other.is_bundle
 
 
 class QueueMachine(RuleBasedStateMachine):
@@ -543,8 +487,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         may_start = [file for file in self.files() if self.may_start(file)]
-        held = self.queue.held_for is not None
         started = self.queue.start_next(self.now)
+        held = self.queue.held_for is not None
+        assert not (held and started)
         assert all(any(file is other for other in may_start) for file in started)
         self.running += started
         if not held and len(self.running) < 2:
@@ -559,38 +504,15 @@ class QueueMachine(RuleBasedStateMachine):
         if file.alone:
             others = [other for other in self.files() if not other.alone]
             return not self.running and not any(self.may_start(other) for other in others)
-        if any(other.phase is Phase.RUNNING and share_a_lane(file, other) for other in self.files()):
+        if any(other.phase is Phase.RUNNING and keep_apart(file, other) for other in self.files()):
             return False
         return not any(self.keeps_back(other, file) for other in self.files())
 
     def keeps_back(self, other: Entry, file: Entry) -> bool:
-        """Has the other one to be done, or read, before the file?"""
-        if other.alone or other.order >= file.order or not (share_a_lane(file, other) or other.is_unread):
+        """Has the other one to be done before the file?"""
+        if other.alone or other.order >= file.order or not keep_apart(file, other):
             return False
-        if other.phase is not Phase.DEFERRED or not other.non_blocking:
-            return True
-        return other.due <= self.now and share_a_lane(file, other)
-
-    @precondition(lambda self: any(file.is_bundle for file in self.running))
-    @rule(data=st.data(), repositories=st.sets(st.sampled_from(REPOSITORIES), min_size=1))
-    def claim(self, data: st.DataObject, repositories: set[str]) -> None:
-        file = data.draw(st.sampled_from([file for file in self.running if file.is_bundle]))
-        is_turn = self.queue.claim(file, repositories, self.now)
-        others = [other for other in self.files() if other is not file]
-        blocked = any(
-            (other.phase is Phase.RUNNING and share_a_lane(file, other))
-            or (
-                other.order < file.order
-                and (share_a_lane(file, other) or other.is_unread)
-                and not (other.alone or (other.phase is Phase.DEFERRED and other.non_blocking))
-            )
-            for other in others
-        )
-        blocked = blocked and not file.alone
-        assert is_turn is not blocked
-        if blocked:
-            self.queue.put_back(file, self.now)
-            self.running.remove(file)
+        return other.phase is not Phase.DEFERRED or not other.non_blocking or other.due <= self.now
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -609,16 +531,13 @@ class QueueMachine(RuleBasedStateMachine):
         file = self.take(data)
         due = self.now + delay
         if reason not in {Reason.STATUS, Reason.WRITING}:
-            probes = reason is Reason.PROTOCOL
-            due = max(due, self.queue.hold(file, reason, until=due, patience=30, probes=probes))
+            due = max(due, self.queue.hold(reason, self.now, until=due, pings=reason is Reason.PROTOCOL))
         self.queue.defer(file, self.now, due=due, reason=reason, error="", non_blocking=reason is Reason.WRITING)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), repositories=st.sets(st.sampled_from(REPOSITORIES)))
-    def leave_elsewhere(self, data: st.DataObject, repositories: set[str]) -> None:
-        file = self.take(data)
-        known = repositories if file.is_bundle else ()
-        self.queue.leave_elsewhere(file, self.now, due=self.now + 1, repositories=known)
+    @rule(data=st.data())
+    def leave_elsewhere(self, data: st.DataObject) -> None:
+        self.queue.leave_elsewhere(self.take(data), self.now, due=self.now + 1)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -635,14 +554,13 @@ class QueueMachine(RuleBasedStateMachine):
     def release(self) -> None:
         self.queue.release(self.now)
 
-    @precondition(lambda self: self.queue.wants_probe(self.now))
     @rule()
     def ask(self) -> None:
-        self.queue.probe_started()
+        self.queue.wants_ping(self.now)
 
-    @rule(is_over=st.booleans())
-    def answer(self, is_over: bool) -> None:
-        self.queue.probed(self.now, is_over=is_over, until=self.now + 1, next_try=0.0)
+    @rule(is_up=st.booleans())
+    def answer(self, is_up: bool) -> None:
+        self.queue.pinged(self.now, is_up=is_up, until=self.now + 1, next_try=0.0)
 
     def take(self, data: st.DataObject) -> Entry:
         file = data.draw(st.sampled_from(self.running))
@@ -658,10 +576,9 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(self.queue) == len(self.there) == sum(self.queue.count(phase) for phase in Phase)
 
     @invariant()
-    def lanes_run_one_job_at_a_time_and_few_in_all(self) -> None:
+    def repositories_run_one_job_at_a_time_bundles_alone_and_few_in_all(self) -> None:
         running = [file for file in self.files() if file.phase is Phase.RUNNING]
-        lanes = [lane for file in running for lane in file.lanes]
-        assert len(lanes) == len(set(lanes))
+        assert not [pair for pair in itertools.combinations(running, 2) if keep_apart(*pair)]
         assert {file.name for file in running} == {file.name for file in self.running}
         assert len(running) == len(self.running) <= 3  # two, and one that is quick
 
@@ -676,9 +593,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert due <= min(first)
 
     def is_first(self, file: Entry) -> bool:
-        return not any(
-            other.order < file.order and (share_a_lane(file, other) or other.is_unread) for other in self.files()
-        )
+        return not any(other.order < file.order and keep_apart(file, other) for other in self.files())
 
     def teardown(self) -> None:
         """Whatever has happened: left alone, with nothing going wrong any more, everything gets done."""
@@ -687,8 +602,7 @@ class QueueMachine(RuleBasedStateMachine):
             for file in self.running:
                 self.queue.finish(file, self.now)
                 self.queue.release(self.now)
-            if self.queue.wants_probe(self.now):
-                self.ask()
+            if self.queue.wants_ping(self.now):
                 self.answer(True)
             self.running = self.queue.start_next(self.now)
             if not len(self.queue):

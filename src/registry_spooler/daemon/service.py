@@ -104,9 +104,7 @@ class Work:
     ) -> tuple[ImageResult, ...]:
         # Whoever forgot the suffix meant the image; a bundle has to have one.
         if job.filename.is_archive or await is_image_archive(source):
-            return await self.pusher.push_archive(
-                source, job.reference, progress, claim=job.claim, before_tag=file.check_unchanged
-            )
+            return await self.pusher.push_archive(source, job.reference, progress, before_tag=file.check_unchanged)
         assert job.reference is not None
         return (await self.pusher.push_file(source, job.reference, progress, before_tag=file.check_unchanged),)
 
@@ -126,7 +124,7 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
     """Run until a signal comes; the exit code, 1 with a line in the log when it cannot even start."""
     # A lease on a file that is about to be removed breaks with this signal, whose default is to kill.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    # A bundle holds a lock, an open file, for each of its repositories.
+    # Each of many jobs at once has several connections and files open.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     STOP_SIGNALS.started()

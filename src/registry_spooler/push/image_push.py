@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,12 +26,6 @@ BUNDLE_BLOBS_MAX: Final = 100_000
 """Blobs of all images of a bundle, shared ones counted for each of their names."""
 
 Archive = IndexedArchive | StreamedArchive
-Claim = Callable[[Collection[str]], Awaitable[None]]
-"""Is told which repositories a bundle is about, and raises when it is not to be pushed now."""
-
-
-async def claim_freely(repositories: Collection[str]) -> None:
-    """Nobody else is at work: push."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,15 +96,14 @@ class ImagePushes:
     kinds: dict[Member, Compression]
     """How a stream's members turned out to be compressed; not used for an indexed archive."""
 
-    async def choose(self, reference: Reference | None, claim: Claim) -> tuple[ImagePush, ...]:
-        """The image that `reference` means, or with None all that the archive has names for, if `claim` allows it."""
+    async def choose(self, reference: Reference | None) -> tuple[ImagePush, ...]:
+        """The image that `reference` means, or with None all that the archive has names for."""
         images = await self.archive.images()
         if reference is not None:
             image = select_image(images, reference)
             target = await self._target(image, reference)
             return (_with_left_out(target, (*_others(image, images), *self.archive.left_out)),)
         named = _by_name(images)
-        await claim({to.repository for to in named})
         targets: list[ImagePush] = []
         blobs = 0
         for to, image in named.items():

@@ -33,7 +33,7 @@ from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.push.blob_spec import BlobSpec, Registry
 from registry_spooler.push.blobs import Counts, RepositoryUploader, RepositoryUploaders, watched
 from registry_spooler.push.early_uploads import Guess, Sessions, guess_all, guess_blobs, guess_nothing, guess_wanted
-from registry_spooler.push.image_push import Claim, ImagePush, ImagePushes, claim_freely, config_need
+from registry_spooler.push.image_push import ImagePush, ImagePushes, config_need
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.plan import raw_manifest
 
@@ -194,13 +194,11 @@ class Pusher:
         reference: Reference | None,
         progress: Progress,
         *,
-        claim: Claim = claim_freely,
         before_tag: Callable[[], None] = lambda: None,
         commit_early: bool = False,
     ) -> tuple[ImageResult, ...]:
         """Push the image that `reference` means, or with None every image to where the archive says.
 
-        `claim` is told, before anything of a bundle is sent, which repositories it is about, and may raise;
         `before_tag` may raise, to stop a push whose source has changed. `commit_early` makes a blob of every
         content-addressed member of a stream as soon as it is verified, so that a connection that breaks loses
         only the member it was sending. Raises ArchiveError, RegistryError, OSError.
@@ -222,7 +220,7 @@ class Pusher:
                 deliveries=deliveries,
                 compression=self.options.compression,
                 kinds=sessions.kinds,
-            ).choose(reference, claim)
+            ).choose(reference)
             if isinstance(archive, StreamedArchive):
                 await deliver_streamed(targets, source, archive, sessions)
             else:

@@ -1,10 +1,9 @@
 """One attempt at one file, from its lock to what became of it.
 
-A bundle is first locked by its name alone. When it has been read, its repositories are told to the other spoolers, in
-the file of that lock, and locked as well. Nobody waits for a lock who holds one.
-
 lock the repository → open → is anybody still writing? → the handler → receipt → take the file away
                                                            ↘ error: deferred, settling, or into `.failed/`
+
+A bundle locks the whole spool instead.
 
 The order is the promise: nothing is removed before the handler has returned and the receipt is on the disk. What
 happens after the handler is not cancelled half-way.
@@ -16,13 +15,11 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
-import orjson
 
 from registry_spooler.aio import foremost, in_thread
 from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerDied, SpoolerError
@@ -31,7 +28,7 @@ from registry_spooler.progress import Progress
 from registry_spooler.spool import log as journal
 from registry_spooler.spool.directory.deaths import DEATHS_MAX, Deaths, begin_work, deaths_over, end_work, forget_deaths
 from registry_spooler.spool.directory.files import Identity, OddEntry, OpenedFile, Writers, look_for_writers, open_file
-from registry_spooler.spool.directory.locks import Locks, leave_note, read_note
+from registry_spooler.spool.directory.locks import Lock, try_lock, try_lock_spool
 from registry_spooler.spool.directory.workdir import Aside, WorkDir
 from registry_spooler.spool.filename import Action, FileName
 from registry_spooler.spool.records import (
@@ -49,7 +46,6 @@ from registry_spooler.spool.scheduling.job import (
     Entry,
     Handler,
     Job,
-    NotYetItsTurn,
     Pushed,
     Reason,
     Settling,
@@ -62,7 +58,6 @@ from registry_spooler.spool.scheduling.outcome import (
     LockedElsewhere,
     Missing,
     NotAFile,
-    NotYet,
     Suspected,
     deferral,
     disk_trouble,
@@ -71,8 +66,6 @@ from registry_spooler.spool.scheduling.outcome import (
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.state import SpoolState
 
-_TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-
 
 class JobLocks:
     """One attempt's locks. All methods block for a moment; OSError when the spool cannot be written to."""
@@ -80,28 +73,14 @@ class JobLocks:
     def __init__(self, entry: Entry, room: WorkDir) -> None:
         self._entry = entry
         self._room = room
-        self._folder = room.layout.locks
-        self._locks = Locks(self._folder)
+        self._spool: int | None = None
+        self._repository: Lock | None = None
         self._job = ""
 
     def begin(self) -> bool:
-        """Lock what the entry is known to be about. False: another spooler works on some of it."""
+        """Return whether both locks were free; nobody waits for a lock who holds one."""
         self._room.layout.check()
-        return self._take(self._entry.lanes[:1]) and self._take(self._entry.lanes[1:])
-
-    def heard(self) -> tuple[str, ...]:
-        """The repositories of a bundle, as told by the spooler that has its lock; none when it has not told yet."""
-        try:
-            mark, repositories = orjson.loads(read_note(self._folder, self._entry.lanes[0]))
-        except (ValueError, TypeError):
-            return ()
-        is_told = mark == self._entry.identity.mark and isinstance(repositories, list)
-        return tuple(map(str, repositories)) if is_told else ()
-
-    def tell(self, content: Identity, repositories: Iterable[str]) -> None:
-        """Tell the others what the bundle is about."""
-        with suppress(OSError):  # they wait until all of it is done
-            leave_note(self._folder, self._entry.lanes[0], orjson.dumps([content.mark, sorted(repositories)]))
+        return self._room.in_need(self._take)
 
     def begin_work(self, content: Identity) -> Deaths:
         """Remember on the disk that this content is worked on. Return who has died over it."""
@@ -112,16 +91,18 @@ class JobLocks:
         """Work on it no longer, and let all locks go."""
         if self._job:
             end_work(self._room.folder, self._job)
-        self._locks.release()
+        if self._repository is not None:
+            self._repository.release()
+        if self._spool is not None:
+            os.close(self._spool)
 
-    def _take(self, lanes: Iterable[str]) -> bool:
-        try:
-            return self._room.in_need(lambda: self._locks.try_take(lanes))
-        except OSError as exc:
-            if exc.errno in _TOO_MANY_FILES and self._entry.is_bundle:
-                # Of more repositories than there may be open files. What keeps them in order are the queues.
-                return True
-            raise
+    def _take(self) -> bool:
+        if self._spool is None:
+            self._spool = try_lock_spool(self._room.layout.work, exclusive=self._entry.is_bundle)
+        if self._spool is None or self._entry.is_bundle:
+            return self._spool is not None
+        self._repository = try_lock(self._room.layout.locks, self._entry.repository)
+        return self._repository is not None
 
 
 _CHANGED: Final = Deferred(reason=Reason.SOURCE, error="the file changed during its push and is pushed anew")
@@ -137,14 +118,12 @@ class Runner:
     board: SpoolState
     clock: Clock
     """The monotonic clock of the queue."""
-    claim: Callable[[Entry, Collection[str]], bool]
-    """A bundle that runs is about these repositories: is it its turn in all of them?"""
 
     async def attempt(self, entry: Entry, room: WorkDir) -> Ending:
         """Try to do what the file asks for. Nothing but a cancellation is raised."""
         turn = JobLocks(entry, room)
         try:
-            return await _begin(turn, entry) or await self._open(entry, room, turn)
+            return await _begin(turn) or await self._open(entry, room, turn)
         except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
             return self._crashed(entry, exc)
         finally:
@@ -205,21 +184,8 @@ class Runner:
         progress = Progress(bytes_total=file.size)
         self.board.job_started(entry, progress, started)
         journal.started(entry, file.size)
-        obstacle: Ending | None = None
-
-        async def claim(repositories: Collection[str]) -> None:
-            nonlocal obstacle
-            await in_thread(turn.tell, file.identity, repositories)
-            obstacle = await _begin(turn, entry) if self.claim(entry, repositories) else NotYet()
-            if obstacle is not None:
-                raise NotYetItsTurn
-
         try:
-            results = await self.handler(Job(filename=filename, attempt=entry.attempts, claim=claim), file, progress)
-        except NotYetItsTurn:
-            assert obstacle is not None
-            entry.attempts -= 1
-            return obstacle
+            results = await self.handler(Job(filename=filename, attempt=entry.attempts), file, progress)
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
             return await self._answer(entry, room, file, foremost(exc), opened_at)
         entry.pushed = Pushed(identity=file.identity, results=results, started=started, opened_at=opened_at)
@@ -313,12 +279,12 @@ class Runner:
         return ending
 
 
-async def _begin(turn: JobLocks, entry: Entry) -> LockedElsewhere | Deferred | None:
+async def _begin(turn: JobLocks) -> LockedElsewhere | Deferred | None:
     """Take the locks; what is in the way when they are not to be had."""
     try:
         if await in_thread(turn.begin):
             return None
-        return LockedElsewhere(await in_thread(turn.heard) if entry.is_unread else ())
+        return LockedElsewhere()
     except OSError as exc:
         error = f"a lock in the spool directory cannot be taken: {said(exc)}"
         return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)

@@ -88,7 +88,7 @@ def crashed(entry: Entry, sentence: str, error: BaseException) -> None:
         _log.error("%s: internal error", title(entry), exc_info=error, extra={"fields": fields(entry, "crashed")})
 
 
-def probe_crashed(error: BaseException) -> None:
+def ping_crashed(error: BaseException) -> None:
     """An error that nobody foresaw kept us from asking the registry."""
     _log.error("asking the registry met an internal error", exc_info=error, extra={"fields": {"event": "crashed"}})
 
@@ -109,10 +109,9 @@ def deferred(entry: Entry, ending: Deferred, delay_seconds: float) -> None:
     )
 
 
-def put_back(entry: Entry) -> None:
-    """A bundle has been read and has to wait, or a job takes long in the place that is for quick ones."""
-    why = "gives way to quicker files" if entry.gave_way else "waits for earlier files of its repositories"
-    _log.info("%s %s", title(entry), why, extra={"fields": fields(entry, "waiting")})
+def gave_way(entry: Entry) -> None:
+    """A job has taken long in the place that is for quick ones."""
+    _log.info("%s gives way to quicker files", title(entry), extra={"fields": fields(entry, "waiting")})
 
 
 def suspected(entry: Entry) -> None:
@@ -130,10 +129,9 @@ def _delayed(entry: Entry, ending: Deferred) -> str:
     since = f"; it has been here since {rfc3339(entry.since)}"
     if ending.non_blocking:
         return since
-    if entry.is_unread:
+    if entry.is_bundle:
         return f"{since}, and all that came after it waits for it"
-    shown = ", ".join(entry.repositories[:_IMAGES_SHOWN]) + (", …" if len(entry.repositories) > _IMAGES_SHOWN else "")
-    return f"{since}, and later files of {shown} wait for it" if shown else since
+    return f"{since}, and later files of {entry.repository} wait for it" if entry.reference is not None else since
 
 
 def abandoned(entry: Entry) -> None:

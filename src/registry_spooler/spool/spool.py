@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
@@ -28,8 +28,8 @@ from registry_spooler.spool.scheduling.outcome import (
     Done,
     Ending,
     Failed,
+    GaveWay,
     LockedElsewhere,
-    NotYet,
     Suspected,
 )
 from registry_spooler.spool.scheduling.queue import Queue
@@ -39,10 +39,10 @@ from registry_spooler.spool.state import SpoolState
 ELSEWHERE_SECONDS = (0.3, 1.0)
 """When to look again at a repository that another spooler works on: soon enough to take over a dead one's work."""
 
-PROBE_SECONDS: Final = 10.0
-"""For the registry to answer a probe."""
+PING_SECONDS: Final = 10.0
+"""For the registry to answer a ping."""
 
-Probe = Callable[[], Awaitable[object]]
+Ping = Callable[[], Awaitable[object]]
 """Returns when the registry answers as one does and takes our login; raises a SpoolerError when it does not."""
 
 
@@ -55,8 +55,8 @@ class Spool:
         self._queue = Queue(settings.jobs_at_once)
         self._news = anyio.Event()
         self._stopping = False
-        self._probe: Probe | None = None
-        self._probe_crash: type[Exception] | None = None
+        self._ping: Ping | None = None
+        self._ping_crash: type[Exception] | None = None
         self._scopes: dict[Entry, anyio.CancelScope] = {}
         self.board = SpoolState(self._queue)
         self._keeper = DirectoryMonitor(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
@@ -67,15 +67,13 @@ class Spool:
         self._stopping = True
         self._wake()
 
-    async def run(self, handler: Handler, probe: Probe | None = None) -> None:
+    async def run(self, handler: Handler, ping: Ping | None = None) -> None:
         """Work until `stop`. Trouble with files, directory or registry is waited for, not raised. To be called once.
 
-        `probe` asks whether the registry answers, so that no file has to be tried to find that out.
+        `ping` asks whether the registry answers, so that no file has to be tried to find that out.
         """
-        self._probe = probe
-        runner = Runner(
-            handler=handler, settings=self._settings, board=self.board, clock=self._clock, claim=self._claim
-        )
+        self._ping = ping
+        runner = Runner(handler=handler, settings=self._settings, board=self.board, clock=self._clock)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._keeper.run)
@@ -92,9 +90,8 @@ class Spool:
                 if (room := self._house.room) is not None:
                     for entry in self._queue.start_next(self._clock()):
                         jobs.start_soon(self._do, entry, room, runner)
-                    if self._probe is not None and self._queue.wants_probe(self._clock()):
-                        self._queue.probe_started()
-                        jobs.start_soon(self._ask, self._probe)
+                    if self._ping is not None and self._queue.wants_ping(self._clock()):
+                        jobs.start_soon(self._ask, self._ping)
                     if (overdue := self._queue.give_way(self._clock())) is not None and overdue in self._scopes:
                         self._scopes[overdue].cancel()
                 await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
@@ -104,33 +101,28 @@ class Spool:
                     await self._wait_for_news(until=None)
             jobs.cancel_scope.cancel()
 
-    async def _ask(self, probe: Probe) -> None:
-        """Ask whether the trouble that holds the queue is over; whatever goes wrong with that says that it is not."""
-        is_over = False
+    async def _ask(self, ping: Ping) -> None:
+        """Ask whether the registry answers; whatever goes wrong with that says that it does not."""
+        is_up = False
         try:
-            with anyio.move_on_after(PROBE_SECONDS):
-                await probe()
-                is_over = True
+            with anyio.move_on_after(PING_SECONDS):
+                await ping()
+                is_up = True
         except SpoolerError:
             pass
         except Exception as exc:  # noqa: BLE001 - no error that nobody foresaw may end the spool
-            if self._probe_crash is not type(exc):
-                journal.probe_crashed(exc)
-            self._probe_crash = type(exc)
+            if self._ping_crash is not type(exc):
+                journal.ping_crashed(exc)
+            self._ping_crash = type(exc)
         now = self._clock()
-        delay = self._settings.backoff.delay_seconds(self._queue.shared_failures + 1)
-        self._queue.probed(now, is_over=is_over, until=now + delay, next_try=time.time() + delay)
+        delay = self._settings.backoff.delay_seconds(self._queue.shared_failures)
+        self._queue.pinged(now, is_up=is_up, until=now + delay, next_try=time.time() + delay)
         self._wake()
 
     async def _wait_for_news(self, *, until: float | None) -> None:
         with anyio.move_on_after(None if until is None else max(0.0, until - self._clock())):
             await self._news.wait()
         self._news = anyio.Event()
-
-    def _claim(self, entry: Entry, repositories: Collection[str]) -> bool:
-        is_turn = self._queue.claim(entry, repositories, self._clock())
-        self._wake()
-        return is_turn
 
     def _wake(self) -> None:
         self._news.set()
@@ -156,7 +148,7 @@ class Spool:
 
     async def _attempt(self, entry: Entry, room: WorkDir, runner: Runner) -> Ending:
         """One attempt, unless it has to give way to others."""
-        ending: Ending = NotYet()
+        ending: Ending = GaveWay()
         with anyio.CancelScope() as self._scopes[entry]:
             try:
                 ending = await runner.attempt(entry, room)
@@ -184,8 +176,6 @@ class Spool:
 
     def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
         now = self._clock()
-        if isinstance(ending, LockedElsewhere | NotYet) and self.board.job_put_back(entry):
-            journal.put_back(entry)
         if isinstance(ending, Done):
             journal.done(entry, ending, self.board.progress_of(entry), now - began)
             self.board.receipts.append(ending.receipt)
@@ -203,8 +193,10 @@ class Spool:
             self._apply_deferred(entry, ending, began)
         elif isinstance(ending, LockedElsewhere):
             due = now + random.uniform(*ELSEWHERE_SECONDS)  # noqa: S311 - no secret hangs on it
-            self._queue.leave_elsewhere(entry, now, due=due, repositories=ending.repositories)
-        elif isinstance(ending, NotYet):
+            self._queue.leave_elsewhere(entry, now, due=due)
+        elif isinstance(ending, GaveWay):
+            if self.board.job_put_back(entry):
+                journal.gave_way(entry)
             self._queue.put_back(entry, now)
         elif isinstance(ending, Suspected):
             journal.suspected(entry)
@@ -221,12 +213,9 @@ class Spool:
             self._keeper.suspect(ending.error)
         due = now + delay
         if ending.is_shared:
-            until = now + self._delay(ending, self._queue.shared_failures)
-            patience = self._settings.backoff.cap_seconds
-            # Not before the queue moves again, so that another file is sent ahead next time.
-            probes = self._probe is not None and ending.reason in WITHOUT_ANSWER
-            held_until = self._queue.hold(entry, ending.reason, until=until, patience=patience, probes=probes)
-            due = max(due, held_until + 0.001)
+            pings = self._ping is not None and ending.reason in WITHOUT_ANSWER
+            until = now if pings else now + self._delay(ending, self._queue.shared_failures)
+            due = max(due, self._queue.hold(ending.reason, now, until=until, pings=pings))
         elif ending.reason in ANSWERED and self._queue.held_for in WITHOUT_ANSWER:
             self._queue.release(now)
         entry.next_try = time.time() + due - now

@@ -1,8 +1,8 @@
-"""Locks between spoolers on one directory: one job per repository at a time, whoever does it.
+"""Locks between spoolers on one directory: one job per repository at a time, or a bundle alone.
 
-A lock is a `flock` on a file in `.locks/`; the kernel frees it when its holder dies, however it dies. The file is
-removed by whoever holds the lock, and a lock on a removed file counts for nothing: whoever got it tries again. A file
-may hold a note from its holder to those who could not get the lock.
+A lock is a `flock`; the kernel frees it when its holder dies, however it dies. A repository's is on a file in
+`.locks/`, removed by whoever holds the lock; a lock on a removed file counts for nothing, and whoever got it tries
+again. The whole spool's is on one file that stays, and is shared by all jobs but a bundle's.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
 from registry_spooler.folder import Folder
 
 _NAME: Final = re.compile(r"[0-9a-f]{40}")
-_NOTE_MAX_BYTES: Final = 1 << 20
 
 
 class Lock:
@@ -36,56 +35,18 @@ class Lock:
         os.close(self._fd)
 
 
-class Locks:
-    """The locks of one job, held until `release`."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._held: dict[str, Lock] = {}
-
-    def try_take(self, keys: Iterable[str]) -> bool:
-        """Take those of them that are not held yet, all or none; False when another job holds one. Never waits."""
-        taken: dict[str, Lock] = {}
-        try:
-            for key in keys:
-                if key not in self._held and key not in taken:
-                    lock = try_lock(self._folder, key)
-                    if lock is None:
-                        return False
-                    taken[key] = lock
-            self._held |= taken
-            taken = {}
-            return True
-        finally:
-            for lock in taken.values():
-                lock.release()
-
-    def release(self) -> None:
-        """Let all of them go."""
-        while self._held:
-            self._held.popitem()[1].release()
-
-
 def try_lock(folder: Folder, key: str) -> Lock | None:
     """Take the lock for a repository, or None when another job holds it, in this process or elsewhere. Never waits."""
     return _lock_file(folder, _name(key), os.O_CREAT)
 
 
-def leave_note(folder: Folder, key: str, note: bytes) -> None:
-    """Write a note into the file of a lock that is held here; OSError when that cannot be done."""
-    fd = folder.open_file(_name(key), os.O_WRONLY | os.O_TRUNC)
-    try:
-        os.write(fd, note)
-    finally:
-        os.close(fd)
-
-
-def read_note(folder: Folder, key: str) -> bytes:
-    """What the holder of a lock has written there, all of it or only a beginning; nothing when there is none."""
-    try:
-        return folder.read(_name(key), _NOTE_MAX_BYTES)
-    except OSError:
-        return b""
+def try_lock_spool(work: Folder, *, exclusive: bool) -> int | None:
+    """Lock the whole spool while the returned descriptor is open, or None when another job's lock forbids it."""
+    fd = work.open_file(".bundle", os.O_RDWR | os.O_CREAT)
+    if _try_flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH):
+        return fd
+    os.close(fd)
+    return None
 
 
 def clear_locks(folder: Folder) -> None:
@@ -116,9 +77,9 @@ def _lock_file(folder: Folder, name: str, create: int) -> Lock | None:
         os.close(fd)  # its last holder removed it between our opening and our locking
 
 
-def _try_flock(fd: int) -> bool:
+def _try_flock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from registry_spooler.errors import InvalidFileName
@@ -13,10 +13,6 @@ from registry_spooler.spool.directory.deaths import NO_DEATHS, Deaths
 from registry_spooler.spool.directory.files import Identity, OpenedFile
 from registry_spooler.spool.directory.workdir import Aside
 from registry_spooler.spool.filename import Action, FileName, display
-
-
-class NotYetItsTurn(Exception):
-    """A bundle has been read, and has to wait for earlier files of its repositories."""
 
 
 class Outcome(enum.Enum):
@@ -63,9 +59,6 @@ class Job:
     filename: FileName
     attempt: int
     """From 1."""
-    claim: Callable[[Collection[str]], Awaitable[None]]
-    """To be awaited for a bundle that has been read, before anything of it is pushed: it is about these repositories.
-    Raises NotYetItsTurn, which is to go through to the spool, when earlier files of one of them are to come first."""
 
     @property
     def name(self) -> str:
@@ -171,8 +164,6 @@ class Entry:
     error: str = ""
     non_blocking: bool = False
     """May later files of the same repository go first while this one is deferred?"""
-    urgent: bool = False
-    """Does it go even while the queue is held back?"""
     arrived_again: Arrival | None = None
     """While it runs: there was an event for its name."""
     arrivals: int = 0
@@ -194,44 +185,22 @@ class Entry:
     """Deferred so many times in a row."""
     settling: Settling | None = None
     pushed: Pushed | None = None
-    lanes: tuple[str, ...] = field(init=False)
-    """Files of one lane run one after the other: its repository; a bad name has a lane of its own, and so has a bundle,
-    beside those of its repositories once they are known."""
+    repository: str = field(init=False)
+    """Files of one repository run one after the other; a bad name or a bundle counts as a repository of its own."""
 
     def __post_init__(self) -> None:
-        self.lanes = (self._own_lane if self.reference is None else self.reference.repository,)
-
-    def claim(self, repositories: Iterable[str]) -> None:
-        """A bundle has been read: it is about these repositories."""
-        self.lanes = (self._own_lane, *sorted(repositories))
-
-    def disclaim(self) -> None:
-        """A bundle has another content, and is about nobody knows what."""
-        self.lanes = self.lanes[:1]
+        # No repository starts with "@".
+        self.repository = f"@{self.name}" if self.reference is None else self.reference.repository
 
     @property
     def is_bundle(self) -> bool:
-        """Is it about what its archive says?"""
+        """Return whether its images go where its archive says; it has the spool to itself then."""
         return isinstance(self.parsed, FileName) and self.parsed.is_bundle
 
-    @property
-    def is_unread(self) -> bool:
-        """Is it a bundle of which nobody knows yet what repositories it is about?"""
-        return self.is_bundle and len(self.lanes) == 1
-
-    @property
-    def repositories(self) -> tuple[str, ...]:
-        """What it is about, as far as anybody knows."""
-        return self.lanes[1:] if self.reference is None else self.lanes
-
     def is_behind(self, other: Entry) -> bool:
-        """Does it wait for the other one, should that be put off?"""
-        shares = other.is_unread or not set(other.lanes).isdisjoint(self.lanes)
+        """Return whether it waits for the other one, should that be put off."""
+        shares = self.is_bundle or other.is_bundle or other.repository == self.repository
         return shares and other.order < self.order and not other.non_blocking
-
-    @property
-    def _own_lane(self) -> str:
-        return f"@{self.name}"  # no repository starts with this
 
     @property
     def is_aside(self) -> bool:

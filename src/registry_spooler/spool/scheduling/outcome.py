@@ -73,15 +73,12 @@ class NotAFile:
 
 @dataclass(frozen=True, slots=True)
 class LockedElsewhere:
-    """Another spooler works on it, or on its repository."""
-
-    repositories: tuple[str, ...] = ()
-    """Those of a bundle, when the other spooler has said which they are."""
+    """Another spooler works on it or on its repository, or has the spool to itself for a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotYet:
-    """A bundle has been read, and earlier files of its repositories are not done yet."""
+class GaveWay:
+    """It took long in the place for quick jobs, and waits again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Suspected:
     """Spoolers have died over it so often that it is worked on last, and alone."""
 
 
-Ending = Done | Failed | Deferred | Missing | NotAFile | LockedElsewhere | NotYet | Suspected
+Ending = Done | Failed | Deferred | Missing | NotAFile | LockedElsewhere | GaveWay | Suspected
 
 LETS_PASS: Final = frozenset({Reason.FILE, Reason.WRITING, Reason.SETTLING})
 """Reasons that lie in the file, as if it had not arrived yet: later files of its repository need not wait for it."""

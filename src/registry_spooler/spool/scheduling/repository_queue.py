@@ -1,7 +1,6 @@
 """The files of one repository, one after the other in the order of their arrival, and the job slots.
 
-A bundle stands in the lanes of all its repositories. Which these are is known once it has been read; until then it is a
-barrier: it may start, to be read, but nothing that came after it.
+A bundle has the spool to itself: it waits for all that came before it, and all that came after waits for it.
 
 The one more is for quick jobs: what takes long there as well gives way when others wait, and does not come back to that
 place. So a few archives that are endless work never keep the others from being pushed, and files that are pushed in a
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -77,21 +77,12 @@ class RepositoryQueue:
         for entry in self.entries:
             if entry.alone:
                 continue
-            if entry.phase is Phase.RUNNING:
-                break  # a bundle that has been read, and is about to be put back
             if entry.phase is Phase.WAITING or entry.due <= now:
                 return entry, again
             again = entry.due if again is None else min(again, entry.due)
             if not entry.non_blocking:
                 break
         return None, again
-
-    def is_turn_of(self, entry: Entry) -> bool:
-        """May it, which runs already, go on? What is put off and lets it pass does so even if it is due again."""
-        if self.running is not None and self.running is not entry:
-            return False
-        before = self.entries[: self.entries.index(entry)]
-        return all(map(_is_passed, before))
 
 
 def _is_passed(entry: Entry) -> bool:
@@ -100,69 +91,71 @@ def _is_passed(entry: Entry) -> bool:
 
 
 class RepositoryQueues:
-    """All lanes that have files in them."""
+    """The queues of all repositories that have files."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, RepositoryQueue] = {}
-        self._unread: list[Entry] = []
+        self._queues: dict[str, RepositoryQueue] = {}
+        self._bundles: list[Entry] = []
+        self._running: set[Entry] = set()
+        self.put_off: set[Entry] = set()
+        """Those in a phase that ends at a certain time."""
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(list(self._lanes))
-
-    def next(self, name: str, now: float) -> tuple[Entry | None, float | None]:
-        """The first file of a lane that may start as far as that lane goes, and when to ask again."""
-        lane = self._lanes.get(name)
-        return lane.next(now) if lane is not None else (None, None)
-
-    def is_first(self, entry: Entry, now: float) -> bool:
-        """Is it next in all its lanes?"""
-        return all(self._lanes[name].next(now)[0] is entry for name in entry.lanes)
-
-    def is_turn_of(self, entry: Entry) -> bool:
-        """May an entry that runs already go on in all its lanes?"""
-        return all(self._lanes[name].is_turn_of(entry) for name in entry.lanes) and not self.is_blocked(entry)
+    def next(self, repository: str, now: float) -> tuple[Entry | None, float | None]:
+        """The file of a repository whose turn it is, if no bundle forbids it, and when to ask again."""
+        queue = self._queues.get(repository)
+        return queue.next(now) if queue is not None else (None, None)
 
     def is_blocked(self, entry: Entry) -> bool:
-        """Did a bundle arrive before it that nobody has read yet?"""
-        for bundle in self._unread:
-            if bundle.order >= entry.order:
-                break
-            if not _is_passed(bundle):
-                return True
-        return False
+        """Return whether a bundle is in its way, or, for a bundle, anything that runs or came before it.
+
+        What came before a bundle and is neither running nor put off, nor behind such a file, is to be asked about
+        before the bundle is.
+        """
+        if self._running and (entry.is_bundle or any(running.is_bundle for running in self._running)):
+            return True
+        if entry.is_bundle:
+            return any(other.order < entry.order and not _is_passed(other) for other in self.put_off)
+        earlier = itertools.takewhile(lambda bundle: bundle.order < entry.order, self._bundles)
+        return not all(map(_is_passed, earlier))
 
     def heads(self) -> Iterator[Entry]:
-        """The oldest file of each lane, of those that do not run."""
-        for lane in self._lanes.values():
-            yield from (entry for entry in lane.entries[:2] if entry.phase is not Phase.RUNNING)
+        """The oldest file of each repository, of those that do not run."""
+        for queue in self._queues.values():
+            yield from (entry for entry in queue.entries[:2] if entry.phase is not Phase.RUNNING)
 
     def enter(self, entry: Entry) -> None:
-        """Put it into its lanes, at its place."""
-        for name in entry.lanes:
-            bisect.insort(self._lanes.setdefault(name, RepositoryQueue()).entries, entry, key=ORDER)
-        if entry.is_unread:
-            bisect.insort(self._unread, entry, key=ORDER)
+        """Put it into its repository's queue, at its place."""
+        queue = self._queues.setdefault(entry.repository, RepositoryQueue())
+        bisect.insort(queue.entries, entry, key=ORDER)
+        if entry.is_bundle:
+            bisect.insort(self._bundles, entry, key=ORDER)
 
     def leave(self, entry: Entry) -> None:
-        """Take it out of its lanes."""
-        for name in entry.lanes:
-            lane = self._lanes[name]
-            lane.entries.remove(entry)
-            if not lane.entries:
-                del self._lanes[name]
-        if entry.is_unread:
-            self._unread.remove(entry)
+        """Take it out of its repository's queue."""
+        queue = self._queues[entry.repository]
+        queue.entries.remove(entry)
+        if not queue.entries:
+            del self._queues[entry.repository]
+        if entry.is_bundle:
+            self._bundles.remove(entry)
+        self.put_off.discard(entry)
+
+    def note_phase(self, entry: Entry) -> None:
+        """Its phase has changed."""
+        if entry.phase in (Phase.DEFERRED, Phase.ELSEWHERE):
+            self.put_off.add(entry)
+        else:
+            self.put_off.discard(entry)
 
     def start(self, entry: Entry) -> None:
-        """It runs, and nothing else in its lanes."""
-        for name in entry.lanes:
-            self._lanes[name].running = entry
+        """It runs, and nothing else of its repository."""
+        self._queues[entry.repository].running = entry
+        self._running.add(entry)
 
     def stop(self, entry: Entry) -> None:
         """It does not run any more."""
-        for name in entry.lanes:
-            if self._lanes[name].running is entry:
-                self._lanes[name].running = None
+        self._queues[entry.repository].running = None
+        self._running.discard(entry)
 
 
 LONG_SECONDS: Final = 2.0
