@@ -194,7 +194,7 @@ class Slots:
         if len(self._started) <= self._limit or now < self._youngest + GIVES_WAY_SECONDS:
             return None
         latest = max(self._started, key=self._started.__getitem__)
-        return None if latest.gave_way or latest.is_bundle else latest
+        return None if latest.gave_way else latest
 
     def next_change(self, now: float) -> float | None:
         """Return when one more place comes up, or somebody should give way; None when time alone changes nothing."""
