@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from registry_spooler.version import __version__
+
 if TYPE_CHECKING:
     from registry_spooler.answers import (
         BlobDescription,
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     from registry_spooler.oci.reference import Reference
     from registry_spooler.progress import ImageResult, Progress
 
-__version__ = "0.1.0"
-"""The build reads it here. To ask the installed package would cost 1.3 MiB, for a parser of e-mail."""
-
 __all__ = [
     "AccessDenied",
     "ArchiveError",
@@ -65,6 +64,7 @@ __all__ = [
     "SpoolerClient",
     "SpoolerError",
     "SpoolerStatus",
+    "__version__",
 ]
 
 _MODULES: Final = {
@@ -89,4 +89,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return __all__

@@ -54,7 +54,7 @@ class Project:
 
 def version() -> str:
     """Return the version, from the one place where it is set."""
-    found = _VERSION.search((ROOT / "src" / "registry_spooler" / "__init__.py").read_text())
+    found = _VERSION.search((ROOT / "src" / "registry_spooler" / "version.py").read_text())
     assert found is not None
     return found[1]
 

@@ -9,13 +9,13 @@ from typing import IO, Any, Final
 
 import click
 
-from registry_spooler import __version__
 from registry_spooler.archive.compression import Compression
 from registry_spooler.daemon.log_output import logging_to
 from registry_spooler.daemon.service import DaemonSettings, HealthSettings, run
 from registry_spooler.options import SPOOL_SIZE, RegistrySettings, option, registry_options
 from registry_spooler.push.pusher import PushOptions
 from registry_spooler.spool.settings import SpoolSettings
+from registry_spooler.version import __version__
 
 PREFIX: Final = ("REGISTRY_SPOOLER",)
 _COMPRESSIONS: Final = [Compression.GZIP.value, Compression.ZSTD.value, Compression.NONE.value]

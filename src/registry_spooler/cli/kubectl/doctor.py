@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import click
 
-from registry_spooler import __version__
 from registry_spooler.aio import task_group
 from registry_spooler.cli.kubectl.push_commands import json_option
 from registry_spooler.cli.kubectl.spooler_commands import troubles
@@ -25,6 +24,7 @@ from registry_spooler.errors import SpoolerError
 from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.kubernetes.wire import Document
 from registry_spooler.text import count_text
+from registry_spooler.version import __version__
 
 if TYPE_CHECKING:
     from registry_spooler.client import SpoolerClient

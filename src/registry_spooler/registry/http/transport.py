@@ -25,12 +25,12 @@ import anyio
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from registry_spooler import __version__
 from registry_spooler.errors import RegistryProtocolError, RegistryUnreachable
 from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.registry.address import Origin, redact
 from registry_spooler.registry.http.retry import connection_reason
 from registry_spooler.registry.http.trust import JudgedResolver, PrivateTarget, TargetRules, TrustStore
+from registry_spooler.version import __version__
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
