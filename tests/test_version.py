@@ -12,7 +12,8 @@ import registry_spooler
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = {
-    "README.md": r"registry-spooler:(\d+(?:\.\d+)+)",
+    "README.md": r"registry-spooler-(\d+(?:\.\d+)+)-amd64",
+    "docs/install.md": r"registry-spooler(?:-|-chart-|:)(\d+(?:\.\d+)+)",
     "manifests/base/kustomization.yaml": r"newName: registry-spooler\n    newTag: (\S+)",
     "CHANGELOG.md": r"(?s)\A.*?\n## (\S+)",
 }

@@ -15,6 +15,7 @@ from typing import get_type_hints
 import pytest
 
 import archives
+import readme
 from apiserver import ApiServer
 from archive_parts import Image, layer
 from registry_spooler import client as client_module
@@ -26,7 +27,6 @@ from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 from verify import Reader
 
-ROOT = Path(__file__).parents[2]
 NOT_ON_WINDOWS = ("asyncinotify", "prometheus_client", "fcntl", "resource", "pwd", "grp", "termios")
 
 
@@ -101,10 +101,11 @@ async def test_what_is_not_there(client: SpoolerClient, pod: ApiServer) -> None:
 
 
 def examples() -> list[str]:
-    """The code of the module's docstring, and every Python block of the README."""
+    """The code of the module's docstring, and every Python block of the pages."""
     docstring = ast.get_docstring(ast.parse(inspect.getsource(client_module))) or ""
     indented = re.findall(r"(?:^    .*\n)+", docstring, re.MULTILINE)
-    fenced = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    fenced = re.findall(r"```python\n(.*?)```", readme.all_text(), re.DOTALL)
+    assert fenced
     return [textwrap.dedent(code) for code in (*indented, *fenced)]
 
 
