@@ -28,6 +28,7 @@ LINKED_PAGES = (*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING
 BLOCK = re.compile(
     r"<!-- (?P<mark>[a-z]+)(?:: (?P<argument>[^>]*?))? -->\n```(?P<language>\w+)\n(?P<content>.*?)```\n", re.DOTALL
 )
+NAME_TABLE = re.compile(r"^\| file \| image \|\n(?P<rows>(?:\|.*\n)+)", re.MULTILINE)
 NAME_ROW = re.compile(r"^\| `(?P<name>[^`]+)` +\| `(?P<reference>[^`]+)` +\|", re.MULTILINE)
 FENCED = re.compile(r"^ *(?P<fence>```+)\w*\n.*?^ *(?P=fence)$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
@@ -84,8 +85,9 @@ def examples(text: str) -> list[Example]:
 
 
 def names(text: str) -> list[tuple[str, str]]:
-    """The rows of the table of file names: name, reference."""
-    return [(row["name"], row["reference"]) for row in NAME_ROW.finditer(text)]
+    """The rows of the tables of file names: name, reference."""
+    rows = "".join(table["rows"] for table in NAME_TABLE.finditer(text))
+    return [(row["name"], row["reference"]) for row in NAME_ROW.finditer(rows)]
 
 
 def prose(text: str) -> str:
