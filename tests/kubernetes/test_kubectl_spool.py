@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,20 @@ async def test_an_archive_without_a_suffix_is_the_image_that_it_is(
     (digest,) = (await terminal.spool("push", "app.tar", f"{repository}:1")).lines
     archive.rename(archive.with_name("appimage"))
     assert [digest] == (await terminal.spool("push", "appimage", f"{repository}:2")).lines
+
+
+async def test_an_image_of_an_engine_is_pushed_by_its_name(
+    terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, registry: RunningRegistry, repository: str
+) -> None:
+    docker = archive.with_name("docker")
+    docker.write_text(f'#!/bin/sh\n[ "$1" = image ] && exec [ "$3" = {repository}:v2 ]\nexec cat {archive}\n')
+    docker.chmod(0o755)
+    at_hand = replace(terminal, path=f"{docker.parent}:{terminal.path}")
+    (digest,) = (await at_hand.spool("push", f"{repository}:v2")).lines
+    assert digest == Reader(registry).image(repository, "v2").digest
+    assert [digest] == (await at_hand.spool("push", f"docker:{repository}:v2", f"{repository}:v3")).lines
+    refused = await replace(terminal, path=f"{docker.parent}:/bin").spool("push", "no-such:1", code=1)
+    assert "docker has no image 'no-such:1'" in refused.stderr
 
 
 async def test_without_the_extra_one_sentence_says_what_to_install(terminal: Terminal, tmp_path: Path) -> None:

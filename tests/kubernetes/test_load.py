@@ -32,6 +32,7 @@ from registry_spooler.progress import Progress
         ("docker:app", EngineImage("docker", "app")),
         ("podman:team/app:v2", EngineImage("podman", "team/app:v2")),
         ("app.tar", None),
+        ("app:1.2.3.tar.gz", None),
         ("app", None),
         ("./app:v2", None),
         ("/images/app:v2.tar", None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,10 +12,13 @@ from typing import IO, Final
 
 from registry_spooler.aio import in_thread
 from registry_spooler.errors import SpoolerError
+from registry_spooler.oci.reference import ImageName, Reference
+from registry_spooler.spool.filename import archive_suffix
 from registry_spooler.text import quoted
 
 _ENGINES: Final = ("docker", "podman", "nerdctl")
 _LOOK_SECONDS: Final = 20.0
+_COPY_BYTES: Final = 1 << 20
 
 
 class EngineError(SpoolerError):
@@ -39,20 +43,41 @@ class EngineImage:
     def parse(cls, word: str) -> EngineImage | None:
         """Return the image that an argument means, or None if the argument is a file.
 
-        It is an image if it begins with an engine's name and a colon, or if its last part has a tag or a digest.
+        It is an image if it begins with an engine's name and a colon, or if it has a tag or a digest and does not end
+        like an archive; `./` before it makes it a file.
         """
         engine, colon, name = word.partition(":")
         if colon and engine in _ENGINES and name:
             return cls(engine, name)
-        if word.startswith((".", "/")) or "\\" in word:
+        if word.startswith((".", "/", "~")) or "\\" in word or archive_suffix(word):
             return None
         last = word.rpartition("/")[2]
         return cls("", word) if ":" in last or "@" in last else None
 
+    @property
+    def reference(self) -> Reference:
+        """Where the image goes if nobody says otherwise: its name without the registry's host."""
+        return ImageName.parse(self.name).reference
+
     @asynccontextmanager
     async def saved(self) -> AsyncGenerator[IO[bytes]]:
-        """Read the image as an archive, as the engine writes it. EngineError when it cannot, on the way out too."""
+        """Read the image as an archive, as the engine writes it. EngineError when it cannot, on the way out too.
+
+        It is a pipe, but for Docker: what its plain layers are compressed to is decided by what stands at the end of
+        its archives, so that these go through a temporary file.
+        """
         engine = await in_thread(self._find)
+        async with self._pipe(engine) as pipe:
+            if engine != "docker":
+                yield pipe
+                return
+            with tempfile.TemporaryFile(prefix="kubectl-spool-") as file:
+                await in_thread(shutil.copyfileobj, pipe, file, _COPY_BYTES)
+                file.seek(0)
+                yield file
+
+    @asynccontextmanager
+    async def _pipe(self, engine: str) -> AsyncGenerator[IO[bytes]]:
         format_flags = ["--format", "oci-archive"] if engine == "podman" else []
         command = [engine, "save", *format_flags, self.name]
         process = await in_thread(_start, command)

@@ -6,13 +6,14 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import anyio
 import click
 
 from registry_spooler.aio import task_group
 from registry_spooler.cli.bars import Bars, bars
+from registry_spooler.cli.kubectl.engines import EngineImage
 from registry_spooler.cli.kubectl.target import ClusterTarget, Rate, target_options
 from registry_spooler.cli.printing import say, say_json, warn
 from registry_spooler.cli.process import run
@@ -42,10 +43,14 @@ class Item:
     reference: Reference | None
     is_archive: bool | None
     """None: as its content says."""
+    image: EngineImage | None = None
+    """The image that `file` names, if it names one."""
 
     @property
     def title(self) -> str:
         """For people."""
+        if self.image is not None:
+            return f"{self.image.name} → {self.reference}"
         name = "standard input" if self.file == STDIN else Path(self.file).name
         return f"{name} → {self.reference}" if self.reference is not None else name
 
@@ -61,8 +66,8 @@ class PushFlags:
     quiet: bool
 
 
-@click.command(epilog="Example: podman save app:v2 | kubectl spool push - catalog/app:v2")
-@click.argument("files", metavar="FILE… [NAME]", nargs=-1, required=True)
+@click.command(epilog="Example: kubectl spool push app:v2 catalog/app:v2")
+@click.argument("files", metavar="FILE|IMAGE… [NAME]", nargs=-1, required=True)
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), default="gzip", show_default=True)
 @click.option(
     "--streams", type=click.IntRange(1, 16), default=3, show_default=True, help="Number of blobs to send at once."
@@ -78,8 +83,11 @@ class PushFlags:
 def push(target: ClusterTarget, /, files: tuple[str, ...], all_pods: bool, as_json: bool, **flags: Any) -> None:
     """Push image archives, sending only what the registry lacks, and print their digests.
 
+    IMAGE is the name of an image that docker, podman or nerdctl has here: a word that has a tag (app:v2) and does not
+    end like an archive, or that begins with an engine's name (podman:app). Every other word is a FILE.
+
     Of two arguments the second is the NAME, unless it is a file that ends like an archive or is written with a path
-    (./app); more than two are all files.
+    (./app); more than two are all files or images.
     FILE is an archive of `docker save`, `podman save`, `skopeo copy` and others, or `-` for one on standard input; any
     other file becomes an image of one layer. NAME is REPOSITORY[:TAG]; without it the file's name says where the image
     goes, as in the spool directory.
@@ -145,12 +153,13 @@ def read_items(arguments: tuple[str, ...]) -> tuple[Item, ...]:
     """The arguments, understood: of two, the second is a NAME where it does not say that it is a file."""
     if len(arguments) == 2:
         file, name = arguments
-        if file != STDIN and not Path(file).exists() and Path(name).is_file():
+        if file != STDIN and EngineImage.parse(file) is None and not Path(file).exists() and Path(name).is_file():
             raise click.UsageError(f"there is no file {quoted(file)}; the FILE comes first: push {name} {file}")
         if not _says_file(name):
             return (_item(file, name),)
-    if len(arguments) > 1 and arguments[-1] != STDIN and not Path(arguments[-1]).exists():
-        raise click.UsageError(f"there is no file {quoted(arguments[-1])}; a NAME goes with a single FILE")
+    last = arguments[-1]
+    if len(arguments) > 1 and last != STDIN and EngineImage.parse(last) is None and not Path(last).exists():
+        raise click.UsageError(f"there is no file {quoted(last)}; a NAME goes with a single FILE")
     return tuple(_item(file, None) for file in arguments)
 
 
@@ -162,17 +171,24 @@ def _says_file(text: str) -> bool:
 
 
 def _item(file: str, name: str | None) -> Item:
+    image = EngineImage.parse(file)
+    if image is not None:
+        return Item(file, _named(name) if name is not None else image.reference, True, image)
     if file != STDIN and not Path(file).exists():
         raise click.UsageError(f"there is no file {quoted(file)}")
     is_archive = True if file == STDIN or archive_suffix(file) else None
     if name is not None:
-        reference = Reference.parse(name)
-        if reference.digest is not None:
-            raise click.UsageError("a digest cannot be chosen; push to a tag")
-        return Item(file, reference, is_archive)
+        return Item(file, _named(name), is_archive)
     if file == STDIN:
         raise click.UsageError("an archive on standard input needs a NAME: kubectl spool push - REPOSITORY[:TAG]")
     return Item(file, FileName.parse(Path(file).name).reference, is_archive)
+
+
+def _named(name: str) -> Reference:
+    reference = Reference.parse(name)
+    if reference.digest is not None:
+        raise click.UsageError("a digest cannot be chosen; push to a tag")
+    return reference
 
 
 async def _push_all(
@@ -207,9 +223,12 @@ async def _push_all(
 async def _push_one(client: SpoolerClient, item: Item, flags: PushFlags, shown: Bars) -> Receipt:
     from registry_spooler.archive.compression import Compression
 
-    async with shown.push(item.title) as progress:
+    async with shown.push(item.title) as progress, AsyncExitStack() as stack:
+        archive: Path | BinaryIO = sys.stdin.buffer if item.file == STDIN else Path(item.file)
+        if item.image is not None:
+            archive = cast("BinaryIO", await stack.enter_async_context(item.image.saved()))
         return await client.push(
-            sys.stdin.buffer if item.file == STDIN else Path(item.file),
+            archive,
             item.reference,
             is_archive=item.is_archive,
             compression=Compression(flags.compression),
