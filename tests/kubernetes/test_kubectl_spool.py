@@ -22,7 +22,7 @@ from archive_parts import Image, big_layer, layer, read_tar
 from archives import oci_manifest
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
-from terminal import Terminal
+from terminal import PROGRAMS, Terminal
 from verify import Reader
 from wire import Wire
 
@@ -249,7 +249,7 @@ async def test_an_image_of_an_engine_is_pushed_by_its_name(
     (digest,) = (await at_hand.spool("push", f"{repository}:v2")).lines
     assert digest == Reader(registry).image(repository, "v2").digest
     assert [digest] == (await at_hand.spool("push", f"docker:{repository}:v2", f"{repository}:v3")).lines
-    refused = await replace(terminal, path=f"{docker.parent}:/bin").spool("push", "no-such:1", code=1)
+    refused = await replace(terminal, path=f"{docker.parent}:{PROGRAMS}").spool("push", "no-such:1", code=1)
     assert "docker has no image 'no-such:1'" in refused.stderr
 
 

@@ -32,6 +32,18 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - no shell reads it
 
 
+def _copied(pipe: IO[bytes]) -> IO[bytes]:
+    """Return a temporary file with all that a pipe has, to be read from its start."""
+    file = tempfile.TemporaryFile(prefix="kubectl-spool-")  # noqa: SIM115 - the caller closes it
+    try:
+        shutil.copyfileobj(pipe, file, _COPY_BYTES)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 @dataclass(frozen=True, slots=True)
 class EngineImage:
     """An image of an engine; `engine` is empty where the user named none."""
@@ -71,9 +83,7 @@ class EngineImage:
             if engine != "docker":
                 yield pipe
                 return
-            with tempfile.TemporaryFile(prefix="kubectl-spool-") as file:
-                await in_thread(shutil.copyfileobj, pipe, file, _COPY_BYTES)
-                file.seek(0)
+            with await in_thread(_copied, pipe) as file:
                 yield file
 
     @asynccontextmanager
