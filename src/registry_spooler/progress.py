@@ -11,25 +11,49 @@ from registry_spooler.oci.reference import Reference
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
+class BlobCounts:
+    """What became of the blobs of an image, or of a job."""
+
+    blobs_uploaded: int = 0
+    blobs_existing: int = 0
+    """The repository held them already."""
+    blobs_mounted: int = 0
+    """Another repository of the registry held them."""
+    uploaded_bytes: int = 0
+    """The sizes of the blobs that were uploaded, each once."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as a receipt has them."""
+        blobs = {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted}
+        return {"blobs": blobs, "uploaded_bytes": self.uploaded_bytes}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> BlobCounts:
+        """Read what `to_json` gave, whatever else stands beside it; ValueError when it is not that."""
+        blobs = document.get("blobs") or {}
+        return cls(
+            blobs_uploaded=int(blobs.get("uploaded") or 0),
+            blobs_existing=int(blobs.get("existing") or 0),
+            blobs_mounted=int(blobs.get("mounted") or 0),
+            uploaded_bytes=int(document.get("uploaded_bytes") or 0),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress(BlobCounts):
     """Counters of one job. Only the event loop's thread writes them; sizes are in bytes."""
 
     bytes_total: int = 0
     """The size of the source; 0 when it is not known (standard input)."""
     bytes_done: int = 0
-    """How much of the source has been dealt with: read, or found to be in the registry already."""
+    """How much of the source is done: read, or found to be in the registry already."""
     bytes_read: int = 0
     bytes_sent: int = 0
     """What went to the registry as blobs, resent bytes included."""
     bytes_to_send: int = 0
-    """As far as it is known beforehand, `bytes_sent` included: from outside a cluster, where blobs are packed first."""
+    """`bytes_sent` included; only known from outside a cluster, where blobs are packed before they are sent."""
     bytes_skipped: int = 0
     """The sizes of the blobs that the registry had."""
-    blobs_uploaded: int = 0
-    blobs_existing: int = 0
-    blobs_mounted: int = 0
-    uploaded_bytes: int = 0
-    """The sizes of the blobs that were uploaded, each once."""
     retries: Counter[str] = field(default_factory=Counter)
     """By reason, one of a fixed few words: `unreachable`, `status`, `upload`, `source`."""
 
@@ -45,7 +69,7 @@ class LeftOut:
     """What the archive calls it, if it does."""
 
     def to_json(self) -> dict[str, str]:
-        """For a receipt."""
+        """Return the entry as a receipt has it."""
         document = {"digest": str(self.digest), "reason": self.reason}
         return document | ({"name": self.name} if self.name else {})
 
@@ -75,13 +99,10 @@ class ImageResult:
     """Signatures, attestations and SBOMs that went with it."""
     left_out: tuple[LeftOut, ...] = ()
     """Entries of the archive that were not pushed."""
-    blobs_uploaded: int = 0
-    blobs_existing: int = 0
-    blobs_mounted: int = 0
-    uploaded_bytes: int = 0
+    counts: BlobCounts = field(default_factory=BlobCounts)
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of a receipt that are the image's own."""
+        """Return the fields of a receipt that are the image's own."""
         return {
             "reference": str(self.reference),
             "digest": str(self.digest) if self.digest else None,
@@ -92,14 +113,12 @@ class ImageResult:
             "missing": list(self.missing),
             "referrers": self.referrers,
             "left_out": [entry.to_json() for entry in self.left_out],
-            "blobs": {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted},
-            "uploaded_bytes": self.uploaded_bytes,
+            **self.counts.to_json(),
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ImageResult:
         """Read what `to_json` gave, whatever else stands beside it; ValueError or KeyError when it is not that."""
-        blobs = document.get("blobs") or {}
         digest = document.get("digest")
         return cls(
             reference=Reference.parse(str(document["reference"])),
@@ -111,8 +130,5 @@ class ImageResult:
             missing=tuple(document.get("missing") or ()),
             referrers=int(document.get("referrers") or 0),
             left_out=tuple(LeftOut.from_json(entry) for entry in document.get("left_out") or ()),
-            blobs_uploaded=int(blobs.get("uploaded") or 0),
-            blobs_existing=int(blobs.get("existing") or 0),
-            blobs_mounted=int(blobs.get("mounted") or 0),
-            uploaded_bytes=int(document.get("uploaded_bytes") or 0),
+            counts=BlobCounts.from_json(document),
         )

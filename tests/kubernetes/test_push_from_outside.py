@@ -96,7 +96,7 @@ async def test_formats(outside: Outside, registry: RunningRegistry, name: str, s
     assert tuple(packed.diff_ids) == found.diff_ids
     assert Reference(outside.repository, "1") == result.reference
     assert ("linux/amd64",) == result.platforms
-    assert (3, 0) == (result.blobs_uploaded, result.blobs_existing)
+    assert (3, 0) == (result.counts.blobs_uploaded, result.counts.blobs_existing)
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
@@ -119,7 +119,7 @@ async def test_what_speaks_of_an_image_goes_with_it(outside: Outside, registry: 
         assert child.content == one.manifest
     assert (result.referrers, result.left_out) == (5, ())
     again = await outside.push(COMPRESSORS[suffix](tar), "2", suffix=suffix)
-    assert (again.digest, again.referrers, again.blobs_uploaded) == (result.digest, 3, 0)
+    assert (again.digest, again.referrers, again.counts.blobs_uploaded) == (result.digest, 3, 0)
 
 
 @pytest.mark.parametrize("name", ["podman", "oci"])
@@ -130,7 +130,7 @@ async def test_the_second_push_sends_kilobytes(outside: Outside, wire: Wire, api
     before = wire.sent
     second = await outside.push(archive, "2")
     assert wire.sent - before < 64 * KILO
-    assert (first.digest, 0) == (second.digest, second.blobs_uploaded)
+    assert (first.digest, 0) == (second.digest, second.counts.blobs_uploaded)
     assert first.size_bytes == second.size_bytes
 
 
@@ -167,7 +167,7 @@ async def test_a_cut_at_half_costs_the_blob_on_the_wire(
     assert 1 == wire.cuts
     blob = max(found.size for found in Reader(registry).image(outside.repository, "1").layers)
     assert wire.sent < len(archive) + blob + 100 * KILO
-    assert 8 == result.blobs_uploaded + result.blobs_existing
+    assert 8 == result.counts.blobs_uploaded + result.counts.blobs_existing
 
 
 @pytest.mark.parametrize("sent", [0, 500, 3000, 6000, 20_000, 400_000, 900_000])

@@ -35,7 +35,7 @@ async def test_every_known_suffix(suffix: str, desk: Desk, reader: Reader, repos
     result = await desk.push(archives.podman_docker(), repository, suffix=suffix)
     assert reader.image(repository).diff_ids == tuple(Image().diff_ids)
     assert result.platforms == ("linux/amd64",)
-    assert result.blobs_uploaded == 3
+    assert result.counts.blobs_uploaded == 3
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -101,7 +101,7 @@ class TestDockersClassicStore:
         image = reader.image(repository)
         assert image.diff_ids == tuple(large.diff_ids)
         assert {found.media_type for found in image.layers} == {archives.LAYER_GZIP}
-        assert result.uploaded_bytes < 2_000_000
+        assert result.counts.uploaded_bytes < 2_000_000
         again = await desk.push(archives.podman_docker(large), f"{repository}:podman")
         assert again.digest == result.digest
 
@@ -132,7 +132,7 @@ async def test_a_layer_that_comes_twice_is_sent_once(desk: Desk, reader: Reader,
     twice = Image(layers=(layer("a"), layer("b"), layer("a")))
     result = await desk.push(archives.docker_legacy(twice), repository)
     assert reader.image(repository).diff_ids == tuple(twice.diff_ids)
-    assert result.blobs_uploaded == 3  # two layers and the config
+    assert result.counts.blobs_uploaded == 3  # two layers and the config
 
 
 class TestSeveralImages:
@@ -166,7 +166,7 @@ class TestSeveralImages:
         }
         assert reader.image(f"{unique}/app", "latest").diff_ids == tuple(self.APP.diff_ids)
         assert reader.image(f"{unique}/web", "2").diff_ids == tuple(self.WEB.diff_ids)
-        assert sum(result.blobs_mounted for result in results) >= 1  # the shared layer, from one to the other
+        assert sum(result.counts.blobs_mounted for result in results) >= 1  # the shared layer, from one to the other
 
     async def test_a_bundle_without_names(self, desk: Desk) -> None:
         with pytest.raises(ArchiveError, match="no name"):
@@ -227,14 +227,17 @@ class TestMissingParts:
         assert second.missing == ()
         # Whatever the archive held of it, it is the same image, of the same size and as many blobs.
         assert second.size_bytes == first.size_bytes
-        assert (first.blobs_uploaded, second.blobs_existing) == (second.blobs_existing, first.blobs_uploaded)
-        assert second.blobs_uploaded == 0
+        assert (first.counts.blobs_uploaded, second.counts.blobs_existing) == (
+            second.counts.blobs_existing,
+            first.counts.blobs_uploaded,
+        )
+        assert second.counts.blobs_uploaded == 0
 
     async def test_one_platform_that_only_the_registry_has(self, desk: Desk, reader: Reader, repository: str) -> None:
         first = await desk.push(archives.oci_archive(self.ARM), f"{repository}:arm")
         second = await desk.push(archives.containerd([self.AMD, self.ARM], missing=[self.AMD, self.ARM]), repository)
         assert (second.digest, second.size_bytes) == (first.digest, first.size_bytes)
-        assert (second.blobs_uploaded, second.blobs_existing) == (0, first.blobs_uploaded)
+        assert (second.counts.blobs_uploaded, second.counts.blobs_existing) == (0, first.counts.blobs_uploaded)
 
     async def test_an_index_inside_that_only_the_registry_has(
         self, desk: Desk, reader: Reader, repository: str
@@ -265,7 +268,7 @@ class TestMissingParts:
         tar = archives.thin(archives.oci_archive(image), archives.gz(layer("base")))
         result = await desk.push(tar, f"{repository}:v2", suffix=suffix)
         assert reader.image(repository, "v2").diff_ids == tuple(image.diff_ids)
-        assert (result.blobs_uploaded, result.blobs_existing) == (2, 1)
+        assert (result.counts.blobs_uploaded, result.counts.blobs_existing) == (2, 1)
 
     async def test_a_layer_that_nobody_has(self, desk: Desk, reader: Reader, repository: str) -> None:
         gone = archives.gz(layer("second"))

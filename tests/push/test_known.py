@@ -21,7 +21,7 @@ async def test_the_same_archive_again_reads_only_metadata(tar: bytes, desk: Desk
     assert desk.progress.bytes_read > 2 << 20
     second = await desk.push(tar, repository)
     assert second.digest == first.digest
-    assert (second.blobs_uploaded, second.blobs_existing) == (0, 3)
+    assert (second.counts.blobs_uploaded, second.counts.blobs_existing) == (0, 3)
     assert (desk.progress.bytes_read, desk.progress.bytes_sent) == (0, 0)
 
 
@@ -35,7 +35,7 @@ async def test_another_process_knows_too(desk: Desk, repository: str) -> None:
 async def test_another_repository_mounts(desk: Desk, reader: Reader, repository: str) -> None:
     await desk.push(archives.podman_docker(BIG), f"{repository}/one")
     result = await desk.push(archives.podman_docker(BIG), f"{repository}/two")
-    assert (result.blobs_uploaded, result.blobs_mounted) == (0, 3)
+    assert (result.counts.blobs_uploaded, result.counts.blobs_mounted) == (0, 3)
     assert reader.image(f"{repository}/two").diff_ids == tuple(BIG.diff_ids)
 
 
@@ -45,7 +45,7 @@ async def test_what_is_remembered_is_asked_for(desk: Desk, reader: Reader, repos
     for content in BIG.layers:
         await desk.known.remember_layer(digest(content), "gzip", lost)
     result = await desk.push(archives.podman_docker(BIG), repository)
-    assert result.blobs_uploaded == 3
+    assert result.counts.blobs_uploaded == 3
     assert reader.image(repository).diff_ids == tuple(BIG.diff_ids)
 
 
@@ -53,7 +53,7 @@ async def test_one_changed_layer_sends_that_layer(desk: Desk, repository: str) -
     await desk.push(archives.podman_docker(BIG), repository)
     changed = Image(layers=(BIG.layers[0], layer("changed")))
     result = await desk.push(archives.podman_docker(changed), repository)
-    assert (result.blobs_uploaded, result.blobs_existing) == (2, 1)  # the layer and the config
+    assert (result.counts.blobs_uploaded, result.counts.blobs_existing) == (2, 1)  # the layer and the config
     assert desk.progress.bytes_read == len(layer("changed"))
 
 

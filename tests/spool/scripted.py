@@ -17,7 +17,7 @@ from registry_spooler.aio import in_thread
 from registry_spooler.backoff import Backoff
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
-from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.progress import BlobCounts, ImageResult, Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import Job, JobEnd, Outcome
@@ -92,8 +92,7 @@ def image(reference: Reference, content: bytes) -> ImageResult:
         digest=Digest.of(content),
         media_type="application/vnd.oci.image.manifest.v1+json",
         size_bytes=len(content),
-        blobs_uploaded=1,
-        uploaded_bytes=len(content),
+        counts=BlobCounts(blobs_uploaded=1, uploaded_bytes=len(content)),
     )
 
 

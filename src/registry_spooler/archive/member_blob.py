@@ -270,6 +270,8 @@ class MemberReader:
         self._fed = 0
         self._ready: deque[Buffer] = deque()
         self._measured: Measured | None = None
+        self.on_read: Callable[[int], None] = lambda _: None
+        """Called after every read with the number of the member's own bytes it took; what is read again counts once."""
 
     @property
     def size(self) -> int | None:
@@ -289,11 +291,6 @@ class MemberReader:
         return self._measured
 
     @property
-    def consumed(self) -> int:
-        """How many of the member's own bytes have been read so far; never less than before."""
-        return self._fed
-
-    @property
     def compression(self) -> Compression:
         """What the wire form is: compressed by us, or sniffed from the first piece (NONE before it)."""
         return self._codec.compression
@@ -305,10 +302,12 @@ class MemberReader:
 
     async def read(self) -> Buffer:
         """See `BlobReader.read`."""
+        fed_before = self._fed
         while not self._ready and not self._ended:
             if not self._codec.busy:
                 await self._origin.wait()
             await in_worker(self._step)
+        self.on_read(self._fed - fed_before)
         return self._ready.popleft() if self._ready else b""
 
     async def rewind(self, offset: int) -> None:

@@ -1,6 +1,6 @@
-"""One blob that a push has to see in the registry, and what a push asks of the registry.
+"""One blob that a push has to deliver, and what a push asks of the registry.
 
-`registry.RegistryClient` is one such place; a client outside the cluster, which packs what the
+`registry.RegistryClient` is one such registry; a client outside the cluster, which packs what the
 registry lacks into a thin archive, is another.
 """
 
@@ -17,22 +17,23 @@ from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.archive.tar_header import Member
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
 
 
 class UploadSink(Protocol):
-    """A blob on its way, which becomes one only by `commit`. Sessions may be held open side by side."""
+    """An upload session, which becomes a blob only by `commit`. Several may be open at once."""
 
     async def send(self, reader: BlobReader, progress: Progress) -> Measured:
-        """Send all that the reader gives; UploadLost when it has to begin anew."""
+        """Send all that the reader gives; UploadLost when it has to start again."""
 
     async def commit(self, digest: Digest) -> None:
         """Make the bytes a blob."""
 
     async def cancel(self) -> None:
-        """Give the bytes up. Idempotent, never raises, a no-op after `commit`."""
+        """Drop the bytes. Idempotent, never raises, a no-op after `commit`."""
 
 
 class Registry(Protocol):
@@ -40,13 +41,13 @@ class Registry(Protocol):
 
     @property
     def pull_host(self) -> str:
-        """Where the nodes reach the registry, as an image name begins; empty when it is not known."""
+        """Return the host by which nodes reach the registry, as image names begin; empty when it is not known."""
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
-        """The blob's size in bytes; None when the repository does not hold it."""
+        """Return the blob's size in bytes, or None if the repository does not hold it."""
 
     async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
-        """Take the blob over from another repository; False when that did not work."""
+        """Mount the blob from another repository; return whether that worked."""
 
     async def begin_upload(self, repository: str) -> UploadSink:
         """Open an upload session, which the caller commits or cancels."""
@@ -58,21 +59,21 @@ class Registry(Protocol):
         """Send a small blob."""
 
     async def head_manifest(self, reference: Reference) -> Descriptor | None:
-        """What the registry answers for a tag or a digest; None when it has nothing."""
+        """Return what the registry answers for a tag or a digest, or None if it has nothing."""
 
     async def get_manifest(self, reference: Reference) -> Manifest:
-        """A manifest's bytes; NotFound when there is none."""
+        """Return a manifest; NotFound when there is none."""
 
     async def put_manifest(self, reference: Reference, manifest: Manifest) -> Digest:
         """Store a manifest under a tag or its digest."""
 
     async def put_companion(self, reference: Reference, manifest: Manifest) -> Digest:
-        """Store what speaks of the image that is tagged next, a signature say, under a tag of its own."""
+        """Store what speaks of the image that is tagged next, such as a signature, under a tag of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobSpec:
-    """A blob of an image. Equal needs are one blob, however often the image names it."""
+    """A blob of an image. Equal specs are one blob, however often the image names it."""
 
     member: Member | None
     """None when the archive lacks it, so that only the registry can have it."""
@@ -82,44 +83,50 @@ class BlobSpec:
     hint: Digest | None = None
     """What the member's name says: its digest as it is sent, or the diff ID of what is to be compressed.
 
-    Worth asking the registry for, not worth failing over.
+    The registry is asked for it, but a wrong one is no error.
     """
     media_type: str = ""
     """For a layer of a manifest that is made here, when it is known before the bytes are."""
-
     foreign: Descriptor | None = None
     """A layer that no registry need hold (a Windows base layer), as the archive describes it."""
 
     @property
     def likely_digest(self) -> Digest | None:
-        """The digest to ask the registry for before anything is read; None when it is compressed on the way."""
+        """Return the digest to ask the registry for first, or None if the blob is compressed on the way."""
         return self.expect.digest or (self.hint if self.compression is Compression.NONE else None)
 
     @property
     def likely_diff_id(self) -> Digest | None:
-        """The diff ID by which an earlier push may have remembered what the layer was compressed to."""
+        """Return the diff ID by which the layer cache may know what the layer was compressed to."""
         return (self.expect.diff_id or self.hint) if self.compression is not Compression.NONE else None
 
     @property
     def size(self) -> int:
-        """About how many bytes have to be read for it."""
+        """Return about how many bytes have to be read for it."""
         return self.member.size if self.member is not None else self.expect.size or 0
 
 
-async def docker_needs(
+def config_spec(config: ImageConfig) -> BlobSpec:
+    """Return the blob that a config becomes whose bytes are in memory."""
+    descriptor = config.descriptor
+    expect = Expectation(digest=descriptor.digest, size=descriptor.size)
+    return BlobSpec(member=None, expect=expect, media_type=descriptor.media_type)
+
+
+async def docker_specs(
     image: DockerImage,
     archive: IndexedArchive | StreamedArchive,
     setting: Compression,
     kinds: dict[Member, Compression],
 ) -> tuple[BlobSpec, ...]:
-    """What a docker archive's image consists of, lowest layer first; a layer may come up twice.
+    """Return the layers of a docker archive's image, the lowest first; a layer may come up twice.
 
     `kinds` says what a stream's members turned out to be; an indexed archive is looked into.
     """
-    return tuple([await _docker_need(layer, archive, setting, kinds) for layer in image.layers])
+    return tuple([await _docker_spec(layer, archive, setting, kinds) for layer in image.layers])
 
 
-async def _docker_need(
+async def _docker_spec(
     layer: DockerLayer,
     archive: IndexedArchive | StreamedArchive,
     setting: Compression,
@@ -127,7 +134,7 @@ async def _docker_need(
 ) -> BlobSpec:
     member = layer.member
     if member is None:
-        return _absent_need(layer, archive)
+        return _absent_spec(layer, archive)
     kind = sniff(await archive.head(member)) if isinstance(archive, IndexedArchive) else kinds[member]
     compression = layer_compression(member, kind, setting)
     if compression is not Compression.NONE:
@@ -137,8 +144,8 @@ async def _docker_need(
     return BlobSpec(member=member, expect=expect, hint=layer.expected_digest, media_type=kind.layer_media_type)
 
 
-def _absent_need(layer: DockerLayer, archive: IndexedArchive | StreamedArchive) -> BlobSpec:
-    """A layer that only the registry can have, or that none needs to have."""
+def _absent_spec(layer: DockerLayer, archive: IndexedArchive | StreamedArchive) -> BlobSpec:
+    """Return a layer that only the registry can have, or that none needs to have."""
     source = layer.source
     if source is not None and source.is_foreign and source.urls:
         return BlobSpec(member=None, expect=Expectation(digest=source.digest, size=source.size), foreign=source)

@@ -25,7 +25,7 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.manifest import Descriptor
 from registry_spooler.progress import Progress
 from registry_spooler.push.blob_spec import BlobSpec, Registry, UploadSink
-from registry_spooler.push.blobs import RepositoryUploader, WatchedReader
+from registry_spooler.push.blobs import RepositoryUploader
 
 _TAR_MAGIC_AT: Final = 257
 SESSIONS_MAX: Final = 256
@@ -43,8 +43,8 @@ class Sent:
     repository: str
     compression: Compression
     """What it was compressed to on the way."""
-    flaw: ArchiveError | None = None
-    """What is wrong with the compressed data, for when a manifest calls it a layer."""
+    error: ArchiveError | None = None
+    """What is wrong with the compressed data, in case a manifest calls it a layer."""
 
 
 class Sessions:
@@ -64,23 +64,24 @@ class Sessions:
         self._commit_early = commit_early
         self._sent: dict[Member, Sent] = {}
 
-    async def commit(self, need: BlobSpec, delivery: RepositoryUploader) -> Descriptor | None:
-        """Make a blob of the session that received the need's bytes; None when there is none, or it was lost."""
-        if need.member is None or (found := self._sent.get(need.member)) is None:
+    async def commit(self, spec: BlobSpec, uploader: RepositoryUploader) -> Descriptor | None:
+        """Make a blob of the session that received its bytes; return None if there is none, or it was lost."""
+        if spec.member is None or (found := self._sent.get(spec.member)) is None:
             return None
-        if found.repository != delivery.repository:
+        if found.repository != uploader.repository:
             return None
-        if found.compression is not need.compression:
+        if found.compression is not spec.compression:
             # The guess was wrong: a further pass sends the member in its other form.
-            del self._sent[need.member]
+            del self._sent[spec.member]
             await found.upload.cancel()
             return None
-        _check(found, need)
-        del self._sent[need.member]
+        _check(found, spec)
+        del self._sent[spec.member]
         try:
-            return await delivery.commit(need, found.measured, found.upload)
+            await found.upload.commit(found.measured.digest)
+            return await uploader.sent(spec, found.measured)
         except UploadLost:
-            self._note_lost(need.member)
+            self._note_lost(spec.member)
             return None
         finally:
             await found.upload.cancel()
@@ -90,9 +91,8 @@ class Sessions:
 
         A later pass keeps nothing: what is still wanted is to be sent, even if it looks like JSON, and is made a blob.
         """
-        advanced = self._advanced(archive)
         async for member in archive.members():
-            advanced()
+            self._count(archive)
             if member.kind is not Kind.FILE:
                 continue
             head = archive.head
@@ -103,25 +103,26 @@ class Sessions:
                 commits = not keeps_documents or self._commits(wanted[1])
                 if commits or len(self._sent) < SESSIONS_MAX:
                     await self._send(archive, member, *wanted, commits=commits)
-        advanced()
+        self._count(archive)
 
-    def _commits(self, need: BlobSpec) -> bool:
-        """Does the member become a blob at once? Only when it goes by its digest; what else there is must wait."""
-        return need.expect.digest is not None and (self._commit_early or len(self._sent) >= SESSIONS_MAX)
+    def _commits(self, spec: BlobSpec) -> bool:
+        """Return whether the member becomes a blob at once. Only one that goes by its digest may."""
+        return spec.expect.digest is not None and (self._commit_early or len(self._sent) >= SESSIONS_MAX)
 
     async def _send(
-        self, archive: StreamedArchive, member: Member, delivery: RepositoryUploader, need: BlobSpec, *, commits: bool
+        self, archive: StreamedArchive, member: Member, uploader: RepositoryUploader, spec: BlobSpec, *, commits: bool
     ) -> None:
-        upload = await self._registry.begin_upload(delivery.repository)
+        upload = await self._registry.begin_upload(uploader.repository)
         try:
             async with archive.blob(
-                compression=need.compression,
-                expect=need.expect,
+                compression=spec.compression,
+                expect=spec.expect,
                 inflate=self._inflate,
                 hashes=self._hashes(archive, member),
             )() as reader:
-                measured = await upload.send(WatchedReader(reader, self._advanced(archive)), self._progress)
-                flaw = reader.flaw
+                reader.on_read = lambda _: self._count(archive)
+                measured = await upload.send(reader, self._progress)
+                error = reader.flaw
         except UploadLost:
             self._note_lost(member)
             await upload.cancel()
@@ -132,26 +133,23 @@ class Sessions:
         self._sent[member] = Sent(
             measured=measured,
             upload=upload,
-            repository=delivery.repository,
-            compression=need.compression,
-            flaw=flaw,
+            repository=uploader.repository,
+            compression=spec.compression,
+            error=error,
         )
         if commits:
-            await self.commit(need, delivery)
+            await self.commit(spec, uploader)
 
     def _note_lost(self, member: Member) -> None:
         self._progress.retries["upload"] += 1
         self.lost.add(member)
 
     def _hashes(self, archive: StreamedArchive, member: Member) -> bool:
-        """Is the digest checked here? Else the registry does it, and what it refused is hashed in a further pass."""
+        """Return whether to hash here. Else the registry checks, and a further pass hashes what it refused."""
         return self._hashes_all or member in self.lost or not archive.rereadable
 
-    def _advanced(self, archive: StreamedArchive) -> Callable[[], None]:
-        def advanced() -> None:
-            self._progress.bytes_done = self._progress.bytes_read = archive.position
-
-        return advanced
+    def _count(self, archive: StreamedArchive) -> None:
+        self._progress.bytes_done = self._progress.bytes_read = archive.position
 
     async def aclose(self) -> None:
         """Cancel every session that was not committed."""
@@ -162,26 +160,26 @@ class Sessions:
         self._sent.clear()
 
 
-def _check(found: Sent, need: BlobSpec) -> None:
+def _check(found: Sent, spec: BlobSpec) -> None:
     """Compare what a session received with what the manifest says of it; ArchiveError when they differ."""
-    expect, measured = need.expect, found.measured
-    if expect.compression not in (None, Compression.NONE) and found.flaw is not None:
-        raise found.flaw
+    expect, measured = spec.expect, found.measured
+    if expect.compression not in (None, Compression.NONE) and found.error is not None:
+        raise found.error
     for name, wanted, got in (
         ("digest", expect.digest, measured.digest),
         ("diff ID", expect.diff_id, measured.diff_id),
         ("size", expect.size, measured.size),
     ):
         if wanted is not None and got is not None and wanted != got:
-            where = need.member.path if need.member is not None else None
+            where = spec.member.path if spec.member is not None else None
             raise ArchiveError(f"its {name} is {got}, and the image says {wanted}", where=where)
 
 
 Guess = Callable[[Member, bytes], Awaitable[tuple[RepositoryUploader, BlobSpec] | None]]
-"""Whether a member that comes by is to be sent, from its head; for whom, and as what."""
+"""Decides from a member's first bytes whether to send it, for whom, and as what."""
 
 
-def guess_all(delivery: RepositoryUploader, setting: Compression, *, rereadable: bool) -> Guess:
+def guess_all(uploader: RepositoryUploader, setting: Compression, *, rereadable: bool) -> Guess:
     """The first pass of a push to one repository: send whatever can be a blob and is not there yet.
 
     A plain layer that goes by its digest is compressed when it is Docker's, and stays as it is when only an OCI
@@ -190,7 +188,7 @@ def guess_all(delivery: RepositoryUploader, setting: Compression, *, rereadable:
 
     async def guess(member: Member, head: bytes) -> tuple[RepositoryUploader, BlobSpec] | None:
         if not member.size:
-            return None  # there is nothing to send, whatever it turns out to be
+            return None
         kind, digest = sniff(head), member.blob_digest
         may_be_layer = _may_be_layer(member, head, kind)
         if digest is None and not may_be_layer:
@@ -202,35 +200,35 @@ def guess_all(delivery: RepositoryUploader, setting: Compression, *, rereadable:
             return None
         if digest is not None and not (may_be_layer and rereadable):
             compression = Compression.NONE
-        need = BlobSpec(
+        spec = BlobSpec(
             member=member,
             expect=Expectation(digest=digest if compression is Compression.NONE else None),
             compression=compression,
             hint=digest or _named_digest(member),
         )
-        return None if await delivery.holds(need) else (delivery, need)
+        return None if await uploader.holds(spec) else (uploader, spec)
 
     return guess
 
 
-def guess_blobs(delivery: RepositoryUploader) -> Guess:
+def guess_blobs(uploader: RepositoryUploader) -> Guess:
     """A stream of nothing but blobs: send each that the repository lacks, as it is."""
 
     async def guess(member: Member, head: bytes) -> tuple[RepositoryUploader, BlobSpec] | None:
         if member.blob_digest is None:
             return None
-        need = BlobSpec(member=member, expect=Expectation(digest=member.blob_digest))
-        return None if await delivery.find(need) is not None else (delivery, need)
+        spec = BlobSpec(member=member, expect=Expectation(digest=member.blob_digest))
+        return None if await uploader.find(spec) is not None else (uploader, spec)
 
     return guess
 
 
 async def guess_nothing(member: Member, head: bytes) -> None:
-    """A bundle's first pass: which repository a member belongs to is known only at the end."""
+    """Send nothing: which repository a bundle's member belongs to is known only at the end."""
 
 
 def guess_wanted(wanted: dict[Member, tuple[RepositoryUploader, BlobSpec]]) -> Guess:
-    """A later pass, or a bundle's: send exactly these."""
+    """Send exactly these, in a later pass."""
 
     async def guess(member: Member, head: bytes) -> tuple[RepositoryUploader, BlobSpec] | None:
         return wanted.get(member)
@@ -239,13 +237,13 @@ def guess_wanted(wanted: dict[Member, tuple[RepositoryUploader, BlobSpec]]) -> G
 
 
 def _may_be_layer(member: Member, head: bytes, kind: Compression) -> bool:
-    """Is it compressed, or a tar (the oldest have no magic, but all writers a suffix), or the zeros of an empty one?"""
+    """Return whether it is compressed, a tar (the oldest have only the suffix), or the zeros of an empty one."""
     is_tar = head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or member.path.endswith(".tar") or not any(head)
     return kind is not Compression.NONE or is_tar
 
 
 def _named_digest(member: Member) -> Digest | None:
-    """The digest in a name like `<hex>.tar` or `<hex>.tar.gz`, as podman's and crane's archives have."""
+    """Return the digest in a name like `<hex>.tar` or `<hex>.tar.gz`, as podman's and crane's archives have."""
     name = member.path.rpartition("/")[2].partition(".")[0]
     try:
         return Digest("sha256", name)

@@ -1,7 +1,7 @@
 """What is to be pushed: an OCI image's graph without what is incomplete, and the manifests that are made here.
 
-Both are OCI manifests (zot and others refuse Docker's types), and both are a pure function of their parts, so the
-same input gives the same digest. An OCI archive's manifests never come through here.
+Those are OCI manifests (zot and others refuse Docker's types), and a pure function of their parts, so the same input
+gives the same digest. An OCI archive's manifests are pushed byte for byte.
 
 An index may list more platforms than its archive holds (`docker save` writes such). A child counts as present
 when the archive holds it with all its blobs, or the registry does. When some are not, the pushed index holds
@@ -28,7 +28,7 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Descriptor, Manifest, Platform, load_object
 from registry_spooler.oci.reference import Reference
-from registry_spooler.push.blob_spec import BlobSpec, Registry
+from registry_spooler.push.blob_spec import BlobSpec, Registry, config_spec
 from registry_spooler.push.blobs import RepositoryUploader
 
 TITLE: Final = "org.opencontainers.image.title"
@@ -38,7 +38,7 @@ TITLE: Final = "org.opencontainers.image.title"
 def image_manifest(
     config: Descriptor, layers: tuple[Descriptor, ...], annotations: dict[str, str] | None = None
 ) -> Manifest:
-    """The OCI manifest of a config and its layers."""
+    """Return the OCI manifest of a config and its layers."""
     document: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": mediatype.OCI_MANIFEST,
@@ -51,18 +51,13 @@ def image_manifest(
 
 
 def raw_manifest(config: Descriptor, layer: Descriptor, file_name: str) -> Manifest:
-    """The manifest of a raw file's image; the layer's title is what `oras pull` would call its bytes."""
-    titled = Descriptor(
-        media_type=layer.media_type,
-        digest=layer.digest,
-        size=layer.size,
-        annotations={TITLE: f"{file_name}.gz"},
-    )
+    """Return the manifest of a raw file's image; the layer's title is what `oras pull` would call its bytes."""
+    titled = replace(layer, annotations={TITLE: f"{file_name}.gz"})
     return image_manifest(config, (titled,), {TITLE: file_name})
 
 
 def partial_index(index: Manifest, kept: dict[Digest, Descriptor]) -> Manifest:
-    """`index` with only the children in `kept` left, by their digests; every other field as it was.
+    """Return `index` with only the children in `kept`, by their digests, and every other field as it was.
 
     A child that is itself a pruned index is given its new digest and size.
     """
@@ -75,7 +70,7 @@ def partial_index(index: Manifest, kept: dict[Digest, Descriptor]) -> Manifest:
 
 
 DEPTH_MAX: Final = 8
-"""Indexes inside indexes. Builders nest two deep; the rest is somebody's joke."""
+"""Indexes inside indexes. Builders nest two deep."""
 MANIFESTS_MAX: Final = 2_000
 """Of one image, each counted as often as it is listed, so that a crafted graph ends."""
 BLOBS_MAX: Final = 20_000
@@ -84,11 +79,11 @@ BLOBS_MAX: Final = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A complete image: `root` goes under the tag, after `children` (deepest first) and all `needs`."""
+    """A complete image: `root` goes under the tag, after `children` (deepest first) and all `specs`."""
 
     root: Manifest
     children: tuple[Manifest, ...] = ()
-    needs: tuple[BlobSpec, ...] = ()
+    specs: tuple[BlobSpec, ...] = ()
     held: tuple[Manifest, ...] = ()
     """Those below the root that the archive lacks and the registry has: there already, and part of the image."""
     missing: tuple[Digest, ...] = ()
@@ -96,8 +91,31 @@ class Plan:
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
-        """The root and all below it, each once: the same for the same digest, whatever the archive held of them."""
+        """Return the root and all below it, each once, whatever the archive held of them."""
         return tuple({manifest.digest: manifest for manifest in (self.root, *self.children, *self.held)}.values())
+
+    async def complete(self, uploader: RepositoryUploader) -> Plan:
+        """Return the plan itself: nothing of it has to be made."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class DockerPlan:
+    """A docker archive's image, whose manifest is made of its config and its layers as they were stored."""
+
+    config: ImageConfig
+    layers: tuple[BlobSpec, ...]
+    """The lowest first; one may come up twice."""
+
+    async def complete(self, uploader: RepositoryUploader) -> Plan:
+        """Store the config and make the manifest, once every layer is delivered."""
+        layers = tuple(spec.foreign or uploader.delivered[spec] for spec in self.layers)
+        spec = config_spec(self.config)
+        if await uploader.find(spec) is None:
+            await uploader.send_content(spec, self.config.content)
+        platform = self.config.platform
+        platforms = (str(platform),) if platform is not None else ()
+        return Plan(root=image_manifest(self.config.descriptor, layers), platforms=platforms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,47 +128,47 @@ class _Branch:
     children: tuple[_Branch, ...] = ()
     held: tuple[Manifest, ...] = ()
     """What only the registry has: this manifest and what hangs below it."""
-    needs: tuple[BlobSpec, ...] = ()
+    specs: tuple[BlobSpec, ...] = ()
     platform: Platform | None = None
     lacks: str = ""
     weight: int = 1
     """How many manifests it is, with all below it."""
 
     def below(self) -> Iterator[_Branch]:
-        """All branches under this one, deepest first."""
+        """Yield all branches under this one, deepest first."""
         for child in self.children:
             yield from child.below()
             yield child
 
 
 async def plan_image(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: RepositoryUploader
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, uploader: RepositoryUploader
 ) -> Plan:
     """Walk the graph under `root`; ArchiveError when nothing complete is left of it."""
-    plan = await plan_or_lack(root, archive, registry, delivery)
+    plan = await plan_or_lack(root, archive, registry, uploader)
     if isinstance(plan, ArchiveError):
         raise plan
     return plan
 
 
 async def plan_or_lack(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: RepositoryUploader
+    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, uploader: RepositoryUploader
 ) -> Plan | ArchiveError:
-    """Walk the graph under `root`; what it lacks when nothing complete is left of it."""
+    """Walk the graph under `root`; return what it lacks when nothing complete is left of it."""
     missing: list[Digest] = []
-    branch = _prune(await _Walk(archive, registry, delivery).branch(root, depth=0), missing)
+    branch = _prune(await _Walk(archive, registry, uploader).branch(root, depth=0), missing)
     if branch.lacks:
         return archive.missing(branch.lacks)
     manifest = branch.manifest
     if manifest is None:
-        manifest = await registry.get_manifest(Reference(delivery.repository, None, branch.descriptor.digest))
+        manifest = await registry.get_manifest(Reference(uploader.repository, None, branch.descriptor.digest))
     every = (*branch.below(), branch)
     distinct = {b.manifest.digest: b for b in every if b.manifest is not None}.values()
     return Plan(
         root=manifest,
         held=tuple(held for b in every for held in (b.held[1:] if b is branch else b.held)),
         children=tuple({b.manifest.digest: b.manifest for b in every[:-1] if b.manifest is not None}.values()),
-        needs=tuple(dict.fromkeys(need for b in distinct for need in b.needs)),
+        specs=tuple(dict.fromkeys(spec for b in distinct for spec in b.specs)),
         missing=tuple(dict.fromkeys(missing)),
         platforms=tuple(dict.fromkeys(_platforms(every))),
     )
@@ -197,18 +215,18 @@ def _nothing_left(branch: _Branch) -> str:
 
 class _Walk:
     def __init__(
-        self, archive: IndexedArchive | StreamedArchive, registry: Registry, delivery: RepositoryUploader
+        self, archive: IndexedArchive | StreamedArchive, registry: Registry, uploader: RepositoryUploader
     ) -> None:
         self._archive = archive
         self._registry = registry
-        self._delivery = delivery
+        self._uploader = uploader
         self._manifests = 0
         self._blobs = 0
         self._configs: dict[Digest, tuple[Platform | None, tuple[Digest, ...]]] = {}
         self._walked: dict[tuple[Digest, str, int], _Branch] = {}
 
     async def branch(self, descriptor: Descriptor, depth: int) -> _Branch:
-        """What hangs below a descriptor; walked once, however often it is listed at that depth."""
+        """Return what hangs below a descriptor, walked once however often it is listed at that depth."""
         key = (descriptor.digest, descriptor.media_type, depth)
         walked = self._walked.get(key)
         if walked is not None and walked.descriptor.size == descriptor.size:
@@ -250,14 +268,14 @@ class _Walk:
         return _Branch(descriptor=descriptor, manifest=None, held=held or (), lacks=lacks)
 
     async def _held(self, descriptor: Descriptor, depth: int) -> tuple[Manifest, ...] | None:
-        """The manifest as the registry has it, with what it has below; None when it has none of that size."""
-        at = Reference(self._delivery.repository, None, descriptor.digest)
+        """Return the manifest as the registry has it, with what is below it, or None if it has none of that size."""
+        at = Reference(self._uploader.repository, None, descriptor.digest)
         try:
             held = await self._registry.get_manifest(at)
         except NotFound:
             return None
         except RegistryProtocolError:
-            # Of a kind that nobody can read here: it is there, and its size is all that there is to be known.
+            # Of a kind that cannot be read here: its size is all that can be compared.
             found = await self._registry.head_manifest(at)
             return () if found is not None and found.size == descriptor.size else None
         if held.size != descriptor.size:
@@ -274,31 +292,31 @@ class _Walk:
             raise ArchiveError(f"more than {BLOBS_MAX:,} blobs in one image")
         platform, diff_ids = await self._read_config(manifest)
         branch = _Branch(descriptor=descriptor, manifest=manifest, platform=platform)
-        needs = []
-        for blob, need in await in_worker(self._needs, manifest, diff_ids):
-            if need.member is not None or await self._delivery.holds(need):
-                needs.append(need)
+        specs = []
+        for blob, spec in await in_worker(self._specs, manifest, diff_ids):
+            if spec.member is not None or await self._uploader.holds(spec):
+                specs.append(spec)
             elif not blob.is_foreign:
                 what = "config" if blob is manifest.config else "layer"
                 return replace(branch, lacks=f"the {what} {blob.digest} of the manifest {_name(descriptor)}")
-        return replace(branch, needs=tuple(needs))
+        return replace(branch, specs=tuple(specs))
 
-    def _needs(self, manifest: Manifest, diff_ids: dict[Digest, Digest]) -> list[tuple[Descriptor, BlobSpec]]:
-        return [(blob, self._need(blob, diff_ids.get(blob.digest))) for blob in dict.fromkeys(manifest.blobs)]
+    def _specs(self, manifest: Manifest, diff_ids: dict[Digest, Digest]) -> list[tuple[Descriptor, BlobSpec]]:
+        return [(blob, self._spec(blob, diff_ids.get(blob.digest))) for blob in dict.fromkeys(manifest.blobs)]
 
-    def _need(self, blob: Descriptor, diff_id: Digest | None) -> BlobSpec:
+    def _spec(self, blob: Descriptor, diff_id: Digest | None) -> BlobSpec:
         is_layer = mediatype.is_image_layer(blob.media_type)
         expect = Expectation(
             digest=blob.digest,
             size=blob.size,
-            # What else an artifact or an encrypted image lists, nobody can say how to look into.
+            # The layers of artifacts and encrypted images cannot be looked into.
             diff_id=diff_id if is_layer else None,
             compression=Compression(mediatype.layer_compression(blob.media_type)) if is_layer else None,
         )
         return BlobSpec(member=self._archive.find(blob.digest), expect=expect)
 
     async def _read_config(self, manifest: Manifest) -> tuple[Platform | None, dict[Digest, Digest]]:
-        """The image's platform, and its layers' diff IDs by the layers' digests, where the archive has its config."""
+        """Return the image's platform, and its layers' diff IDs by digest, if the archive has its config."""
         config = manifest.config
         if config is None or config.media_type not in mediatype.IMAGE_CONFIGS:
             return None, {}

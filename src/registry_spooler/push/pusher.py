@@ -1,7 +1,7 @@
 """The push: an archive's images, or a raw file, into a registry, until it answers for every tag.
 
 `Pusher.push_archive` reads top to bottom: open, receive what only comes by once, choose the images, deliver their
-blobs, put the manifests, tag, confirm. Nothing is tagged before every blob of its image has been seen to.
+blobs, put the manifests, tag, confirm. Nothing is tagged before every blob of its image is in the registry.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain, repeat
 from typing import Final
 
@@ -29,139 +29,17 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
-from registry_spooler.progress import ImageResult, Progress
-from registry_spooler.push.blob_spec import BlobSpec, Registry
-from registry_spooler.push.blobs import Counts, RepositoryUploader, RepositoryUploaders, watched
+from registry_spooler.progress import BlobCounts, ImageResult, Progress
+from registry_spooler.push.blob_spec import BlobSpec, Registry, config_spec
+from registry_spooler.push.blobs import RepositoryUploader, counted
 from registry_spooler.push.early_uploads import Guess, Sessions, guess_all, guess_blobs, guess_nothing, guess_wanted
-from registry_spooler.push.image_push import ImagePush, ImagePushes, config_need
+from registry_spooler.push.image_push import ImagePush, ImagePushes
 from registry_spooler.push.layer_cache import KnownBlobs
-from registry_spooler.push.plan import raw_manifest
+from registry_spooler.push.plan import Plan, raw_manifest
 
 PASSES_MAX: Final = 4
 """Further readings of one stream, before the push is given up for now: each is what a broken connection cost."""
-
-
-async def deliver_indexed(
-    targets: Sequence[ImagePush],
-    archive: IndexedArchive,
-    progress: Progress,
-    lanes: anyio.Semaphore,
-    *,
-    transfers: int,
-    inflate: bool,
-    hashes: bool,
-) -> None:
-    """Send what the registry lacks, largest first, `transfers` blobs at once.
-
-    `lanes` bounds how many there are in all pushes of the process, and with that their memory. The images come one
-    after another: the second then finds what the first brought.
-    """
-    for target in targets:
-        needs = sorted(
-            dict.fromkeys(need for need in target.needs if need.foreign is None), key=lambda need: -need.size
-        )
-        queue = iter(needs)
-
-        async def work(delivery: RepositoryUploader, queue: Iterator[BlobSpec]) -> None:
-            for need in queue:
-                async with lanes:
-                    await _deliver_one(need, delivery, archive, progress, inflate=inflate, hashes=hashes)
-
-        async with task_group() as tasks:
-            for _ in range(min(len(needs), transfers)):
-                tasks.start_soon(work, target.delivery, queue)
-
-
-async def _deliver_one(
-    need: BlobSpec,
-    delivery: RepositoryUploader,
-    archive: IndexedArchive,
-    progress: Progress,
-    *,
-    inflate: bool,
-    hashes: bool,
-) -> None:
-    if await delivery.find(need) is not None:
-        progress.bytes_done += need.size
-        return
-    if need.member is None:
-        raise archive.missing(f"the blob {need.likely_digest}")
-    opener = _opener(need, need.member, archive, inflate=inflate, hashes=hashes)
-    await delivery.send(need, watched(opener, progress))
-
-
-def _opener(need: BlobSpec, member: Member, archive: IndexedArchive, *, inflate: bool, hashes: bool) -> MemberOpener:
-    """The blob, hashed while it is read; or, when nobody asks for more than digests, by the registry alone.
-
-    A registry takes nothing under a digest that does not fit. What it has refused is opened again, and hashed then, so
-    that the error says what is wrong. Small blobs are always hashed: they may go in one PUT, and many registries
-    refuse that for reasons of their own.
-    """
-    blob = partial(archive.blob, member, compression=need.compression, expect=need.expect, inflate=inflate)
-    if inflate or hashes or member.size <= PIECE_BYTES:
-        return blob()
-    openers = chain([blob(hashes=False)], repeat(blob()))
-    return lambda: next(openers)()
-
-
-async def deliver_streamed(
-    targets: Sequence[ImagePush], source: Source, archive: StreamedArchive, sessions: Sessions
-) -> None:
-    """Make blobs of what the sessions received, and take what is still lacking from further passes.
-
-    A pass that guessed right and lost nothing leaves nothing lacking, so that usually there is no second one.
-    """
-    for _ in range(PASSES_MAX):
-        lacking = [item for target in targets for item in await _settle(target, archive, sessions)]
-        if not lacking:
-            return
-        if not archive.rereadable:
-            raise _cannot_send(lacking, sessions)
-        # The first repository that lacks a member gets it; the others mount it from there.
-        wanted = {need.member: (delivery, need) for delivery, need in reversed(lacking) if need.member is not None}
-        async with open_archive(source) as again:
-            assert isinstance(again, StreamedArchive)
-            await sessions.receive(again, guess_wanted(wanted), keeps_documents=False)
-    raise UploadLost(targets[0].repository, f"{len(lacking)} of its blobs were lost {PASSES_MAX} times")
-
-
-def _cannot_send(
-    lacking: Sequence[tuple[RepositoryUploader, BlobSpec]], sessions: Sessions
-) -> UploadLost | ArchiveError:
-    """Why a pipe ends here: an upload was lost, which another try may not lose, or the first pass guessed wrong."""
-    for _, need in lacking:
-        if need.member is not None and need.member not in sessions.lost:
-            return ArchiveError(
-                "what it is shows only at the end of the archive, and a pipe cannot be read again; push the archive as "
-                "a file",
-                where=need.member.path,
-            )
-    return UploadLost(lacking[0][0].repository, "the archive came through a pipe and cannot be read again")
-
-
-async def _settle(
-    target: ImagePush, archive: StreamedArchive, sessions: Sessions
-) -> list[tuple[RepositoryUploader, BlobSpec]]:
-    """Commit, find or send from memory what the target needs; what is left is lacking."""
-    delivery = target.delivery
-    lacking = []
-    for need in dict.fromkeys(need for need in target.needs if need.foreign is None):
-        if delivery.delivered(need) or await sessions.commit(need, delivery) or await delivery.find(need):
-            continue
-        content = await archive.content(need.expect.digest) if need.expect.digest is not None else None
-        if content is not None:
-            await delivery.send_content(need, content)
-        elif need.member is None:
-            raise archive.missing(f"the blob {need.likely_digest}")
-        else:
-            lacking.append((delivery, need))
-    return lacking
-
-
-PutManifest = Callable[[Reference, Manifest], Awaitable[Digest]]
-"""Stores a manifest under its reference."""
-
-LANES: Final = 4
+TRANSFERS_MAX: Final = 4
 """Blobs from plain tars on their way at once, in all jobs together. More would not be faster, only hold more memory."""
 
 
@@ -172,9 +50,9 @@ class PushOptions:
     compression: Compression = Compression.GZIP
     """For the plain layers of docker archives."""
     inflate: bool = False
-    """Are compressed layers inflated on the way, to check their diff IDs and checksums?"""
+    """Inflate compressed layers on the way, to check their diff IDs and checksums."""
     hashes: bool = False
-    """Is every blob hashed while it is read? Otherwise it is wrong when the registry refuses it."""
+    """Hash every blob while it is read. Otherwise it is wrong when the registry refuses it."""
     transfers: int = 2
     """Blobs of one archive on their way at once. Two keep two processors busy; more only hold more memory."""
 
@@ -186,7 +64,8 @@ class Pusher:
     registry: Registry
     known: KnownBlobs
     options: PushOptions = PushOptions()
-    lanes: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(LANES))
+    transfers: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(TRANSFERS_MAX))
+    """Bounds the blobs on their way in all pushes of the process, and with that their memory."""
 
     async def push_archive(
         self,
@@ -203,38 +82,35 @@ class Pusher:
         content-addressed member of a stream as soon as it is verified, so that a connection that breaks loses
         only the member it was sending. Raises ArchiveError, RegistryError, OSError.
         """
+
+        @cache
+        def uploader_for(reference: Reference) -> RepositoryUploader:
+            # One for each tag, since each has counts of its own.
+            return RepositoryUploader(self.registry, reference.repository, self.known, progress)
+
+        options = self.options
         sessions = Sessions(
-            self.registry,
-            progress,
-            inflate=self.options.inflate,
-            hashes=self.options.hashes,
-            commit_early=commit_early,
+            self.registry, progress, inflate=options.inflate, hashes=options.hashes, commit_early=commit_early
         )
-        deliveries = RepositoryUploaders(self.registry, self.known, progress)
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
-                await sessions.receive(archive, self._first_guess(reference, deliveries, archive))
-            targets = await ImagePushes(
+                guess: Guess = guess_nothing
+                if reference is not None:
+                    guess = guess_all(uploader_for(reference), options.compression, rereadable=archive.rereadable)
+                await sessions.receive(archive, guess)
+            images = await ImagePushes(
                 archive=archive,
                 registry=self.registry,
-                deliveries=deliveries,
-                compression=self.options.compression,
+                uploader_for=uploader_for,
+                compression=options.compression,
                 kinds=sessions.kinds,
             ).choose(reference)
             if isinstance(archive, StreamedArchive):
-                await deliver_streamed(targets, source, archive, sessions)
+                await _deliver_streamed(images, source, archive, sessions)
             else:
-                await deliver_indexed(
-                    targets,
-                    archive,
-                    progress,
-                    self.lanes,
-                    transfers=self.options.transfers,
-                    inflate=self.options.inflate,
-                    hashes=self.options.hashes,
-                )
+                await self._deliver_indexed(images, archive, progress)
             before_tag()
-            return tuple([await self._publish(target) for target in targets])
+            return tuple([await self._publish(image) for image in images])
 
     async def push_file(
         self,
@@ -245,76 +121,140 @@ class Pusher:
         before_tag: Callable[[], None] = lambda: None,
     ) -> ImageResult:
         """Push a raw file as an image of one gzip layer that holds the file's bytes."""
-        delivery = RepositoryUploader(self.registry, reference.repository, self.known, progress)
-        measured = await self.registry.put_blob(reference.repository, watched(file_blob(source), progress), progress)
+        uploader = RepositoryUploader(self.registry, reference.repository, self.known, progress)
+        measured = await self.registry.put_blob(reference.repository, counted(file_blob(source), progress), progress)
         assert measured.diff_id is not None
         expect = Expectation(digest=measured.digest, size=measured.size)
-        layer = await delivery.sent(BlobSpec(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
+        layer = await uploader.sent(BlobSpec(member=None, expect=expect, media_type=mediatype.RAW_GZIP), measured)
         config = ImageConfig.of_file(measured.diff_id)
-        await delivery.send_content(config_need(config), config.content)
-        manifest = raw_manifest(config.descriptor, layer, _title(source.name))
+        await uploader.send_content(config_spec(config), config.content)
+        plan = Plan(root=raw_manifest(config.descriptor, layer, _title(source.name)))
         before_tag()
-        await self._tag(reference, manifest, self.registry.put_manifest)
-        result = _raw_result(reference, manifest, delivery.counts)
-        return replace(result, pull_reference=self._pull_reference(reference, manifest.digest))
+        return await self._publish(ImagePush(reference=reference, uploader=uploader, plan=plan))
 
-    async def receive_blobs(self, source: Source, repository: str, progress: Progress) -> Counts:
+    async def receive_blobs(self, source: Source, repository: str, progress: Progress) -> BlobCounts:
         """Store every content-addressed member of a stream as a blob, each as soon as it is verified; tag nothing."""
-        delivery = RepositoryUploader(self.registry, repository, self.known, progress)
+        uploader = RepositoryUploader(self.registry, repository, self.known, progress)
         sessions = Sessions(self.registry, progress, inflate=self.options.inflate, commit_early=True)
         async with open_archive(source) as archive, aclosing(sessions):
             if not isinstance(archive, StreamedArchive):
                 raise ArchiveError("blobs are received from a stream, not from a file")
-            await sessions.receive(archive, guess_blobs(delivery))
-        return delivery.counts
+            await sessions.receive(archive, guess_blobs(uploader))
+        return uploader.counts
 
-    def _first_guess(
-        self, reference: Reference | None, deliveries: RepositoryUploaders, archive: StreamedArchive
-    ) -> Guess:
-        if reference is None:
-            return guess_nothing
-        return guess_all(deliveries.to(reference), self.options.compression, rereadable=archive.rereadable)
+    async def _deliver_indexed(self, images: Sequence[ImagePush], archive: IndexedArchive, progress: Progress) -> None:
+        """Send what the registry lacks, largest first; an image finds what the one before it sent."""
+        for image in images:
+            queue = iter(sorted(image.specs, key=lambda spec: -spec.size))
 
-    async def _publish(self, target: ImagePush) -> ImageResult:
+            async def work(uploader: RepositoryUploader, queue: Iterator[BlobSpec]) -> None:
+                for spec in queue:
+                    async with self.transfers:
+                        await self._deliver_one(spec, uploader, archive, progress)
+
+            async with task_group() as tasks:
+                for _ in range(min(len(image.specs), self.options.transfers)):
+                    tasks.start_soon(work, image.uploader, queue)
+
+    async def _deliver_one(
+        self, spec: BlobSpec, uploader: RepositoryUploader, archive: IndexedArchive, progress: Progress
+    ) -> None:
+        if await uploader.find(spec) is not None:
+            progress.bytes_done += spec.size
+            return
+        if spec.member is None:
+            raise archive.missing(f"the blob {spec.likely_digest}")
+        await uploader.send(spec, counted(self._opener(spec, spec.member, archive), progress))
+
+    def _opener(self, spec: BlobSpec, member: Member, archive: IndexedArchive) -> MemberOpener:
+        """Open the blob hashed while it is read, or, when only digests are to be checked, by the registry alone.
+
+        A registry takes nothing under a digest that does not fit. What it has refused is opened again, and hashed
+        then, so that the error says what is wrong. Small blobs are always hashed: they may go in one PUT, and many
+        registries refuse that for reasons of their own.
+        """
+        inflate = self.options.inflate
+        blob = partial(archive.blob, member, compression=spec.compression, expect=spec.expect, inflate=inflate)
+        if inflate or self.options.hashes or member.size <= PIECE_BYTES:
+            return blob()
+        openers = chain([blob(hashes=False)], repeat(blob()))
+        return lambda: next(openers)()
+
+    async def _publish(self, image: ImagePush) -> ImageResult:
         """Put the manifests of an image whose blobs are all there, the tag last."""
-        if isinstance(target.origin, ImageConfig):
-            need = config_need(target.origin)
-            if await target.delivery.find(need) is None:
-                await target.delivery.send_content(need, target.origin.content)
-        for child in target.children:
-            await self.registry.put_manifest(Reference(target.repository, None, child.digest), child)
-        for tag, companion in target.companions.items():
-            await self._tag(Reference(target.repository, tag), companion, self.registry.put_companion)
-        root = target.manifest()
-        await self._tag(target.reference, root, self.registry.put_manifest)
-        return replace(target.result(root), pull_reference=self._pull_reference(target.reference, root.digest))
-
-    def _pull_reference(self, reference: Reference, digest: Digest) -> str:
+        plan, reference = await image.plan.complete(image.uploader), image.reference
+        for child in image.children:
+            await self.registry.put_manifest(Reference(reference.repository, None, child.digest), child)
+        for tag, companion in image.companions.items():
+            await self._tag(Reference(reference.repository, tag), companion, self.registry.put_companion)
+        await self._tag(reference, plan.root, self.registry.put_manifest)
         host = self.registry.pull_host
-        return f"{host}/{reference.repository}:{reference.tag}@{digest}" if host else ""
+        pull_reference = f"{host}/{reference.repository}:{reference.tag}@{plan.root.digest}" if host else ""
+        return replace(image.result(plan), pull_reference=pull_reference)
 
-    async def _tag(self, reference: Reference, manifest: Manifest, put: PutManifest) -> None:
-        """Put the manifest under its tag, and see that the registry answers with it."""
+    async def _tag(
+        self, reference: Reference, manifest: Manifest, put: Callable[[Reference, Manifest], Awaitable[Digest]]
+    ) -> None:
+        """Put the manifest under its tag, and check that the registry answers with it."""
         await put(reference, manifest)
         answer = await self.registry.head_manifest(reference)
         if answer is None or answer.digest != manifest.digest:
             raise TagNotConfirmed(str(reference), manifest.digest, answer.digest if answer is not None else None)
 
 
+async def _deliver_streamed(
+    images: Sequence[ImagePush], source: Source, archive: StreamedArchive, sessions: Sessions
+) -> None:
+    """Make blobs of what the sessions received, and take what is still lacking from further passes.
+
+    A pass that guessed right and lost nothing leaves nothing lacking, so that usually there is no second one.
+    """
+    for _ in range(PASSES_MAX):
+        lacking = [item for image in images for item in await _settle(image, archive, sessions)]
+        if not lacking:
+            return
+        if not archive.rereadable:
+            raise _cannot_send(lacking, sessions)
+        # The first repository that lacks a member gets it; the others mount it from there.
+        wanted = {member: (uploader, spec) for uploader, spec, member in reversed(lacking)}
+        async with open_archive(source) as again:
+            assert isinstance(again, StreamedArchive)
+            await sessions.receive(again, guess_wanted(wanted), keeps_documents=False)
+    raise UploadLost(images[0].reference.repository, f"{len(lacking)} of its blobs were lost {PASSES_MAX} times")
+
+
+_Lacking = tuple[RepositoryUploader, BlobSpec, Member]
+
+
+def _cannot_send(lacking: Sequence[_Lacking], sessions: Sessions) -> UploadLost | ArchiveError:
+    """Return why a pipe ends here: an upload was lost, which another try may not lose, or the first guess was wrong."""
+    for _, _, member in lacking:
+        if member not in sessions.lost:
+            return ArchiveError(
+                "what it is shows only at the end of the archive, and a pipe cannot be read again; push the archive as "
+                "a file",
+                where=member.path,
+            )
+    return UploadLost(lacking[0][0].repository, "the archive came through a pipe and cannot be read again")
+
+
+async def _settle(image: ImagePush, archive: StreamedArchive, sessions: Sessions) -> list[_Lacking]:
+    """Commit, find or send from memory the blobs of the image; return what is left to be sent."""
+    uploader = image.uploader
+    lacking = []
+    for spec in image.specs:
+        if spec in uploader.delivered or await sessions.commit(spec, uploader) or await uploader.find(spec):
+            continue
+        content = await archive.content(spec.expect.digest) if spec.expect.digest is not None else None
+        if content is not None:
+            await uploader.send_content(spec, content)
+        elif spec.member is None:
+            raise archive.missing(f"the blob {spec.likely_digest}")
+        else:
+            lacking.append((uploader, spec, spec.member))
+    return lacking
+
+
 def _title(name: str) -> str:
-    """A file name that an annotation can hold: relative, with no folder in it, in Unicode."""
+    """Return a file name that an annotation can hold: without folders, in Unicode."""
     return name.replace("\\", "/").rpartition("/")[2].encode("utf-8", "backslashreplace").decode()
-
-
-def _raw_result(reference: Reference, manifest: Manifest, counts: Counts) -> ImageResult:
-    return ImageResult(
-        reference=reference,
-        digest=manifest.digest,
-        media_type=manifest.media_type,
-        size_bytes=manifest.size + sum(blob.size for blob in manifest.blobs),
-        platforms=(),
-        blobs_uploaded=counts.uploaded,
-        blobs_existing=counts.existing,
-        blobs_mounted=counts.mounted,
-        uploaded_bytes=counts.uploaded_bytes,
-    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from registry_spooler.oci.reference import Reference
-from registry_spooler.progress import Progress
+from registry_spooler.progress import BlobCounts, Progress
 from registry_spooler.spool.filename import Action, display, record_text
 from registry_spooler.spool.scheduling.job import Entry, JobEnd, Outcome, Phase, Reason
 from registry_spooler.spool.scheduling.queue import Queue
@@ -74,16 +74,12 @@ class OddEntryShown:
 
 
 @dataclass(slots=True, kw_only=True)
-class Counters:
+class Counters(BlobCounts):
     """What all jobs together have done since the start."""
 
     bytes_read: int = 0
     bytes_sent: int = 0
     bytes_skipped: int = 0
-    blobs_uploaded: int = 0
-    blobs_existing: int = 0
-    blobs_mounted: int = 0
-    uploaded_bytes: int = 0
 
     def add(self, progress: Progress) -> None:
         """Count what one job has done."""

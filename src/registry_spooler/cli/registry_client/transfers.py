@@ -219,8 +219,7 @@ async def _receive(
             (result,) = await pusher.push_archive(source, reference, progress, commit_early=True)
             return {**result.to_json(), **clock.to_json()}
         counts = await pusher.receive_blobs(source, repository, progress)
-    blobs = {"uploaded": counts.uploaded, "existing": counts.existing, "mounted": counts.mounted}
-    return {"blobs": blobs, "uploaded_bytes": counts.uploaded_bytes}
+    return counts.to_json()
 
 
 def _session(connection: Connection) -> RemoteSession | None:
