@@ -51,4 +51,6 @@ async def use(path: Path) -> None:
         except NotFound as error:
             assert_type(error.temporary, bool)
         except SpoolerError as error:
-            assert_type((error.detail, __version__), tuple[str, str])
+            assert_type(error.detail, str)
+            version: str = __version__
+            assert version
