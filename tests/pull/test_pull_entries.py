@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.layout_writer import TAR_END, tar_header, tar_padding
+from registry_spooler.oci.layout_writer import TAR_END, tar_header, tar_padding, tar_size
 from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.image_tree import ImageTree
 from registry_spooler.pull.output import NotAnImage
 from registry_spooler.pull.pulled_archives import (
     ArchiveEntry,
-    archive_bytes,
     docker_archive,
     image_config,
     layer_path,
@@ -56,7 +55,7 @@ def read(entries: tuple[ArchiveEntry, ...]) -> dict[str, bytes]:
         content = entry.content if isinstance(entry.content, bytes) else bytes(entry.size)
         buffer.write(tar_header(entry.path, entry.size) + content + tar_padding(entry.size))
     buffer.write(TAR_END)
-    assert archive_bytes(entries) == len(buffer.getvalue())
+    assert tar_size((entry.path, entry.size) for entry in entries) == len(buffer.getvalue())
     buffer.seek(0)
     with tarfile.open(fileobj=buffer, mode="r:") as archive:
         return {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]

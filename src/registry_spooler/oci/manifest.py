@@ -169,6 +169,12 @@ class Manifest:
         return len(self.content)
 
     @property
+    def image_config(self) -> Descriptor | None:
+        """Return the config if it is a container image's, or None for an index or an artifact."""
+        is_image = self.config is not None and self.config.media_type in mediatype.IMAGE_CONFIGS
+        return self.config if is_image else None
+
+    @property
     def blobs(self) -> tuple[Descriptor, ...]:
         """The config, if there is one, then the layers."""
         return ((self.config,) if self.config is not None else ()) + self.layers

@@ -1,16 +1,12 @@
-"""An image with all that hangs on it: the index, its platforms, their attestations, and what speaks of these.
+"""An image and what belongs to it: the index, its platforms, their attestations, and what refers to these.
 
-`--platform` decides; without it, the only image there is, or else this machine's. Attestations are never "the image".
+`--platform` chooses the image; without it, it is the only one there is, or this machine's. Attestations are not images.
 https://github.com/opencontainers/image-spec/blob/main/image-index.md#image-index-property-descriptions
 
-What refers to the image from outside (signatures, and attestations attached by `subject`) is no part of it: it is not
-named by the image's digest.
-
-Each manifest of the image is asked about in two ways. The referrers API, or the index under the fallback tag, names
-those with a `subject`; cosign's tags beside the image (`sha256-<digest>.sig`, `.att`, `.sbom`) are tried.
-
-None of this may keep an image from being pulled: what a registry answers oddly, or holds only in part, is left out and
-told in `warnings`.
+Referrers (signatures, and attestations attached by `subject`) are looked for in two ways, for each manifest of the
+image: by the referrers API, or the index under the fallback tag, and by cosign's tags beside the image
+(`sha256-<digest>.sig`, `.att`, `.sbom`). They never keep an image from being pulled: what a registry answers oddly, or
+holds only in part, is left out, with a warning.
 """
 
 from __future__ import annotations
@@ -22,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 from registry_spooler.aio import task_group
 from registry_spooler.errors import NotFound, RegistryAnswer, RegistryProtocolError
-from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest, Platform, load_object
 from registry_spooler.oci.reference import Reference
@@ -33,9 +28,9 @@ if TYPE_CHECKING:
 
 
 _ARCHITECTURES: Final = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
-"""What machines call themselves, and what images call them."""
+"""The names that machines use, and those of images."""
 _SOLE_VARIANTS: Final = {("arm64", "v8"), ("amd64", "v1")}
-"""Variants that go without saying."""
+"""Variants that are left out of names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +52,19 @@ def parse_platform(text: str) -> Platform:
 
 
 def this_machine() -> Platform:
-    """Linux on this machine's processor."""
+    """Return Linux on this machine's processor."""
     return parse_platform(platform.machine() or "amd64")
 
 
 def normalised(value: Platform) -> Platform:
-    """The same platform by its usual name."""
+    """Return the same platform by its usual name."""
     architecture = _ARCHITECTURES.get(value.architecture, value.architecture)
     variant = "" if (architecture, value.variant) in _SOLE_VARIANTS else value.variant
     return Platform(os=value.os, architecture=architecture, variant=variant)
 
 
 def choose(image: str, candidates: Sequence[Candidate], wanted: Platform | None) -> Candidate:
-    """The candidate that is meant; PlatformNotFound lists them all."""
+    """Return the candidate that fits; PlatformNotFound lists them all."""
     if wanted is None and len(candidates) == 1:
         return candidates[0]
     target = wanted or this_machine()
@@ -85,7 +80,7 @@ def _equals(offered: Platform | None, wanted: Platform) -> bool:
 
 
 def _covers(offered: Platform | None, wanted: Platform) -> bool:
-    """Is it the one that was asked for without naming a variant?"""
+    """Return whether it is the wanted platform, when no variant is wanted."""
     if offered is None or wanted.variant:
         return False
     return (offered.os, normalised(offered).architecture) == (wanted.os, wanted.architecture)
@@ -96,7 +91,7 @@ def _listed(platforms: Iterable[Platform | None]) -> tuple[str, ...]:
 
 
 async def image_for(client: RegistryClient, reference: Reference, root: Manifest, wanted: Platform | None) -> Manifest:
-    """The image manifest that `root` is, or has, for a platform."""
+    """Return the image manifest that `root` is, or has, for a platform."""
     if not root.is_index:
         if wanted is not None:
             offered = await platform_of(client, reference.repository, root)
@@ -114,9 +109,9 @@ async def image_for(client: RegistryClient, reference: Reference, root: Manifest
 
 
 async def platform_of(client: RegistryClient, repository: str, manifest: Manifest) -> Platform | None:
-    """What an image's config says; None for artifacts, and for configs that name none."""
-    config = manifest.config
-    if config is None or config.media_type not in mediatype.IMAGE_CONFIGS:
+    """Return the platform in an image's config; None for artifacts, and for configs that name none."""
+    config = manifest.image_config
+    if config is None:
         return None
     content = await client.get_bytes(repository, config.digest, limit_bytes=MANIFEST_MAX_BYTES)
     return Platform.read(load_object(content, where=f"image config {config.digest.short}"))
@@ -135,13 +130,13 @@ class ImageTree:
     root: Manifest
     manifests: Mapping[Digest, Manifest]
     others: tuple[Descriptor, ...] = ()
-    """What an index lists that is no manifest; it is taken as a blob."""
+    """What an index lists that is not a manifest; it is taken as a blob."""
     missing: tuple[Descriptor, ...] = ()
     """Children of an index that the registry does not hold."""
 
     @property
     def blobs(self) -> Iterator[Descriptor]:
-        """All configs, then all layers; a blob that is named twice comes twice."""
+        """Yield all configs, then all layers; a blob that is named twice comes twice."""
         yield from (manifest.config for manifest in self.manifests.values() if manifest.config is not None)
         yield from (layer for manifest in self.manifests.values() for layer in manifest.layers)
         yield from self.others
@@ -182,14 +177,14 @@ def _check_size(repository: str, manifests: int, size_bytes: int) -> None:
 
 COSIGN_SUFFIXES: Final = (".sig", ".att", ".sbom")
 _AT_ONCE: Final = 4
-"""Manifests that are asked about at the same time."""
+"""Manifests whose referrers are looked for at the same time."""
 _ODD: Final = (RegistryAnswer, RegistryProtocolError)
-"""What a registry may answer that does not have what is asked for; one that is away is another matter."""
+"""How a registry may answer for what it lacks or does not know; a registry that is away is a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttachedManifest:
-    """A manifest that speaks of `subject`, with all that hangs on it."""
+    """A manifest that refers to `subject`, with all below it."""
 
     subject: Digest
     suffix: str
@@ -199,17 +194,17 @@ class AttachedManifest:
 
 @dataclass(slots=True)
 class ReferrerSearch:
-    """Finds what speaks of the manifests of one repository."""
+    """Finds what refers to the manifests of one repository."""
 
     client: RegistryClient
     repository: str
     warnings: list[str] = field(default_factory=list)
-    """What was left out or could not be asked, a sentence each."""
+    """A sentence for each thing that was left out."""
     _asks_api: bool = True
     _size_bytes: int = 0
 
     async def run(self, image: ImageTree) -> tuple[AttachedManifest, ...]:
-        """Find all, those of the root first; ImageTooLarge when there is no end of them."""
+        """Return all referrers, those of the root first; ImageTooLarge when there is no end of them."""
         found: dict[tuple[Digest, str, Digest], AttachedManifest] = {}
         known = dict.fromkeys(image.manifests)
         waiting = list(known)
@@ -266,7 +261,7 @@ class ReferrerSearch:
             return None
 
     async def _tree(self, root: Manifest) -> ImageTree | None:
-        """The manifest with what hangs on it, when the registry holds all of it."""
+        """Return the manifest with all below it, or None if the registry lacks some of it."""
         try:
             tree = await read_tree(self.client, self.repository, root)
             blobs = dict.fromkeys(blob.digest for blob in tree.blobs if not blob.is_foreign)
@@ -286,7 +281,7 @@ class ReferrerSearch:
             raise ImageTooLarge(self.repository, "too many manifests speak of it; leave them out with --no-referrers")
 
     def _cannot_ask(self, error: RegistryAnswer | RegistryProtocolError) -> None:
-        """Say it once: it will be the same for the next manifest."""
+        """Warn once: it will be the same for the next manifest."""
         opening = "not all that speaks of the image (signatures, SBOMs) can be asked for"
         if not any(warning.startswith(opening) for warning in self.warnings):
             self._warn(f"{opening}: {error}")

@@ -97,7 +97,7 @@ class OutputFailed(SpoolerError):
 
 
 class OutputClosed(Exception):
-    """Whoever read what we write has gone. That is their decision, no error to speak of."""
+    """The reader of our output has gone. That is its decision, and no error is shown."""
 
 
 T = TypeVar("T")
@@ -113,12 +113,12 @@ class Output:
     fd: int
     name: str
     leaves_writes: bool = True
-    """May a write go on in its thread after a cancellation?"""
+    """Whether a write may go on in its thread after a cancellation."""
     on_written: Callable[[int], None] = lambda _: None
-    """Told the size of each piece that was written."""
+    """Called with the size of each piece that was written, in bytes."""
 
     async def write(self, piece: Buffer) -> None:
-        """Write all of a piece; OutputClosed when nobody reads any more, OutputFailed for anything else."""
+        """Write all of a piece; OutputClosed when the reader has gone, OutputFailed for anything else."""
         try:
             await anyio.to_thread.run_sync(_write_all, self.fd, piece, abandon_on_cancel=self.leaves_writes)
         except OSError as exc:
@@ -129,7 +129,7 @@ class Output:
 
 
 def standard_output(on_written: Callable[[int], None] = lambda _: None) -> Output:
-    """The standard output of the process; a pipe is made large enough to keep both ends busy."""
+    """Return the standard output of the process; a pipe is made large enough to keep both ends busy."""
     with contextlib.suppress(OSError, AttributeError, ImportError):  # no pipe, over the user's limit, or not Linux
         import fcntl
 
@@ -139,7 +139,7 @@ def standard_output(on_written: Callable[[int], None] = lambda _: None) -> Outpu
 
 @asynccontextmanager
 async def output_file(path: Path) -> AsyncGenerator[Output]:
-    """A file that gets its name when the block ends well, and leaves nothing behind when it does not.
+    """Open a file that gets its name when the block ends well, and leaves nothing behind when it does not.
 
     Its name meanwhile starts with a dot and ends in `~`, so that it can be written in a spool directory. What is
     no regular file (a FIFO, `/dev/null`) is written as it is.

@@ -1,17 +1,16 @@
 """What a pull writes: a docker archive, an OCI archive, or the file that the image was made from.
 
-All sizes are in the manifests, so the whole archive is known by then but for the blobs' bytes, which
-pass through piece by piece.
+All sizes are in the manifests, so only the blobs' bytes are still to come, which pass through piece by piece.
 
-The config is the member `sha256:<hex>`, the layers are `<hex>.tar.gz` as the registry holds them, and
-`manifest.json` comes last.
+In a docker archive, the config is the member `sha256:<hex>`, the layers are `<hex>.tar.gz` as the registry holds them,
+and `manifest.json` comes last.
 https://github.com/moby/docker-image-spec/blob/main/v1.2.md#combined-image-json--filesystem-changeset-format
 
-The metadata comes first, so that whoever reads it as a stream knows what the blobs are before they come. Pushed
-again it gives the same digest. https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+In an OCI archive, the metadata comes first, so that who reads it as a stream knows the blobs before they come. Pushed
+again, it gives the same digest. https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
-What speaks of the image is listed behind it. Each entry notes its subject as containerd does, and what has a tag of
-cosign's also its kind as `cosign save` does
+Referrers are listed after the image. Each entry notes its subject as containerd does, and what has a tag of
+cosign's also notes its kind as `cosign save` does
 (https://github.com/sigstore/cosign/blob/main/pkg/oci/layout/index.go).
 
 An image config says what the layer decompresses to, and that is checked. An artifact's layer (ORAS, Helm) is the file
@@ -23,7 +22,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
@@ -42,7 +41,6 @@ from registry_spooler.oci.layout_writer import (
     image_entry,
     index_document,
     name_annotations,
-    tar_size,
 )
 from registry_spooler.oci.manifest import CONTAINERD_SUBJECT, Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
@@ -63,22 +61,17 @@ class ArchiveEntry:
 
     @classmethod
     def of(cls, path: str, content: bytes) -> ArchiveEntry:
-        """An entry whose bytes are at hand."""
+        """Return an entry whose bytes are in memory."""
         return cls(path, len(content), content)
 
     @classmethod
     def blob(cls, path: str, descriptor: Descriptor) -> ArchiveEntry:
-        """An entry that the registry holds."""
+        """Return an entry that the registry holds."""
         return cls(path, descriptor.size, descriptor.digest)
 
 
-def archive_bytes(entries: Iterable[ArchiveEntry]) -> int:
-    """The size of the whole archive."""
-    return tar_size((entry.path, entry.size) for entry in entries)
-
-
 def once(entries: Iterable[ArchiveEntry]) -> tuple[ArchiveEntry, ...]:
-    """Each path once, where it comes first: layers that an image names twice are written once."""
+    """Return each path once, where it comes first: an image may name a layer twice."""
     found: dict[str, ArchiveEntry] = {}
     for entry in entries:
         found.setdefault(entry.path, entry)
@@ -91,7 +84,7 @@ _ENDINGS: Final = {"gzip": ".tar.gz", "zstd": ".tar.zst", "none": ".tar"}
 def docker_archive(
     reference: Reference, manifest: Manifest, config: bytes, *, absent: AbstractSet[Digest] = frozenset()
 ) -> tuple[ArchiveEntry, ...]:
-    """The entries of an image's docker archive. `absent` are the foreign layers that the registry does not hold."""
+    """Return the entries of a docker archive. `absent` are the foreign layers that the registry does not hold."""
     config_entry = ArchiveEntry.of(str(Digest.of(config)), config)
     layers = [ArchiveEntry.blob(layer_path(layer), layer) for layer in manifest.layers if layer.digest not in absent]
     item: dict[str, Any] = {
@@ -105,30 +98,29 @@ def docker_archive(
 
 
 def image_config(reference: Reference, manifest: Manifest) -> Descriptor:
-    """The manifest's config; NotAnImage when no container engine could load what it describes."""
-    config = manifest.config
-    if config is None or config.media_type not in mediatype.IMAGE_CONFIGS:
-        config_type = config.media_type if config is not None else ""
+    """Return the manifest's config; NotAnImage when no container engine could load what it describes."""
+    if manifest.image_config is None:
+        config_type = manifest.config.media_type if manifest.config is not None else ""
         raise NotAnImage(str(reference), manifest.artifact_type or config_type or manifest.media_type)
-    return config
+    return manifest.image_config
 
 
 def repository_tag(reference: Reference) -> str:
-    """What the image is called once it is loaded: what was asked for, without a registry's host.
+    """Return the image's name once it is loaded: the reference without the registry's host.
 
-    `docker load` needs a tag, so an image that was asked for by its digest gets the digest's first digits.
+    `docker load` needs a tag, so an image that was pulled by its digest gets the digest's first digits.
     """
     tag = reference.tag or (reference.digest.short if reference.digest is not None else "latest")
     return f"{reference.repository}:{tag}"
 
 
 def layer_path(layer: Descriptor) -> str:
-    """`<hex>.tar.gz`, or the ending that fits the layer's own type."""
+    """Return `<hex>.tar.gz`, or with the ending that fits the layer's own type."""
     return layer.digest.hex + _ENDINGS[mediatype.layer_compression(layer.media_type)]
 
 
 def _layer_sources(manifest: Manifest, config: bytes, absent: AbstractSet[Digest]) -> dict[str, Any]:
-    """Where to find the layers that are not in the archive, by diff ID."""
+    """Return the descriptors of the layers that are not in the archive, by diff ID."""
     if not absent:
         return {}
     pairs = zip(ImageConfig.parse(config).diff_ids, manifest.layers, strict=False)
@@ -146,7 +138,7 @@ def oci_archive(
     *,
     absent: AbstractSet[Digest] = frozenset(),
 ) -> tuple[ArchiveEntry, ...]:
-    """The entries of an image's OCI archive. `absent` are the foreign layers that the registry does not hold."""
+    """Return the entries of an OCI archive. `absent` are the foreign layers that the registry does not hold."""
     trees = (tree, *(referrer.tree for referrer in referrers))
     manifests = [
         ArchiveEntry.of(blob_path(digest), found.content) for one in trees for digest, found in one.manifests.items()
@@ -183,34 +175,25 @@ class Writes(Protocol):
         """Write all of a piece."""
 
 
-def only_layer(reference: Reference, manifest: Manifest) -> Descriptor:
-    """The one layer; NotOneFile when there are more, or none."""
-    if len(manifest.layers) != 1:
-        raise NotOneFile(str(reference), len(manifest.layers))
-    return manifest.layers[0]
-
-
-def only_diff_id(config: bytes) -> Digest | None:
-    """What the one layer decompresses to, if the image config says it."""
-    diff_ids = ImageConfig.parse(config).diff_ids
-    return diff_ids[0] if len(diff_ids) == 1 else None
-
-
-@dataclass(slots=True)
 class Unpacking:
-    """Takes a layer's bytes piece by piece and writes what they decompress to; `finish` checks the whole."""
+    """Takes an image's only layer piece by piece and writes what it decompresses to; `finish` checks the whole.
 
-    reference: Reference
-    output: Writes
-    compression: Compression
-    diff_id: Digest | None
-    _inflater: Inflater | None = field(init=False)
-    _hash: Any = field(init=False)
+    `config` is the content of the image's config, None for an artifact. NotOneFile when there is not exactly one layer.
+    """
 
-    def __post_init__(self) -> None:
-        is_plain = self.compression is Compression.NONE
-        self._inflater = None if is_plain else Inflater(self.compression, name=str(self.reference))
-        self._hash = hashlib.new(self.diff_id.algorithm if self.diff_id is not None else "sha256")
+    def __init__(self, reference: Reference, output: Writes, manifest: Manifest, config: bytes | None) -> None:
+        if len(manifest.layers) != 1:
+            raise NotOneFile(str(reference), len(manifest.layers))
+        self.layer = manifest.layers[0]
+        diff_ids = ImageConfig.parse(config).diff_ids if config is not None else ()
+        self._diff_id = diff_ids[0] if len(diff_ids) == 1 else None
+        self._reference = str(reference)
+        self._output = output
+        self._inflater: Inflater | None = None
+        compression = Compression(mediatype.layer_compression(self.layer.media_type))
+        if self._diff_id not in (None, self.layer.digest) and compression is not Compression.NONE:
+            self._inflater = Inflater(compression, name=self._reference)
+        self._hash = hashlib.new(self._diff_id.algorithm if self._diff_id is not None else "sha256")
 
     async def write(self, piece: Buffer) -> None:
         """Take the next piece of the layer as the registry holds it."""
@@ -218,7 +201,7 @@ class Unpacking:
             plain = await in_thread(self._inflate, piece)
             if not plain:
                 return
-            await self.output.write(plain)
+            await self._output.write(plain)
             piece = b""
             if self._inflater is None or self._inflater.needs_input:
                 return
@@ -227,17 +210,10 @@ class Unpacking:
         """Check what was written; ArchiveError or WrongContent when it is not what was pushed."""
         if self._inflater is not None:
             self._inflater.finish()
-        if self.diff_id is not None and self._hash.hexdigest() != self.diff_id.hex:
-            raise WrongContent(str(self.reference), f"it does not unpack to {self.diff_id}")
+        if self._diff_id is not None and self._hash.hexdigest() != self._diff_id.hex:
+            raise WrongContent(self._reference, f"it does not unpack to {self._diff_id}")
 
     def _inflate(self, piece: Buffer) -> memoryview:
         plain = memoryview(piece if self._inflater is None else self._inflater.inflate(piece, PIECE_BYTES))
         self._hash.update(plain)
         return plain
-
-
-def compression_of(layer: Descriptor, diff_id: Digest | None) -> Compression:
-    """How the layer's bytes are to be undone: not at all in an artifact, or where the diff ID is their own digest."""
-    if diff_id is None or diff_id == layer.digest:
-        return Compression.NONE
-    return Compression(mediatype.layer_compression(layer.media_type))

@@ -317,8 +317,8 @@ class _Walk:
 
     async def _read_config(self, manifest: Manifest) -> tuple[Platform | None, dict[Digest, Digest]]:
         """Return the image's platform, and its layers' diff IDs by digest, if the archive has its config."""
-        config = manifest.config
-        if config is None or config.media_type not in mediatype.IMAGE_CONFIGS:
+        config = manifest.image_config
+        if config is None:
             return None, {}
         if config.digest not in self._configs:
             content = await self._archive.content(config.digest)

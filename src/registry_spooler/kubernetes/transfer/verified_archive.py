@@ -35,13 +35,7 @@ from registry_spooler.oci.manifest import (
 )
 from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.image_tree import Candidate, choose
-from registry_spooler.pull.pulled_archives import (
-    Unpacking,
-    Writes,
-    compression_of,
-    only_diff_id,
-    only_layer,
-)
+from registry_spooler.pull.pulled_archives import Unpacking, Writes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -355,14 +349,10 @@ async def unpack(archive: BinaryIO, reference: Reference, output: Writes) -> Non
     await in_thread(archive.seek, 0)
     with await in_thread(_open, archive) as tar:
         manifest = await in_thread(_image, tar, reference)
-        layer = only_layer(reference, manifest)
-        config = manifest.config
-        is_image = config is not None and config.media_type in mediatype.IMAGE_CONFIGS
-        diff_id = (
-            only_diff_id(await in_thread(_document, tar, blob_path(config.digest))) if is_image and config else None
-        )
-        unpacking = Unpacking(reference, output, compression_of(layer, diff_id), diff_id)
-        with _member(tar, blob_path(layer.digest)) as blob:
+        config = manifest.image_config
+        content = await in_thread(_document, tar, blob_path(config.digest)) if config is not None else None
+        unpacking = Unpacking(reference, output, manifest, content)
+        with _member(tar, blob_path(unpacking.layer.digest)) as blob:
             while piece := await in_thread(blob.read, PIECE_BYTES):
                 await unpacking.write(piece)
         unpacking.finish()
