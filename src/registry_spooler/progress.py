@@ -66,7 +66,7 @@ class LeftOut:
     """Of its manifest; of its config, where a docker archive names no manifest."""
     reason: str
     name: str = ""
-    """What the archive calls it, if it does."""
+    """What the archive calls it; empty if it has no name."""
 
     def to_json(self) -> dict[str, str]:
         """Return the entry as a receipt has it."""
@@ -82,21 +82,21 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResult:
-    """One image that the registry now answers for by tag (or that it no longer has)."""
+    """An image that the registry now holds under its tag (or that was deleted)."""
 
     reference: Reference
     digest: Digest | None
     """None when an image that was to be deleted was not there."""
     pull_reference: str = ""
-    """What to write behind a pod's `image:`, with the digest; empty when nobody said where nodes pull from."""
+    """What to write as a pod's `image:`, with the digest; empty when it is not known where nodes pull from."""
     media_type: str = ""
     size_bytes: int = 0
-    """The manifest and all that it names, each once, whether or not it was in the archive or had to be sent."""
+    """The manifest and all that it names, each once, wherever it was."""
     platforms: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     """The digests of those children of an index that neither the archive nor the registry held."""
     referrers: int = 0
-    """Signatures, attestations and SBOMs that went with it."""
+    """How many signatures, attestations and SBOMs went with it."""
     left_out: tuple[LeftOut, ...] = ()
     """Entries of the archive that were not pushed."""
     counts: BlobCounts = field(default_factory=BlobCounts)

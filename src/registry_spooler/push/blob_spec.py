@@ -79,7 +79,7 @@ class BlobSpec:
     """None when the archive lacks it, so that only the registry can have it."""
     expect: Expectation
     compression: Compression = Compression.NONE
-    """What it is compressed to on the way; NONE sends it as it is."""
+    """How it is compressed on the way; NONE sends it as it is."""
     hint: Digest | None = None
     """What the member's name says: its digest as it is sent, or the diff ID of what is to be compressed.
 
@@ -121,7 +121,7 @@ async def docker_specs(
 ) -> tuple[BlobSpec, ...]:
     """Return the layers of a docker archive's image, the lowest first; a layer may come up twice.
 
-    `kinds` says what a stream's members turned out to be; an indexed archive is looked into.
+    `kinds` says how a stream's members are compressed; an indexed archive is looked into.
     """
     return tuple([await _docker_spec(layer, archive, setting, kinds) for layer in image.layers])
 

@@ -1,9 +1,9 @@
 """Streamed archives: members are uploaded as they come by, before anyone knows what they are for.
 
-A manifest nearly always comes last, so the first pass guesses: JSON is kept, whatever can be a layer goes into
-an upload session of its own, and the rest is passed over. A session becomes a blob when a manifest has named
-it, and is cancelled when none has. What a guess got wrong, or a broken connection lost, is taken from a
-further pass over the source, which then knows what it wants; a pipe cannot be read again, and then the push fails.
+A manifest nearly always comes last, so the first pass guesses: it keeps JSON, opens an upload session for whatever can
+be a layer, and skips the rest. A session becomes a blob when a manifest names it, and is cancelled when none does.
+What a guess got wrong, or a broken connection lost, is sent in a further pass over the source. A pipe cannot be read
+again, and then the push fails.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CANCEL_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """A member that an upload session has received; the session is open until somebody commits it."""
+    """A member that an upload session has received. The session stays open until it is committed."""
 
     measured: Measured
     upload: UploadSink
@@ -54,7 +54,7 @@ class Sessions:
         self, registry: Registry, progress: Progress, *, inflate: bool, hashes: bool = False, commit_early: bool
     ) -> None:
         self.kinds: dict[Member, Compression] = {}
-        """How each member turned out to be compressed."""
+        """How each member is compressed."""
         self.lost: set[Member] = set()
         """The members whose upload broke off for good; they are of a kind that could be sent."""
         self._registry = registry
@@ -87,9 +87,9 @@ class Sessions:
             await found.upload.cancel()
 
     async def receive(self, archive: StreamedArchive, guess: Guess, *, keeps_documents: bool = True) -> None:
-        """One pass: keep the JSON, send what `guess` wants of the rest, and remember how all of it was compressed.
+        """Make one pass: keep the JSON, send what `guess` wants of the rest, and remember how all of it is compressed.
 
-        A later pass keeps nothing: what is still wanted is to be sent, even if it looks like JSON, and is made a blob.
+        A later pass keeps nothing: it sends what is wanted, even if it looks like JSON, and commits it.
         """
         async for member in archive.members():
             self._count(archive)
@@ -180,10 +180,10 @@ Guess = Callable[[Member, bytes], Awaitable[tuple[RepositoryUploader, BlobSpec] 
 
 
 def guess_all(uploader: RepositoryUploader, setting: Compression, *, rereadable: bool) -> Guess:
-    """The first pass of a push to one repository: send whatever can be a blob and is not there yet.
+    """Send whatever can be a blob and is not there yet, in the first pass of a push to one repository.
 
-    A plain layer that goes by its digest is compressed when it is Docker's, and stays as it is when only an OCI
-    manifest names it. Most are Docker's. What cannot be read again goes out as it is, which is never wrong.
+    A plain layer named by its digest is compressed if it is Docker's, as most are, and stays as it is if only an OCI
+    manifest names it. What cannot be read again goes out as it is, which is never wrong.
     """
 
     async def guess(member: Member, head: bytes) -> tuple[RepositoryUploader, BlobSpec] | None:
@@ -196,7 +196,7 @@ def guess_all(uploader: RepositoryUploader, setting: Compression, *, rereadable:
         try:
             compression = layer_compression(member, kind, setting)
         except ArchiveError:
-            # Of a kind that no layer may have: an error only once a manifest names it.
+            # No layer may be compressed so: an error only if a manifest names it.
             return None
         if digest is not None and not (may_be_layer and rereadable):
             compression = Compression.NONE
@@ -212,7 +212,7 @@ def guess_all(uploader: RepositoryUploader, setting: Compression, *, rereadable:
 
 
 def guess_blobs(uploader: RepositoryUploader) -> Guess:
-    """A stream of nothing but blobs: send each that the repository lacks, as it is."""
+    """Send each blob that the repository lacks, as it is, from a stream of nothing but blobs."""
 
     async def guess(member: Member, head: bytes) -> tuple[RepositoryUploader, BlobSpec] | None:
         if member.blob_digest is None:

@@ -1,4 +1,4 @@
-"""One image on its way to one tag: the blobs it consists of, and the manifest that it becomes."""
+"""An image that is pushed to a tag: the blobs it consists of, and the manifest that it becomes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class ImagePush:
     uploader: RepositoryUploader
     plan: Plan | DockerPlan
     specs: tuple[BlobSpec, ...] = ()
-    """The blobs of the image and of what refers to it, each once, but for foreign layers."""
+    """The blobs of the image and of its referrers, each once, without foreign layers."""
     children: tuple[Manifest, ...] = ()
     """Pushed by digest before the manifest that is tagged."""
     companions: dict[str, Manifest] = field(default_factory=dict)
-    """What speaks of the image and is found by a tag of its own, by that tag."""
+    """Referrers that have a tag of their own, by that tag."""
     referrers: int = 0
-    """How many manifests speak of the image."""
+    """How many manifests refer to the image."""
     left_out: tuple[LeftOut, ...] = ()
 
     def result(self, plan: Plan) -> ImageResult:
@@ -71,7 +71,7 @@ class ImagePushes:
     uploader_for: Callable[[Reference], RepositoryUploader]
     compression: Compression
     kinds: dict[Member, Compression]
-    """How a stream's members turned out to be compressed; not used for an indexed archive."""
+    """How a stream's members are compressed; not used for an indexed archive."""
 
     async def choose(self, reference: Reference | None) -> tuple[ImagePush, ...]:
         """Return the image that `reference` means, or with None all that the archive has names for."""
@@ -139,7 +139,7 @@ def _to_deliver(specs: Sequence[BlobSpec]) -> tuple[BlobSpec, ...]:
 
 
 def _others(chosen: ArchiveImage, images: Sequence[ArchiveImage]) -> list[LeftOut]:
-    """Return the images of an archive that its file's name does not mean, and what speaks of them alone."""
+    """Return the images of an archive that its file's name does not mean, and their own referrers."""
     pushed = {referrer.entry.digest for referrer in chosen.referrers}
     left_out: dict[Digest, LeftOut] = {}
     for image in images:

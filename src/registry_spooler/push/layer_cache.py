@@ -1,9 +1,8 @@
 """What earlier pushes found out, so that a later one need not read or compress again.
 
-Two things are remembered. Which digest a plain layer became when it was compressed: on disk, one small file
-per diff ID and compression, written by rename, so that any number of spoolers may share the
-directory. And which repository was seen to hold a blob: in memory, for mounts. Both are only hints:
-whoever uses one asks the registry first.
+Two things are remembered: the digest that a plain layer got when it was compressed (on disk, one small file per diff ID
+and compression, written by rename, so that spoolers may share the directory), and a repository that held a blob (in
+memory, for mounts). Both are only hints: the registry is asked before one is used.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from registry_spooler.oci.digest import Digest
 LAYERS_MAX: Final = 20_000
 """Entries kept on disk, of about 200 bytes each; the oldest go at the next start."""
 _ENTRY: Final = re.compile(r"[a-z0-9]+-[0-9a-f]+\.[a-z]+\.json|\.new-[0-9A-Za-z_]+")
-"""What is called otherwise is somebody else's."""
+"""Files with other names are left alone."""
 _ENTRY_MAX_BYTES: Final = 64 << 10
 BLOBS_MAX: Final = 20_000
 """Blobs whose repository is remembered in memory, of about 300 bytes each."""
@@ -38,11 +37,11 @@ class KnownLayer:
     digest: Digest
     size: int
     repository: str
-    """Where it was pushed to, for a mount."""
+    """Where it can be mounted from."""
 
 
 class KnownBlobs:
-    """The memory of earlier pushes; `directory` is None for one that forgets at the end of the process."""
+    """The memory of earlier pushes. Without a `directory` it lasts as long as the process."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory
@@ -50,7 +49,7 @@ class KnownBlobs:
         self._layers: OrderedDict[str, KnownLayer] = OrderedDict()
 
     def repository(self, digest: Digest) -> str | None:
-        """A repository that held this blob when it was last seen."""
+        """Return a repository that held this blob when it was last seen."""
         return self._repositories.get(digest)
 
     def seen(self, digest: Digest, repository: str) -> None:
@@ -61,7 +60,7 @@ class KnownBlobs:
             self._repositories.popitem(last=False)
 
     async def layer(self, diff_id: Digest, compression: str) -> KnownLayer | None:
-        """The blob that the layer was compressed to, if that is remembered."""
+        """Return the blob that the layer was compressed to, or None if that is not known."""
         key = _key(diff_id, compression)
         if key not in self._layers and self._directory is not None:
             found = await in_thread(_read, self._directory, key)
@@ -70,7 +69,7 @@ class KnownBlobs:
         return self._layers.get(key)
 
     async def remember_layer(self, diff_id: Digest, compression: str, layer: KnownLayer) -> None:
-        """Remember it for the next push, and the next process. A disk that refuses is no reason to fail a push."""
+        """Remember the blob for later pushes and processes. An error of the disk does not fail the push."""
         key = _key(diff_id, compression)
         if self._layers.get(key) == layer:
             return
@@ -82,7 +81,7 @@ class KnownBlobs:
                 await in_thread(_write, self._directory, key, layer)
 
     async def trim(self) -> None:
-        """Forget the oldest entries on disk beyond `LAYERS_MAX`, and what a killed process left half-written."""
+        """Remove the oldest entries on disk beyond `LAYERS_MAX`, and what a killed process left half-written."""
         if self._directory is not None:
             with contextlib.suppress(OSError):
                 await in_thread(_trim, self._directory)
@@ -93,7 +92,7 @@ def _key(diff_id: Digest, compression: str) -> str:
 
 
 def _open(directory: Path, *, make: bool = False) -> Folder:
-    """The directory, whose last two names are our own; NotAFolder when a link or anything else stands there."""
+    """Open the directory, whose last two names are our own; NotAFolder when a link or anything else is there."""
     if make:
         directory.parent.parent.mkdir(parents=True, exist_ok=True)
     with Folder.open(directory.parent.parent) as above, above.subfolder(directory.parent.name, make=make) as folder:

@@ -38,9 +38,9 @@ from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.plan import Plan, raw_manifest
 
 PASSES_MAX: Final = 4
-"""Further readings of one stream, before the push is given up for now: each is what a broken connection cost."""
+"""Further passes over one stream, each after a broken connection, before the push is given up for now."""
 TRANSFERS_MAX: Final = 4
-"""Blobs from plain tars on their way at once, in all jobs together. More would not be faster, only hold more memory."""
+"""Blobs from plain tars sent at once, in all jobs together. More would not be faster, only use more memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +52,9 @@ class PushOptions:
     inflate: bool = False
     """Inflate compressed layers on the way, to check their diff IDs and checksums."""
     hashes: bool = False
-    """Hash every blob while it is read. Otherwise it is wrong when the registry refuses it."""
+    """Hash every blob while it is read. Otherwise the registry alone checks it."""
     transfers: int = 2
-    """Blobs of one archive on their way at once. Two keep two processors busy; more only hold more memory."""
+    """Blobs of one archive sent at once. Two keep two processors busy; more only use more memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Pusher:
     known: KnownBlobs
     options: PushOptions = PushOptions()
     transfers: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(TRANSFERS_MAX))
-    """Bounds the blobs on their way in all pushes of the process, and with that their memory."""
+    """Limits the blobs sent at once in all pushes of the process, and with that their memory."""
 
     async def push_archive(
         self,
@@ -76,7 +76,7 @@ class Pusher:
         before_tag: Callable[[], None] = lambda: None,
         commit_early: bool = False,
     ) -> tuple[ImageResult, ...]:
-        """Push the image that `reference` means, or with None every image to where the archive says.
+        """Push the image that `reference` means, or with None every image to where the archive names it.
 
         `before_tag` may raise, to stop a push whose source has changed. `commit_early` makes a blob of every
         content-addressed member of a stream as soon as it is verified, so that a connection that breaks loses
