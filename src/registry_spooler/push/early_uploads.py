@@ -66,22 +66,18 @@ class Sessions:
 
     async def commit(self, spec: BlobSpec, uploader: RepositoryUploader) -> Descriptor | None:
         """Make a blob of the session that received its bytes; return None if there is none, or it was lost."""
-        if spec.member is None or (found := self._sent.get(spec.member)) is None:
+        member = spec.member
+        if member is None or (found := self._sent.get(member)) is None or found.repository != uploader.repository:
             return None
-        if found.repository != uploader.repository:
-            return None
-        if found.compression is not spec.compression:
-            # The guess was wrong: a further pass sends the member in its other form.
-            del self._sent[spec.member]
-            await found.upload.cancel()
-            return None
-        _check(found, spec)
-        del self._sent[spec.member]
+        del self._sent[member]
         try:
+            if found.compression is not spec.compression:
+                return None  # the guess was wrong: a further pass sends the member in its other form
+            _check(found, spec, member)
             await found.upload.commit(found.measured.digest)
             return await uploader.sent(spec, found.measured)
         except UploadLost:
-            self._note_lost(spec.member)
+            self._note_lost(member)
             return None
         finally:
             await found.upload.cancel()
@@ -160,7 +156,7 @@ class Sessions:
         self._sent.clear()
 
 
-def _check(found: Sent, spec: BlobSpec) -> None:
+def _check(found: Sent, spec: BlobSpec, member: Member) -> None:
     """Compare what a session received with what the manifest says of it; ArchiveError when they differ."""
     expect, measured = spec.expect, found.measured
     if expect.compression not in (None, Compression.NONE) and found.error is not None:
@@ -171,8 +167,7 @@ def _check(found: Sent, spec: BlobSpec) -> None:
         ("size", expect.size, measured.size),
     ):
         if wanted is not None and got is not None and wanted != got:
-            where = spec.member.path if spec.member is not None else None
-            raise ArchiveError(f"its {name} is {got}, and the image says {wanted}", where=where)
+            raise ArchiveError(f"its {name} is {got}, and the image says {wanted}", where=member.path)
 
 
 Guess = Callable[[Member, bytes], Awaitable[tuple[RepositoryUploader, BlobSpec] | None]]
@@ -223,12 +218,8 @@ def guess_blobs(uploader: RepositoryUploader) -> Guess:
     return guess
 
 
-async def guess_nothing(member: Member, head: bytes) -> None:
-    """Send nothing: which repository a bundle's member belongs to is known only at the end."""
-
-
 def guess_wanted(wanted: dict[Member, tuple[RepositoryUploader, BlobSpec]]) -> Guess:
-    """Send exactly these, in a later pass."""
+    """Send exactly these."""
 
     async def guess(member: Member, head: bytes) -> tuple[RepositoryUploader, BlobSpec] | None:
         return wanted.get(member)

@@ -32,7 +32,7 @@ from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import BlobCounts, ImageResult, Progress
 from registry_spooler.push.blob_spec import BlobSpec, Registry, config_spec
 from registry_spooler.push.blobs import RepositoryUploader, counted
-from registry_spooler.push.early_uploads import Guess, Sessions, guess_all, guess_blobs, guess_nothing, guess_wanted
+from registry_spooler.push.early_uploads import Sessions, guess_all, guess_blobs, guess_wanted
 from registry_spooler.push.image_push import ImagePush, ImagePushes
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.plan import Plan, raw_manifest
@@ -94,7 +94,7 @@ class Pusher:
         )
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
-                guess: Guess = guess_nothing
+                guess = guess_wanted({})  # which repository a bundle's member belongs to is known only at the end
                 if reference is not None:
                     guess = guess_all(uploader_for(reference), options.compression, rereadable=archive.rereadable)
                 await sessions.receive(archive, guess)
