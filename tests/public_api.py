@@ -44,7 +44,7 @@ async def use(path: Path) -> None:
         assert_type(status.is_ready, bool)
         for failed in await client.failed():
             assert_type(failed, FailedFile)
-            assert_type(failed.time, datetime.datetime)
+            assert_type(failed.time, datetime.datetime | None)
             await client.retry(failed.name)
         try:
             assert_type(await client.delete("catalog/app:v2"), Digest | None)

@@ -89,20 +89,23 @@ class FailedFile:
     reference: Reference | None
     """None where the file's name means no image."""
     attempts: int
-    time: datetime
+    """How often it was tried; 0 for a file without a record."""
+    time: datetime | None
+    """When it failed; None for a file without a record."""
     document: dict[str, Any] = field(repr=False)
 
     @classmethod
     def read(cls, answer: Document) -> FailedFile:
         """Read one record of `registry-client failed --json`."""
-        reference = answer["reference"].text_or_none()
+        reference, time = answer["reference"].text_or_none(), answer["time"].text_or_none()
+        attempts = answer["attempts"]
         with reading(answer.where, "a record of a failure"):
             return cls(
                 name=answer["name"].text(),
                 error=answer["error"].text(),
                 reference=Reference.parse(reference) if reference else None,
-                attempts=answer["attempts"].count(),
-                time=datetime.fromisoformat(answer["time"].text()),
+                attempts=attempts.count() if attempts.value is not None else 0,
+                time=datetime.fromisoformat(time) if time else None,
                 document=answer.fields(),
             )
 

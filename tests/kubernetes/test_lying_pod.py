@@ -62,12 +62,12 @@ def lying(api: ApiServer, tmp_path: Path) -> Callable[..., None]:
     [
         (("list",), [HOSTILE], SHOWN),
         (("tags", "catalog/app"), [HOSTILE], SHOWN),
-        (("failed",), [{"name": HOSTILE, "time": HOSTILE, "error": HOSTILE}], f"{SHOWN}\t{SHOWN}\t{SHOWN}"),
         (
-            ("inspect", "catalog/app"),
-            {"reference": HOSTILE, "digest": HOSTILE, "size_bytes": 2048, "platforms": []},
-            f"{SHOWN}  {SHOWN}  2.0 KiB",
+            ("failed",),
+            [{"name": HOSTILE, "time": "2026-11-24T10:00:00Z", "error": HOSTILE, "attempts": 1}],
+            f"{SHOWN}\t2026-11-24T10:00:00Z\t{SHOWN}",
         ),
+        (("failed",), [{"name": "x", "error": "it has no record"}], "x\t\tit has no record"),
     ],
 )
 async def test_what_a_pod_says_cannot_steer_the_terminal(
@@ -90,6 +90,11 @@ async def test_nor_can_its_json_its_errors_and_its_log(
     assert [SHOWN] == (await terminal.spool("logs")).lines
 
 
+def _inspected(**other: Any) -> dict[str, Any]:
+    digest = "sha256:" + "0" * 64
+    return {"reference": "x:1", "digest": digest, "media_type": "m", "size_bytes": 1, "platforms": []} | other
+
+
 @pytest.mark.parametrize(
     ("arguments", "answer", "sentence"),
     [
@@ -97,11 +102,14 @@ async def test_nor_can_its_json_its_errors_and_its_log(
         (("list", "--tags"), ["Not/A:Reference@"], "list is not a list of images"),
         (("tags", "x"), [1], "tags is not a list of texts"),
         (("inspect", "x"), [], "inspect is not an object"),
-        (("inspect", "x"), {"reference": "x", "digest": "y", "size_bytes": "z", "platforms": []}, "is not a number"),
+        (("inspect", "x"), _inspected(size_bytes="z"), "inspect.size_bytes is not a number"),
+        (("inspect", "x"), _inspected(reference=HOSTILE), "inspect.reference is not a reference"),
+        (("inspect", "x"), _inspected(digest=HOSTILE), "inspect.digest is not a digest"),
         (("delete", "x"), {"digest": "lies"}, "delete.digest is not a digest"),
-        (("status",), {"queue": [], "registry": {"up": 1}}, "status.queue is not an object"),
+        (("status",), {"version": "1", "queue": [], "registry": {"address": "x"}}, "status.queue is not an object"),
         (("failed",), {"name": "x"}, "failed is not a list"),
-        (("failed",), [{"name": 1}], "failed.name is not a text"),
+        (("failed",), [{"name": 1}], "failed[0].name is not a text"),
+        (("failed",), [{"name": "x", "error": "y", "attempts": 1, "time": HOSTILE}], "is not a record of a failure"),
     ],
 )
 async def test_an_answer_of_another_shape_is_a_sentence(
