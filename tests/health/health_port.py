@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class ScriptedRegistry:
     error: Exception | None = None
     hangs: bool = False
     asked: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
 
     async def ping(self) -> None:
         self.asked += 1
@@ -92,7 +94,14 @@ async def health_port(
         spool_limit_bytes=spool_limit_bytes,
     )
     async with (
-        serve(board, about, ping=registry.ping, address="127.0.0.1", port=0) as health,  # type: ignore[arg-type]
+        serve(
+            board,  # type: ignore[arg-type]
+            about,
+            ping=registry.ping,
+            address="127.0.0.1",
+            port=0,
+            request_retries=registry.retries,
+        ) as health,
         aiohttp.ClientSession() as session,
     ):
         await until(lambda: board.registry.since is not None)

@@ -166,3 +166,12 @@ async def test_names_make_no_series(port: HealthPort, board: ScriptedBoard) -> N
 )
 def test_only_a_scraper_gets_metrics_at_status(accept: str, scraper: bool) -> None:
     assert scraper == is_scraper(accept)
+
+
+async def test_requests_that_were_sent_again_are_counted_as_they_happen(port: HealthPort) -> None:
+    port.registry.retries.update(unreachable=3, status=2)
+    found = samples((await port.get("/metrics", accept=TEXT))[2])
+    assert 3.0 == found["registry_spooler_request_retries_total reason=unreachable"]
+    port.registry.retries.update(status=5)
+    found = samples((await port.get("/metrics", accept=TEXT))[2])
+    assert 7.0 == found["registry_spooler_request_retries_total reason=status"]

@@ -159,7 +159,13 @@ async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, 
     work = Work(client, Pusher(client, known, settings.push))
     health = settings.health
     async with serve(
-        spool.board, about, ping=client.ping, address=health.address, port=health.port, hosts=health.hosts
+        spool.board,
+        about,
+        ping=client.ping,
+        address=health.address,
+        port=health.port,
+        hosts=health.hosts,
+        request_retries=client.retries,
     ) as serving:
         _log.info(
             "registry-spooler %s: %s to %s, health on port %d",

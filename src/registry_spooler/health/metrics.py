@@ -33,6 +33,7 @@ def is_scraper(accept: str) -> bool:
 _ACTIONS: Final = tuple(action.value for action in Action)
 _OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
 _REASONS: Final = tuple(reason.value for reason in Reason)
+_REQUEST_REASONS: Final = ("unreachable", "status")
 _SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _BYTES_BUCKETS: Final = (*(float(step * 10**power) for power in range(3, 11) for step in (1, 3)), 1e11)
 
@@ -42,11 +43,19 @@ _Labelled = Iterable[tuple[Mapping[str, str], float]]
 class Metrics:
     """The registry of one process' metrics. To be told of ended jobs: `job_ended`."""
 
-    def __init__(self, version: str, board: SpoolState, checks: Checks, volume: Volume, pulse: LoopLag) -> None:
+    def __init__(
+        self,
+        version: str,
+        board: SpoolState,
+        checks: Checks,
+        volume: Volume,
+        pulse: LoopLag,
+        request_retries: Mapping[str, int],
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         ended = _EndedJobs()
         self.job_ended = ended.note
-        self._registry.register(_Families(version, board, checks, volume, pulse))
+        self._registry.register(_Families(version, board, checks, volume, pulse, request_retries))
         self._registry.register(ended)
         self.process = ProcessFamilies()
         self._registry.register(self.process)
@@ -114,7 +123,16 @@ class ProcessFamilies(Collector):
 class _Families(Collector):
     """All that is read from the board and the checks at the time of the scrape."""
 
-    def __init__(self, version: str, board: SpoolState, checks: Checks, volume: Volume, pulse: LoopLag) -> None:
+    def __init__(
+        self,
+        version: str,
+        board: SpoolState,
+        checks: Checks,
+        volume: Volume,
+        pulse: LoopLag,
+        request_retries: Mapping[str, int],
+    ) -> None:
+        self._request_retries = request_retries
         self._version, self._board, self._checks, self._volume, self._pulse = version, board, checks, volume, pulse
 
     def collect(self) -> Iterator[Metric]:
@@ -139,6 +157,12 @@ class _Families(Collector):
         }
         yield _counter("blobs", "Blobs, by what became of them.", _by("how", blobs))
         yield _counter("retries", "Retries, by reason.", _by("reason", _retries(board)))
+        requests = {reason: self._request_retries.get(reason, 0) for reason in _REQUEST_REASONS}
+        yield _counter(
+            "request_retries",
+            "Requests to the registry that were sent again: no answer came, or a status that may pass.",
+            _by("reason", requests),
+        )
         queue = {
             "running": len(board.running()),
             "waiting": board.waiting_count,

@@ -302,17 +302,24 @@ class Health:
 
 @asynccontextmanager
 async def serve(
-    board: SpoolState, about: About, *, ping: Ping, address: str, port: int, hosts: Iterable[str] = ()
+    board: SpoolState,
+    about: About,
+    *,
+    ping: Ping,
+    address: str,
+    port: int,
+    hosts: Iterable[str] = (),
+    request_retries: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[Health]:
     """Serve until the context is left. OSError when the port cannot be listened on.
 
     `board` is the spool's; `ping` asks the registry and raises SpoolerError when it is not there; an empty `address`
     means all of the machine's; port 0 lets the system choose; `hosts` are further names that `/` and `/status` are
-    answered under.
+    answered under; `request_retries` is read at each scrape: how many requests were sent again, and why.
     """
     pulse, volume = LoopLag(), Volume(Path(about.directory), about.spool_limit_bytes)
     checks = Checks(board, pulse, volume)
-    metrics = Metrics(about.version, board, checks, volume, pulse)
+    metrics = Metrics(about.version, board, checks, volume, pulse, request_retries)
     page = await in_thread(Page.read)
     registry = RegistryPing(ping, board.registry)
     answers = Answers(page, checks, metrics, Status(about, board, checks, volume))
