@@ -119,6 +119,8 @@ class SpoolerStatus:
     registry: str
     """The registry's address."""
     registry_is_up: bool
+    pull_host: str
+    """Where the nodes reach the registry, as an image name begins; empty when nobody told the spooler."""
     running: int
     """Files that are worked on."""
     waiting: int
@@ -135,6 +137,7 @@ class SpoolerStatus:
             is_ready=answer["ready"].value is True,
             registry=registry["address"].text(),
             registry_is_up=registry["up"].value is True,
+            pull_host=registry["pull_host"].text_or_none(),
             running=queue["running"].count(),
             waiting=queue["waiting"].count(),
             deferred=queue["deferred"].count(),

@@ -17,11 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
 
+from registry_spooler.aio import task_group
 from registry_spooler.answers import FailedFile, ImageDescription, SpoolerStatus
 from registry_spooler.archive.compression import Compression
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeError
 from registry_spooler.kubernetes.config import log_in
+from registry_spooler.kubernetes.image_check import trouble_with
+from registry_spooler.kubernetes.nodes import list_nodes
 from registry_spooler.kubernetes.pods import CONTAINER, SELECTOR, read_log
 from registry_spooler.kubernetes.redial import RateLimit, Redial
 from registry_spooler.kubernetes.remote_session import PodSession
@@ -233,6 +236,21 @@ class SpoolerClient:
     async def discard(self, name: str) -> None:
         """Remove a failed file, and the record of why it failed, for good."""
         await self._session.use(lambda remote: remote.call("discard", "--yes", "--", name))
+
+    async def pull_troubles(self, pull_reference: str) -> dict[str, str]:
+        """Start a pod of an image on every node; return why a node cannot get it, by the nodes' names, '' if it can.
+
+        It needs the right to list nodes, and to create, get and delete pods.
+        """
+        cluster, found = self._session.cluster, dict[str, str]()
+
+        async def look(node: str) -> None:
+            found[node] = await trouble_with(cluster, pull_reference, node=node, always=True)
+
+        async with task_group() as tasks:
+            for node in await list_nodes(cluster):
+                tasks.start_soon(look, node.name)
+        return dict(sorted(found.items()))
 
     async def logs(self, *, follow: bool = False, lines: int = LOG_LINES) -> AsyncIterator[str]:
         """The spooler's last lines, and with `follow` those to come."""

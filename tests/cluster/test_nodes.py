@@ -40,6 +40,20 @@ def test_a_pod_runs_from_what_was_pushed(installation: Installation, tmp_path: P
     assert pushed.digest == run_pod(installation, "app", f"{ADDRESS}/team/pause:v1")
 
 
+def test_doctor_tries_to_pull_on_every_node(installation: Installation, tmp_path: Path) -> None:
+    installation.kubectl("rollout", "status", "daemonset/registry-node-access", "--timeout=60s")
+    archive = str(installation.cluster.folder / "pause.tar")
+    assert 0 == installation.spool("push", archive, "team/tried:v1", folder=tmp_path).code
+
+    found = installation.spool("doctor", "--pull-image", "team/tried:v1", folder=tmp_path, user="admin")
+
+    assert 0 == found.code, found
+    assert f": {ADDRESS}/team/tried:v1@sha256:" in found.stdout.splitlines()[-1]
+    refused = installation.spool("doctor", "--pull-image", "team/tried:v1", folder=tmp_path)
+    assert 1 == refused.code, refused
+    assert "kubectl auth can-i list nodes" in refused.stdout
+
+
 def test_nobody_pushes_by_way_of_the_nodes(installation: Installation) -> None:
     installation.kubectl("rollout", "status", "daemonset/registry-node-access", "--timeout=60s")
     url = f"http://{ADDRESS}/v2/team/app/blobs/uploads/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,22 @@ _POD = """#!/bin/sh
 case "$*" in
 *--version*) echo "registry-client, version {version}"; exit ;;
 *{hangs}*) exec sleep 60 ;;
-*status*) answer='{{"checks": {{}}, "queue": {{"depth": 1}}, "spool": {{"failed_files": 2}}}}' ;;
+*status*) answer='{status}' ;;
 *list*) echo '{{"error": "it said 401", "kind": "AccessDenied", "code": 4}}' >&2; exit 4 ;;
 esac
 printf %s "$answer"
 printf '{{"done": true, "stdout_bytes": %s, "code": 0}}\\n' "${{#answer}}" >&2
 """
+
+
+_STATUS = {
+    "version": "1",
+    "ready": True,
+    "checks": {},
+    "registry": {"address": "http://localhost:5000", "up": True},
+    "queue": {"depth": 1, "running": 0, "waiting": 1, "deferred": 0},
+    "spool": {"failed_files": 2},
+}
 
 
 @pytest.fixture
@@ -34,7 +45,7 @@ def examination(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[_Exa
 def _install(api: ApiServer, folder: Path, *, hangs: str) -> None:
     program = folder / "pod" / "registry-client"
     program.parent.mkdir()
-    program.write_text(_POD.format(version=__version__, hangs=hangs))
+    program.write_text(_POD.format(version=__version__, hangs=hangs, status=json.dumps(_STATUS)))
     program.chmod(0o755)
     api.environment["PATH"] = f"{program.parent}:/usr/bin:/bin"
 

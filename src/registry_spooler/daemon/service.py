@@ -151,6 +151,7 @@ async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, 
     about = About(
         version=version,
         registry=client.address,
+        pull_host=client.pull_host,
         directory=str(settings.spool.directory),
         started=time.time(),
         spool_limit_bytes=settings.health.spool_limit_bytes,

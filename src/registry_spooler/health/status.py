@@ -64,6 +64,8 @@ class About:
     directory: str
     started: float
     """Wall-clock seconds since the epoch."""
+    pull_host: str = ""
+    """Where the nodes reach the registry; empty when nobody said so."""
     spool_limit_bytes: int | None = None
     """What the spool directory may hold; None: what its file system can."""
 
@@ -87,7 +89,12 @@ class Status:
             "live": checks.is_live,
             "ready": checks.is_ready,
             "checks": {check.name: check.to_json() for check in (*checks.live, *checks.ready)},
-            "registry": {"address": self._about.registry, "up": checks.registry.passing, **_since(checks.registry)},
+            "registry": {
+                "address": self._about.registry,
+                "pull_host": self._about.pull_host or None,
+                "up": checks.registry.passing,
+                **_since(checks.registry),
+            },
             "spool": self._spool(),
             "queue": self._queue(now),
             "running": self._running(now),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -23,6 +24,7 @@ from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.errors import SpoolerError
 from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.kubernetes.wire import Document
+from registry_spooler.oci.reference import Reference
 from registry_spooler.text import count_text
 from registry_spooler.version import __version__
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from registry_spooler.client import SpoolerClient
 
 
+PULL_SECONDS: Final = 75.0
 DOCTOR_SECONDS: Final = 13.0
 """For all that is asked of the cluster; a login may take longer, since it may ask the user."""
 
@@ -55,13 +58,16 @@ class Finding:
 
 
 @click.command()
+@click.option("--pull", is_flag=True, help="Also start a pod from a pushed image on every node.")
+@click.option("--pull-image", metavar="REPOSITORY[:TAG]", help="With --pull: which image (default: the first).")
 @json_option
 @target_options
 @click.pass_context
-def doctor(context: click.Context, target: ClusterTarget, as_json: bool) -> None:
+def doctor(context: click.Context, target: ClusterTarget, pull: bool, pull_image: str | None, as_json: bool) -> None:
     """Check login, permissions, pod, container, versions, spooler and registry.
 
-    Done within 15 seconds after the login. The exit code is 1 when there is trouble; files that failed are none.
+    Done within 15 seconds after the login, but for --pull, which takes a minute at most and needs the rights to list
+    nodes and to create, get and delete pods. The exit code is 1 when there is trouble; files that failed are none.
     """
     findings: list[Finding] = []
 
@@ -70,7 +76,7 @@ def doctor(context: click.Context, target: ClusterTarget, as_json: bool) -> None
         if not as_json:
             say(finding.line)
 
-    run(_Examination(target, report).run)
+    run(_Examination(target, report, pulls=pull or pull_image is not None, image=pull_image).run)
     if as_json:
         say_json([finding.to_json() for finding in findings])
     if not all(finding.ok for finding in findings):
@@ -84,6 +90,8 @@ Look = Callable[["SpoolerClient"], Awaitable[list[Finding]]]
 class _Examination:
     target: ClusterTarget
     report: Callable[[Finding], None]
+    pulls: bool = False
+    image: str | None = None
     _last_error: SpoolerError | None = None
     """Why something has to be tried again, until there is no time left."""
     _deadline: float = float("inf")
@@ -100,6 +108,9 @@ class _Examination:
                         tasks.start_soon(self._look, "spooler", _look_at_spooler, client)
                         tasks.start_soon(self._look, "registry", _look_at_registry, client)
                         tasks.start_soon(self._look, "logs", _look_at_logs, client)
+                    if self.pulls:
+                        self._deadline = anyio.current_time() + PULL_SECONDS
+                        await self._look("nodes", partial(_look_at_nodes, image=self.image), client)
         except SpoolerError as exc:
             self.report(_trouble("login", str(exc)))
 
@@ -130,6 +141,7 @@ _NEXT_STEPS: Final = {
     "spooler": "; see `kubectl spool logs`",
     "registry": "; see the log of the registry's container with `kubectl logs`",
     "logs": "; try `kubectl logs`",
+    "nodes": "; see `kubectl get pods`",
 }
 
 
@@ -175,6 +187,24 @@ async def _look_at_logs(client: SpoolerClient) -> list[Finding]:
     async for _ in client.logs(lines=1):
         break
     return [_ok("logs", "can be read")]
+
+
+async def _look_at_nodes(client: SpoolerClient, image: str | None) -> list[Finding]:
+    status = await client.status()
+    if not status.pull_host:
+        return [_trouble("nodes", "the spooler has not been told where nodes pull from (--pull-host)")]
+    images = [Reference.parse(image)] if image is not None else await client.images()
+    if not images:
+        return [_trouble("nodes", "the registry holds no image to try; push one first")]
+    described = await client.inspect(images[0])
+    reference = f"{status.pull_host}/{images[0]}@{described.digest}"
+    troubles_found = await client.pull_troubles(reference)
+    if not troubles_found:
+        return [_trouble("nodes", "the cluster has none")]
+    return [
+        _trouble(f"node {node}", f"cannot get {reference}: {reason}") if reason else _ok(f"node {node}", reference)
+        for node, reason in troubles_found.items()
+    ]
 
 
 def _ok(check: str, said: str) -> Finding:
