@@ -44,7 +44,7 @@ def test_a_pull_shows_how_far_it_is(client, poster, repository, tmp_path):
     code, shown = on_terminal(client, "pull", f"{repository}:v1", "-o", "app.tar")
 
     assert code == 0
-    assert "MB" in shown
+    assert "MiB" in shown
     assert (tmp_path / "app.tar").stat().st_size > 2_000_000
 
 
@@ -54,7 +54,7 @@ def test_a_tar_is_nothing_for_a_terminal(client, poster, repository):
     code, shown = on_terminal(client, "pull", f"{repository}:v1")
 
     assert code == 2
-    assert "name a file with -o" in shown
+    assert "use -o FILE" in shown
     assert "\0" not in shown
 
 

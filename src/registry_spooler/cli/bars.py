@@ -72,12 +72,18 @@ class Bars:
 
     async def _draw(self, rich: RichProgress, title: str, state: State) -> None:
         task = rich.add_task(printable(title), total=None, text="")
+
+        def update() -> None:
+            done, total, text = state()
+            rich.update(task, completed=done, total=total or None, text=text)
+
         try:
             while True:
-                done, total, text = state()
-                rich.update(task, completed=done, total=total or None, text=text)
+                update()
                 await anyio.sleep(REFRESH_SECONDS)
         finally:
+            update()
+            rich.refresh()  # the last state is seen even if the transfer was over between two
             rich.remove_task(task)
 
     def _sum_up(self, title: str, text: str, started: float) -> None:
