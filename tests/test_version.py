@@ -15,6 +15,7 @@ WRITTEN = {
     "README.md": r"registry-spooler-(\d+(?:\.\d+)+)-amd64",
     "docs/install.md": r"registry-spooler(?:-|-chart-|:)(\d+(?:\.\d+)+)",
     "manifests/base/kustomization.yaml": r"newName: registry-spooler\n    newTag: (\S+)",
+    "manifests/chart/Chart.yaml": r"(?m)^(?:appV|v)ersion: (\S+)$",
     "CHANGELOG.md": r"(?s)\A.*?\n## (\S+)",
 }
 

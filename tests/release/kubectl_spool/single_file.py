@@ -2,7 +2,7 @@
 
 The file is a zip application: `bootstrap.py` as its `__main__`, the wheels of all targets, and `contents.json`, which
 says which wheels are whose. shiv would hold one set of compiled modules only. pex holds several, but resolves every
-target anew when it builds, and starts Python twice whenever it runs.
+target anew when it builds.
 
 Flow: pinned requirements → wheels for every target (pip, by hash) → one file, the same bytes each time.
 """
