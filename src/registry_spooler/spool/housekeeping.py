@@ -286,6 +286,7 @@ class Housekeeper:
                 with suppress(OSError):
                     await in_thread(clear_locks, room.layout.locks)
                 await self.collect(room)
+                await self._readmit(room)
             except BaseException:  # cancelled before it is in use
                 self._retired.append(room)
                 raise
@@ -297,6 +298,21 @@ class Housekeeper:
         was_known = self._board.writable.since is not None
         if self._board.writable.set(True) and was_known:
             journal.recovered("the spool directory can be written to again")
+
+    async def _readmit(self, room: WorkDir) -> None:
+        """Tell the queue of files that have their names again before anything newer starts: events come later."""
+        for name, mark in tuple(self._given_back):
+            with suppress(OSError, OddEntry):
+                identity = await in_thread(look_at, room.layout.directory, name)
+                if identity.mark == mark:
+                    entry = Entry(
+                        name=name,
+                        parsed=parse_name(name),
+                        identity=identity,
+                        arrival=Arrival.FOUND,
+                        given_back=True,
+                    )
+                    self._queue.arrive(entry, self._clock(), event=False)
 
     async def _recover(self, room: WorkDir) -> None:
         if await in_thread(recover, room):
