@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -79,6 +80,30 @@ class PipeSource:
 
 
 Source = FileSource | PipeSource
+
+
+def source_of(fd: int, name: str) -> Source:
+    """Return what an open descriptor is to be read as. SourceUnreadable for a directory."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        raise SourceUnreadable(name, "it is a directory; only files are pushed")
+    return FileSource(fd, name=name) if stat.S_ISREG(mode) else PipeSource(fd, name=name)
+
+
+def unchanged(source: Source) -> Callable[[], None]:
+    """Return a check for before an image is tagged: SourceChanged unless what was read was one state of a file."""
+    before = _state(source.fd)
+
+    def check() -> None:
+        if _state(source.fd) != before:
+            raise SourceChanged(source.name)
+
+    return check
+
+
+def _state(fd: int) -> tuple[int, int] | None:
+    status = os.fstat(fd)
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 class Stopped(SpoolerError):

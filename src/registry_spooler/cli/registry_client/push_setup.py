@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,8 +13,8 @@ import click
 
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
-from registry_spooler.archive.source import FileSource, PipeSource
-from registry_spooler.errors import SourceChanged, SourceUnreadable
+from registry_spooler.archive.source import FileSource, PipeSource, source_of
+from registry_spooler.errors import SourceUnreadable
 from registry_spooler.oci.reference import Reference
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
@@ -42,7 +41,7 @@ def pusher(client: RegistryClient, compression: str) -> Pusher:
 async def opened(file: str) -> AsyncGenerator[FileSource | PipeSource]:
     """A file, a named pipe, or `-` for standard input, which may be either."""
     if file == "-":
-        yield _source(0, STANDARD_INPUT)
+        yield source_of(0, STANDARD_INPUT)
         return
     try:
         fd = await in_thread(os.open, file, os.O_RDONLY | os.O_CLOEXEC)
@@ -51,32 +50,9 @@ async def opened(file: str) -> AsyncGenerator[FileSource | PipeSource]:
     except OSError as exc:
         raise SourceUnreadable(file, exc.strerror or type(exc).__name__) from exc
     try:
-        yield _source(fd, file)
+        yield source_of(fd, file)
     finally:
         os.close(fd)
-
-
-def _source(fd: int, name: str) -> FileSource | PipeSource:
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISDIR(mode):
-        raise SourceUnreadable(name, "it is a directory; only files are pushed")
-    return FileSource(fd, name=name) if stat.S_ISREG(mode) else PipeSource(fd, name=name)
-
-
-def unchanged(source: FileSource | PipeSource) -> Callable[[], None]:
-    """A look at the file before its image is tagged: what was read must be one state of it."""
-    before = _state(source.fd)
-
-    def check() -> None:
-        if _state(source.fd) != before:
-            raise SourceChanged(source.name)
-
-    return check
-
-
-def _state(fd: int) -> tuple[int, int] | None:
-    status = os.fstat(fd)
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 @dataclass(frozen=True, slots=True)

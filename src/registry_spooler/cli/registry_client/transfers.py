@@ -184,7 +184,7 @@ async def _push(
     connection: Connection, pusher: Pusher, file: str, reference: Reference, is_archive: bool | None
 ) -> dict[str, Any]:
     from registry_spooler.archive.opening import is_image_archive
-    from registry_spooler.archive.source import FileSource
+    from registry_spooler.archive.source import FileSource, unchanged
     from registry_spooler.cli.registry_client import push_setup as engine
 
     clock = engine.Clock()
@@ -193,7 +193,7 @@ async def _push(
             named_so = file == "-" or bool(archive_suffix(file))
             is_archive = named_so or not isinstance(source, FileSource) or await is_image_archive(source)
         progress = Progress(bytes_total=source.size if isinstance(source, FileSource) else 0)
-        check = engine.unchanged(source)
+        check = unchanged(source)
         async with _reported(progress, str(reference), connection.remote):
             if is_archive:
                 (result,) = await pusher.push_archive(source, reference, progress, before_tag=check)

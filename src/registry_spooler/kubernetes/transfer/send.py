@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.opening import is_image_archive
-from registry_spooler.archive.source import FileSource, PipeSource, Source
+from registry_spooler.archive.source import FileSource, Source, source_of, unchanged
 from registry_spooler.errors import SourceChanged, SourceUnreadable
 from registry_spooler.kubernetes.cluster_errors import ExecCut, RemoteError
 from registry_spooler.kubernetes.redial import Redial
@@ -75,7 +74,7 @@ async def send(
     known = KnownBlobs(cache / "layers")
     await known.trim()
     await sweep(cache / "blobs")
-    check = _unchanged(source)
+    check = unchanged(source)
 
     if is_archive is None:
         is_archive = not isinstance(source, FileSource) or await is_image_archive(source)
@@ -107,7 +106,7 @@ async def open_source(file: Path | BinaryIO) -> AsyncGenerator[Source]:
     except OSError as exc:
         raise SourceUnreadable(str(file), exc.strerror or str(exc)) from exc
     try:
-        yield _source(opened.fileno(), file.name)
+        yield source_of(opened.fileno(), file.name)
     finally:
         opened.close()
 
@@ -125,34 +124,11 @@ def cache_directory() -> Path:
 
 def _open_file_source(file: BinaryIO) -> Source:
     name = getattr(file, "name", None)
-    return _source(file.fileno(), name if isinstance(name, str) else "standard input")
+    return source_of(file.fileno(), name if isinstance(name, str) else "standard input")
 
 
 def _open(path: Path) -> BinaryIO:
     return path.open("rb", buffering=0)
-
-
-def _source(fd: int, name: str) -> Source:
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISDIR(mode):
-        raise SourceUnreadable(name, "it is a directory; only files are pushed")
-    return FileSource(fd, name=name) if stat.S_ISREG(mode) else PipeSource(fd, name=name)
-
-
-def _unchanged(source: Source) -> Callable[[], None]:
-    """A look at the file before its image is tagged: what was read must be one state of it."""
-    before = _state(source.fd)
-
-    def check() -> None:
-        if _state(source.fd) != before:
-            raise SourceChanged(source.name)
-
-    return check
-
-
-def _state(fd: int) -> tuple[int, int] | None:
-    status = os.fstat(fd)
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 OnSent = Callable[[int, int], None]
