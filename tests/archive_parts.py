@@ -58,7 +58,7 @@ def make_tar(entries: Iterable[Entry], *, style: int = tarfile.GNU_FORMAT) -> by
 def read_tar(archive: bytes) -> dict[str, bytes]:
     """The files of a tar, to change some and make it again."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return {info.name: tar.extractfile(info).read() for info in tar if info.isreg()}  # type: ignore[union-attr]
+        return {info.name: tar.extractfile(info).read() for info in tar if info.isreg()}
 
 
 def without_end_marker(archive: bytes) -> bytes:

@@ -43,7 +43,7 @@ async def run(url: str, tmp_path, *arguments: str, code: int = 0):
 
 def layer_of(archive: bytes) -> bytes:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        return tar.extractfile(f"{DIGEST[7:]}.tar.gz").read()  # type: ignore[union-attr]
+        return tar.extractfile(f"{DIGEST[7:]}.tar.gz").read()
 
 
 @pytest.mark.parametrize("breaks", [1, 4])

@@ -43,6 +43,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(client: Client, tm
             "deposit", "-d", str(tmp_path), "--spool-limit", "2MiB", "--probe", "--size", str(size), "app.tar",
             code=code,
         )  # fmt: skip
+        assert bytes(1000) == (tmp_path / "app.tar~").read_bytes()
 
 
 def test_what_fits_is_taken(client: Client, tmp_path: Path) -> None:

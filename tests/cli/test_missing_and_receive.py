@@ -30,7 +30,7 @@ def archive(client, poster, repository) -> bytes:
 
 def parts(archive: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
-        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        return {member.name: tar.extractfile(member).read() for member in tar}
 
 
 def packed_up(files: dict[str, bytes]) -> bytes:

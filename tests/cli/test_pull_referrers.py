@@ -67,8 +67,8 @@ def everything(reader: Reader, repository: str) -> dict[str, tuple[bytes, list[b
 
 def index_of(archive: bytes) -> list[dict[str, Any]]:
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        document = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
-    return document["manifests"]  # type: ignore[no-any-return]
+        document = json.load(tar.extractfile("index.json"))
+    return document["manifests"]
 
 
 @pytest.mark.parametrize("root", [AMD, INDEX_OF_BOTH], ids=["one platform", "two platforms"])

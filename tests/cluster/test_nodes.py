@@ -107,6 +107,6 @@ def nested(values: dict[str, object]) -> dict[str, object]:
         *folders, last = name.split(".")
         here = found
         for folder in folders:
-            here = here.setdefault(folder, {})  # type: ignore[assignment]
+            here = here.setdefault(folder, {})
         here[last] = value
     return found

@@ -95,7 +95,7 @@ async def health_port(
     )
     async with (
         serve(
-            board,  # type: ignore[arg-type]
+            board,
             about,
             ping=registry.ping,
             address="127.0.0.1",

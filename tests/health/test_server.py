@@ -133,7 +133,7 @@ async def test_a_port_that_is_taken_is_an_error_at_once(port: HealthPort) -> Non
 
 def port_answers(port: HealthPort) -> Answers:
     """No answers of its own are needed to hold connections open."""
-    return Answers(None, port.health.checks, None, None)  # type: ignore[arg-type]
+    return Answers(None, port.health.checks, None, None)
 
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:

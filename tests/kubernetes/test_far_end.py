@@ -81,7 +81,7 @@ def test_an_end_before_the_length_is_a_caller_who_has_gone(tmp_path: Path) -> No
         far.write(b"hello")
         far.hang_up()
         assert 0 != far.ended()
-        assert b"" == far.process.stdout.read()  # type: ignore[union-attr]
+        assert b"" == far.process.stdout.read()
 
 
 def test_a_command_without_input_ends_with_its_caller(tmp_path: Path) -> None:

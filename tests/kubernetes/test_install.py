@@ -225,11 +225,13 @@ async def test_claims_that_are_there_need_no_storage_class(admin: Admin) -> None
     for name in ("registry-spooler-spool", "registry-spooler-registry"):
         admin.has("persistentvolumeclaim", name)
     await admin.install("--image", IMAGE)
+    assert admin.has_applied
 
 
 async def test_ephemeral_needs_no_storage_class(admin: Admin) -> None:
     admin.has_list("storageclass")
     await admin.install("--image", IMAGE, "--overlay", "ephemeral")
+    assert admin.has_applied
 
 
 async def test_monitoring_is_fitted_to_the_prometheus_that_is_there(admin: Admin) -> None:

@@ -77,7 +77,7 @@ async def _publish_and(session: PodSession, file: Path, api: ApiServer, happens:
     async with anyio.create_task_group() as tasks:
 
         async def watch() -> None:
-            while max((running.received for running in api.executions), default=0) < SIZE // 2:  # noqa: ASYNC110
+            while max((running.received for running in api.executions), default=0) < SIZE // 2:  # noqa: ASYNC110 - a count of another thread's, no event
                 await anyio.sleep(0.01)
             happens()
 
@@ -244,7 +244,7 @@ async def test_an_api_server_that_is_away(cluster: Cluster, file: Path, api: Api
 
     async def come_back() -> None:
         connections = wire.connections
-        while wire.connections < connections + 12:  # noqa: ASYNC110
+        while wire.connections < connections + 12:  # noqa: ASYNC110 - as above
             await anyio.sleep(0.01)
         wire.refuses = False
 

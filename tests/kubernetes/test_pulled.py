@@ -192,7 +192,7 @@ async def test_pulled_by_tag_and_by_digest(
     pushed = await client.push(tmp_path / "app.tar", Reference(repository, "1"))
     for reference in (Reference(repository, "1"), Reference(repository, None, pushed.digest)):
         options = {"platform": "linux/arm64", "archive_format": layout_name}
-        await client.pull(reference, tmp_path / "pulled.tar", **options)  # type: ignore[arg-type]
+        await client.pull(reference, tmp_path / "pulled.tar", **options)
         assert tarfile.is_tarfile(tmp_path / "pulled.tar")
 
 

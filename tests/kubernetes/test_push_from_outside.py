@@ -148,7 +148,7 @@ async def test_through_a_pipe(outside: Outside, registry: RunningRegistry, wire:
     (tmp_path / "archive.tar").write_bytes(archives.podman_docker(packed))
     for tag, most in (("1", 8 * MEGA), ("2", 64 * KILO)):
         before = wire.sent
-        with subprocess.Popen(["cat", tmp_path / "archive.tar"], stdout=subprocess.PIPE) as cat:  # noqa: ASYNC220
+        with subprocess.Popen(["cat", tmp_path / "archive.tar"], stdout=subprocess.PIPE) as cat:  # noqa: ASYNC220 - a pipe is wanted, and is there at once
             assert cat.stdout is not None
             async with open_source(cat.stdout) as source:
                 reference = Reference(outside.repository, tag)

@@ -97,7 +97,9 @@ def test_it_passes_helms_own_checks() -> None:
 
 @pytest.mark.parametrize("values", [(), SECURE, MONITORED, ("persistence.enabled=false",)])
 def test_what_it_creates_is_valid(values: tuple[str, ...]) -> None:
-    for document in template(*values):
+    documents = template(*values)
+    assert "Deployment" in {document["kind"] for document in documents}
+    for document in documents:
         if document["kind"] not in FOREIGN:
             for version in VERSIONS:
                 kubernetes_validate.validate(document, version, strict=True)

@@ -27,7 +27,7 @@ QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, cap_seconds=0.0
 
 
 def _client(url: str, **settings: object) -> RegistryClient:
-    source = CredentialSource(CredentialSettings(**settings))  # type: ignore[arg-type]
+    source = CredentialSource(CredentialSettings(**settings))
     return RegistryClient(url, credentials=source, retry=QUICK, upload_options=UploadOptions(chunk_size_bytes=MIB))
 
 

@@ -322,7 +322,7 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_one(
     def refuse(path: object, flags: int, *arguments: object, **options: object) -> int:
         if str(path).endswith("app.tar") and not flags & os.O_PATH:
             raise PermissionError(errno.EACCES, "Permission denied")
-        return real(path, flags, *arguments, **options)  # type: ignore[arg-type]
+        return real(path, flags, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refuse)
     drop(spool_directory, "app.tar")

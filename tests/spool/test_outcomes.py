@@ -269,7 +269,7 @@ async def test_failures_of_the_same_name_are_all_kept(spool_directory: Path, han
     async with spooling(spool_directory, handler) as running:
         for count, content in enumerate((b"1", b"2", b"3"), start=1):
             drop(spool_directory, "app.tar", content)
-            await running.until(lambda count=count: len(running.ends) == count)  # type: ignore[misc]
+            await running.until(lambda count=count: len(running.ends) == count)
         await running.until(lambda: running.board.failed_count == 3)
     failed = spool_directory / ".failed"
     assert {path.name: path.read_bytes() for path in failed.iterdir() if not path.name.endswith(".json")} == {

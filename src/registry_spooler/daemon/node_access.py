@@ -49,7 +49,7 @@ def _connect(client: socket.socket, registry: tuple[str, int]) -> None:
         # The name is looked up each time: the Service may have been made anew.
         server = socket.create_connection(registry, timeout=_DIAL_SECONDS)
     except OSError as exc:
-        print(f"{registry[0]}:{registry[1]} cannot be reached: {exc}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.stderr.write(f"{registry[0]}:{registry[1]} cannot be reached: {exc}\n")
         return
     with server:
         server.settimeout(None)

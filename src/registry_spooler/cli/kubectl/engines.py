@@ -32,6 +32,16 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - no shell reads it
 
 
+def _has(engine: str, name: str) -> bool:
+    """Return whether an engine has an image. EngineError if it does not answer."""
+    command = [engine, "image", "inspect", name]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_LOOK_SECONDS, check=False)  # noqa: S603 - no shell
+    except subprocess.TimeoutExpired as exc:
+        raise EngineError(f"{engine} has not answered for {_LOOK_SECONDS:.0f} seconds") from exc
+    return done.returncode == 0
+
+
 def _copied(pipe: IO[bytes]) -> IO[bytes]:
     """Return a temporary file with all that a pipe has, to be read from its start."""
     file = tempfile.TemporaryFile(prefix="kubectl-spool-")  # noqa: SIM115 - the caller closes it
@@ -116,8 +126,7 @@ class EngineImage:
             wanted = self.engine or "docker, podman or nerdctl"
             raise EngineError(f"{quoted(self.name)} is the name of an image, and {wanted} is not on the PATH")
         for engine in engines:
-            look = [engine, "image", "inspect", self.name]
-            if subprocess.run(look, capture_output=True, timeout=_LOOK_SECONDS, check=False).returncode == 0:  # noqa: S603
+            if _has(engine, self.name):
                 return engine
         raise EngineError(
             f"{' and '.join(engines)} {'has' if len(engines) == 1 else 'have'} no image {quoted(self.name)}; "

@@ -284,8 +284,9 @@ def _with_images(text: str, choices: Choices) -> str:
     for name, image in (("registry-spooler", choices.image), ("docker.io/library/registry", choices.registry_image)):
         if image is not None:
             lines = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in _parts(image))
-            pattern = rf"(?m)^(  - name: {re.escape(name)}\n)(?:    .*\n)+"
-            text = re.sub(pattern, lambda match, lines=lines: match[1] + lines, text)  # type: ignore[misc]
+            found = re.search(rf"(?m)^  - name: {re.escape(name)}\n((?:    .*\n)+)", text)
+            assert found is not None  # the manifests are the program's own
+            text = text[: found.start(1)] + lines + text[found.end(1) :]
     return text
 
 
