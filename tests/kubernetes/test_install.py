@@ -307,7 +307,7 @@ async def test_sizes(admin: Admin, tmp_path: Path) -> None:
 
 async def test_ephemeral_says_what_is_lost(admin: Admin) -> None:
     done = await admin.install("--image", IMAGE, "--ephemeral", "--spool-size", "3Gi")
-    assert "all images, and the files that wait, are lost whenever the pod goes" in done.stderr
+    assert "all images and waiting files are lost when the pod is removed" in done.stderr
     assert not [found for found in admin.applied if found["kind"] == "PersistentVolumeClaim"]
     (deployment,) = [found for found in admin.applied if found["kind"] == "Deployment"]
     containers = {found["name"]: found for found in deployment["spec"]["template"]["spec"]["containers"]}
@@ -367,7 +367,7 @@ async def test_other_tools_are_told_where_the_registry_is(admin: Admin) -> None:
 async def test_the_registry_of_somebody_else_stays_announced(admin: Admin) -> None:
     admin.has("configmap", "local-registry-hosting")
     done = await admin.install("--image", IMAGE)
-    assert "names another registry, and stays as it is" in done.stderr
+    assert "belongs to another registry and was left alone" in done.stderr
     assert not [found for found in admin.applied if found["kind"] == "ConfigMap"]
 
 

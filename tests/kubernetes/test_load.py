@@ -136,7 +136,7 @@ async def test_an_engine_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytes
 async def test_an_image_that_no_engine_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _engine(tmp_path, "exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    with pytest.raises(EngineError, match=r"has no image 'app:v2'; for a file of that name write \./app:v2"):
+    with pytest.raises(EngineError, match=r"has no image 'app:v2'; to push a file of that name, write \./app:v2"):
         async with EngineImage("docker", "app:v2").saved():
             pass
 

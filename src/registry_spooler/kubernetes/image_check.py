@@ -34,7 +34,7 @@ async def trouble_with(cluster: Cluster, image: str, *, node: str | None = None,
     )
     name = str(made["metadata"]["name"])
     path = f"{cluster.pods_path}/{quote(name, safe='')}"
-    reason = "the kubelet said nothing within a minute"
+    reason = "no answer from the kubelet within a minute"
     try:
         with anyio.move_on_after(CHECK_SECONDS):
             while True:

@@ -162,7 +162,7 @@ async def import_images(
 async def _loader_pod(cluster: Cluster, node: Node) -> AsyncGenerator[Container]:
     """A running pod on the node, deleted on the way out."""
     if not node.image:
-        raise NodeError(node.name, "it names no image that a pod could be made of", node.instead)
+        raise NodeError(node.name, "the API server lists no image on it that a pod could run", node.instead)
     pod = await _create(cluster, node)
     path = f"{cluster.pods_path}/{quote(pod, safe='')}"
     try:
@@ -190,7 +190,7 @@ async def _create(cluster: Cluster, node: Node) -> str:
 
 
 async def _running(cluster: Cluster, node: Node, pod: str, path: str) -> None:
-    reason = "it was not started"
+    reason = "no answer from the kubelet"
     with anyio.move_on_after(START_SECONDS):
         while True:
             found = await cluster.get_json(path, asked=f"look at pod {pod}", permission="get pods")
@@ -202,7 +202,7 @@ async def _running(cluster: Cluster, node: Node, pod: str, path: str) -> None:
                 break
             await anyio.sleep(POLL_SECONDS)
     reason = await _last_event(cluster, pod) or reason
-    raise NodeError(node.name, f"the pod that imports images does not run there ({reason})", node.instead)
+    raise NodeError(node.name, f"the pod that imports images did not start ({reason})", node.instead)
 
 
 def _why_not(status: dict[str, Any]) -> str:

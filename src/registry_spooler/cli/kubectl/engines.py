@@ -123,12 +123,12 @@ class EngineImage:
         """Return the engine that has the image."""
         engines = [self.engine] if self.engine else [engine for engine in _ENGINES if shutil.which(engine)]
         if not engines or not shutil.which(engines[0]):
-            wanted = self.engine or "docker, podman or nerdctl"
-            raise EngineError(f"{quoted(self.name)} is the name of an image, and {wanted} is not on the PATH")
+            missing = f"{self.engine} is not" if self.engine else "none of docker, podman and nerdctl is"
+            raise EngineError(f"{quoted(self.name)} is the name of an image, but {missing} on the PATH")
         for engine in engines:
             if _has(engine, self.name):
                 return engine
         raise EngineError(
             f"{' and '.join(engines)} {'has' if len(engines) == 1 else 'have'} no image {quoted(self.name)}; "
-            f"for a file of that name write ./{self.name}"
+            f"to push a file of that name, write ./{self.name}"
         )

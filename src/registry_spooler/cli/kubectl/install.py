@@ -321,7 +321,7 @@ def announce(kubectl: Kubectl, pull_host: str) -> None:
     try:
         found = kubectl.get("configmap", HOSTING, public, cluster_wide=True)
         if found and (found[0]["metadata"].get("labels") or {}).get(PART_OF[0]) != PART_OF[1]:
-            warn(f"the ConfigMap kube-public/{HOSTING} names another registry, and stays as it is")
+            warn(f"the ConfigMap kube-public/{HOSTING} belongs to another registry and was left alone")
             return
         namespace = kubectl.namespace or kubectl.read("config", "view", "--minify", _NAMESPACE_OF_CONTEXT).decode()
         text = kubectl.read("kustomize", str(manifests() / HOSTING)).decode()
@@ -334,13 +334,13 @@ def announce(kubectl: Kubectl, pull_host: str) -> None:
             text = text.replace(word, now)
         kubectl.run("apply", "--filename=-", stdin=text.encode(), cluster_wide=True)
     except InstallError as exc:
-        warn(f"other tools are not told where the registry is: {exc}")
+        warn(f"the registry's address could not be published in kube-public: {exc}")
 
 
 def _ephemeral(overlay: str) -> str:
     if overlay not in ("base", "ephemeral"):
         raise click.UsageError(f"--ephemeral is an overlay of its own, and {overlay!r} is another one")
-    warn("without volumes: all images, and the files that wait, are lost whenever the pod goes")
+    warn("no volumes: all images and waiting files are lost when the pod is removed")
     return "ephemeral"
 
 
@@ -388,11 +388,11 @@ def _why_not(kubectl: Kubectl, image: str, secrets: list[dict[str, str]]) -> str
         deadline = time.monotonic() + CHECK_SECONDS
         while time.monotonic() < deadline:
             found = kubectl.get(pod)
-            reason = image_state(found[0].get("status") or {}) if found else "the pod that tried it was deleted"
+            reason = image_state(found[0].get("status") or {}) if found else "the pod that tried to pull it was deleted"
             if reason is None or reason:
                 return reason or ""
             time.sleep(POLL_SECONDS)
-        return "the kubelet said nothing within a minute"
+        return "no answer from the kubelet within a minute"
     finally:
         kubectl.read("delete", pod, "--ignore-not-found", "--wait=false", "--grace-period=0", "--force")
 

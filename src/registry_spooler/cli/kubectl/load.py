@@ -99,7 +99,7 @@ async def choose_nodes(cluster: Cluster, names: tuple[str, ...], *, all_nodes: b
     if unknown := [name for name in names if name not in found]:
         raise click.UsageError(f"the cluster has no node {unknown[0]!r}, but {', '.join(found)}")
     if not names and not all_nodes and len(found) > 1:
-        raise click.UsageError(f"say which nodes: --all-nodes, or --node with one of {', '.join(found)}")
+        raise click.UsageError(f"choose nodes with --all-nodes or --node; the cluster has {', '.join(found)}")
     return [found[name] for name in names] if names else list(found.values())
 
 

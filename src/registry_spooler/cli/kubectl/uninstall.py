@@ -38,7 +38,7 @@ def uninstall(target: ClusterTarget, keep_data: bool, yes: bool) -> None:
     kinds = [kind for kind in _KINDS if not (keep_data and kind == _CLAIM)]
     found = [item for kind in kinds for item in _found(kubectl, kind)]
     if not found:
-        raise InstallError("nothing of Registry Spooler's is in this namespace; choose another one with -n")
+        raise InstallError("Registry Spooler is not installed in this namespace; choose another one with -n")
     for item in found:
         warn(f"{item['kind']} {item['metadata']['name']}")
     lost = " ALL IMAGES of its registry are lost." if any(item["kind"] == _CLAIM_KIND for item in found) else ""
@@ -51,7 +51,7 @@ def uninstall(target: ClusterTarget, keep_data: bool, yes: bool) -> None:
             if kubectl.get(kind, _SELECTOR, "--namespace=kube-public", cluster_wide=True):
                 kubectl.run("delete", kind, HOSTING, "--namespace=kube-public", "--ignore-not-found", cluster_wide=True)
     except InstallError as exc:
-        warn(f"what tells other tools where the registry is stays in kube-public: {exc}")
+        warn(f"the registry's address in kube-public could not be removed: {exc}")
 
 
 def _agrees(question: str) -> bool:
