@@ -31,8 +31,8 @@ def test_a_file_is_loaded_into_the_node(installation: Installation, tmp_path: Pa
     loaded = _load(installation, tmp_path, "app.tar")
 
     assert 0 == loaded.code, loaded
-    assert f"docker.io/library/{name}" == loaded.stdout.strip()
-    assert loaded.stdout.strip() in _stored(installation)
+    assert name == loaded.stdout.strip()
+    assert name in _stored(installation)
     assert "" == installation.cluster.kubectl("get", "pods", f"--namespace={NAMESPACE}", "--output=name")
 
 
