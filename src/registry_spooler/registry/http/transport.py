@@ -67,12 +67,53 @@ _URL: Final = re.compile(r"https?://[^\s'\")]+")
 BodyPieces = Callable[[], AsyncGenerator["Buffer"]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamedBody:
-    """A body that is written piece by piece. `length` is in bytes; None uses HTTP's chunked coding."""
+class StreamedBody(aiohttp.Payload):
+    """A body that is written piece by piece as it comes, with flow control: nothing is copied into one body.
 
-    pieces: BodyPieces
-    length: int | None
+    `length` is in bytes; None uses HTTP's chunked coding. `waiting` is the wait for the answer: its deadline is lifted
+    while the body is being sent, and counted from then.
+    """
+
+    _autoclose = True
+
+    def __init__(self, pieces: BodyPieces, length: int | None) -> None:
+        super().__init__(pieces, content_type=None)
+        self._pieces = pieces
+        self._size = length
+        self._request: Request | None = None
+        self._waiting = anyio.CancelScope()
+
+    def send_with(self, request: Request, waiting: anyio.CancelScope) -> StreamedBody:
+        """Return the body itself, with the limits of a request: it may be sent more than once, one after the other."""
+        self._request, self._waiting = request, waiting
+        return self
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Refuse: a streamed body has no text."""
+        raise TypeError("a streamed body has no text")
+
+    async def write(self, writer: Any) -> None:
+        """Write all of it."""
+        await self.write_with_length(writer, self._size)
+
+    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+        """Write all of it; OSError when nothing moves for too long."""
+        assert self._request is not None
+        self._consumed = True
+        self._waiting.deadline = math.inf
+        try:
+            async with contextlib.aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
+                    view = memoryview(piece)
+                    for start in range(0, len(view), WRITE_BYTES):
+                        async with asyncio.timeout(self._request.silence_seconds):
+                            await writer.write(view[start : start + WRITE_BYTES])
+        except ConnectionError:
+            # A server that refuses may answer and close before it has read all. The answer says why, so
+            # it is still waited for; when there is none, reading it fails by itself.
+            return
+        finally:
+            self._waiting.deadline = anyio.current_time() + self._request.head_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -241,45 +282,6 @@ class Transport:
             return await answer.finish(limit_bytes)
 
 
-class _Payload(aiohttp.Payload):
-    """Writes pieces as they come, with flow control, and nothing is copied into one body.
-
-    `waiting` is the wait for the answer: its deadline is lifted while the body is on its way, and counted from then.
-    """
-
-    _autoclose = True
-
-    def __init__(self, body: StreamedBody, request: Request, waiting: anyio.CancelScope) -> None:
-        super().__init__(body, content_type=None)
-        self._body = body
-        self._request = request
-        self._waiting = waiting
-        self._size = body.length
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("a streamed body has no text")
-
-    async def write(self, writer: Any) -> None:
-        await self.write_with_length(writer, self._size)
-
-    async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-        self._consumed = True
-        self._waiting.deadline = math.inf
-        try:
-            async with contextlib.aclosing(self._body.pieces()) as pieces:
-                async for piece in pieces:
-                    view = memoryview(piece)
-                    for start in range(0, len(view), WRITE_BYTES):
-                        async with asyncio.timeout(self._request.silence_seconds):
-                            await writer.write(view[start : start + WRITE_BYTES])
-        except ConnectionError:
-            # A server that refuses may answer and close before it has read all. The answer says why, so
-            # it is still waited for; when there is none, reading it fails by itself.
-            return
-        finally:
-            self._waiting.deadline = anyio.current_time() + self._request.head_seconds
-
-
 def redirect_location(answer: Answer | AnswerStream) -> str | None:
     """Return the `Location` of a redirect, unresolved; None for any other answer."""
     return (answer.headers.get("Location") or None) if answer.status in _REDIRECTS else None
@@ -290,12 +292,12 @@ def whole_number(text: str | None) -> int | None:
     return int(text) if text is not None and _DIGITS.fullmatch(text) else None
 
 
-def _payload(request: Request, waiting: anyio.CancelScope) -> bytes | _Payload | None:
+def _payload(request: Request, waiting: anyio.CancelScope) -> bytes | StreamedBody | None:
     body = request.body
     if isinstance(body, bytes) and len(body) > INLINE_BYTES:
-        body = StreamedBody(pieces=partial(one_piece, body), length=len(body))
+        body = StreamedBody(partial(one_piece, body), len(body))
     if isinstance(body, StreamedBody):
-        return _Payload(body, request, waiting)
+        return body.send_with(request, waiting)
     # An empty body needs no task to write it; the library says `Content-Length: 0` by itself.
     return body or None
 

@@ -1,16 +1,11 @@
 """Sending a blob in ranged chunks to an upload session, and resuming in the middle.
 
-The place (`Location`) may move with every answer, may be on another host, and is used byte for byte.
-https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
-
-An answer to a PATCH of the bytes `start` to `end` (exclusive), or to the question what is stored, becomes a
-`Verdict`. A range is never sent twice blindly: servers that stream append it again. Our own offset is
-trusted after a success; `Range` only shows that less was taken.
+The session's URL (`Location`) may change with every answer, may be on another host, and is used byte for byte.
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-blob-in-chunks
 
-`offset` is what the registry is known to hold. A chunk that goes through moves it; after a mishap the
-registry is asked how much it has, and the next chunk begins there. What cannot be mended here
-is `UploadLost`, and the blob begins again.
+`offset` is what the registry is known to hold. A chunk that was accepted moves it; after a failure the registry is
+asked how much it has, and the next chunk begins there. A range is never sent twice blindly: servers that stream would
+append it again. If the registry cannot say, the error is `UploadLost`, and the blob begins again.
 """
 
 from __future__ import annotations
@@ -75,21 +70,16 @@ class UploadSession:
         location = answer.headers.get("Location", "")
         if not location:
             raise RegistryProtocolError(str(http.address), "it opened an upload without a Location")
-        minimum = whole_number(answer.headers.get("OCI-Chunk-Min-Length"))
-        return cls(
-            http,
-            access,
-            http.rules.upload(answer.url, location),
-            minimum or 0,
-        )
+        minimum = whole_number(answer.headers.get("OCI-Chunk-Min-Length")) or 0
+        return cls(http, access, http.rules.upload(answer.url, location), minimum)
 
     async def patch(self, body: StreamedBody, start: int | None) -> Answer:
         """Send bytes, with their range if `start` is given; any status is an answer."""
         headers = {"Content-Type": OCTETS}
-        if body.length is not None:
-            headers["Content-Length"] = str(body.length)
+        if body.size is not None:
+            headers["Content-Length"] = str(body.size)
             if start is not None:
-                headers["Content-Range"] = f"{start}-{start + body.length - 1}"
+                headers["Content-Range"] = f"{start}-{start + body.size - 1}"
         request = Request(method="PATCH", url=self.location, headers=headers, body=body, head_seconds=CHUNK_SECONDS)
         return self._moved(await self.http.once(request, self.access))
 
@@ -111,13 +101,10 @@ class UploadSession:
 
     async def cancel(self) -> None:
         """Cancel it at the registry: one attempt, also while we are being cancelled; errors are ignored."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CANCEL_SECONDS):
-            request = Request(method="DELETE", url=self.location, headers={"Content-Length": "0"})
-            try:
-                # Not logging in anew: registries ask for a right to delete here that hardly anybody has.
-                await self.http.once(request, self.access, log_in_again=False)
-            except RegistryError:
-                return
+        request = Request(method="DELETE", url=self.location, headers={"Content-Length": "0"})
+        with anyio.move_on_after(CANCEL_SECONDS, shield=True), suppress(RegistryError):
+            # Without a new login: registries ask for the right to delete here, which hardly anybody has.
+            await self.http.once(request, self.access, log_in_again=False)
 
     def _moved(self, answer: Answer) -> Answer:
         location = answer.headers.get("Location", "")
@@ -129,10 +116,17 @@ class UploadSession:
 async def open_session(http: HttpClient, url: str, access: Access, *, expected: Collection[int]) -> Answer:
     """Send a POST that opens a session, and cancel that session if we are cancelled meanwhile."""
     answer: Answer | None = None
+
+    async def limit_when_cancelled(request: anyio.CancelScope) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            request.deadline = anyio.current_time() + OPENED_SECONDS
+
     try:
         async with task_group() as tasks:
-            with anyio.CancelScope(shield=True) as asking:
-                tasks.start_soon(_hurry_when_cancelled, asking)
+            with anyio.CancelScope(shield=True) as request:
+                tasks.start_soon(limit_when_cancelled, request)
                 answer = await http.call("POST", url, access=access, expected=expected, body=b"")
             tasks.cancel_scope.cancel()
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -143,14 +137,6 @@ async def open_session(http: HttpClient, url: str, access: Access, *, expected: 
         raise
     assert answer is not None
     return answer
-
-
-async def _hurry_when_cancelled(asking: anyio.CancelScope) -> None:
-    """Give a shielded request a little more time once its caller is cancelled."""
-    try:
-        await anyio.sleep_forever()
-    finally:
-        asking.deadline = anyio.current_time() + OPENED_SECONDS
 
 
 async def blob_size(http: HttpClient, repository: str, digest: Digest, access: Access) -> int | None:
@@ -173,7 +159,7 @@ async def blob_size(http: HttpClient, repository: str, digest: Digest, access: A
 ACCEPTED: Final = frozenset({200, 201, 202, 204})
 """202 by the specification; 201 from ECR."""
 _NO_CHUNKS: Final = frozenset({400, 405, 411, 416, 501})
-_RANGE: Final = re.compile(r"(?:bytes=)?([0-9]{1,18})-(-?[0-9]{1,18})")
+_RANGE: Final = re.compile(r"\s*(?P<unit>bytes=)?[0-9]{1,18}-(?P<last>-?[0-9]{1,18})\s*")
 
 
 class Next(enum.Enum):
@@ -181,34 +167,19 @@ class Next(enum.Enum):
 
     GO_ON = "the chunk is stored"
     ASK = "ask the registry how much it has"
-    LOG_IN = "send the same bytes to the same place, with a new login"
+    LOG_IN = "send the same bytes again with the new login"
     SMALLER = "ask how much is stored, then go on in smaller chunks"
     STREAM = "begin again, without ranges"
     RESTART = "begin the blob again"
     FAIL = "the registry refuses"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRange:
-    """The bytes 0 to `last`, from a `Range` header; `has_unit` when it is written in Quay's way."""
-
-    last: int
-    has_unit: bool
-
-    @classmethod
-    def read(cls, text: str | None) -> StoredRange | None:
-        """None when there is no such header, or one that cannot be understood."""
-        match = _RANGE.fullmatch((text or "").strip())
-        return cls(int(match[2]), text is not None and text.strip().startswith("bytes=")) if match else None
-
-
 def after_chunk(status: int, text: str | None, start: int, end: int, *, ranged: bool, trusts_range: bool) -> Next:
-    """Return what an answer to a PATCH of the bytes `start` to `end` means."""
+    """Return what an answer to a PATCH of the bytes `start` to `end` (exclusive) means; `text` is its `Range`."""
     if status in ACCEPTED:
-        stored = StoredRange.read(text)
-        if not ranged or not trusts_range or stored is None or stored.last + 1 >= end:
-            return Next.GO_ON
-        return Next.ASK
+        stored = _RANGE.fullmatch(text or "")
+        is_less = ranged and trusts_range and stored is not None and int(stored["last"]) + 1 < end
+        return Next.ASK if is_less else Next.GO_ON
     if status == 401:
         return Next.LOG_IN
     if not ranged:
@@ -227,10 +198,10 @@ def stored_bytes(text: str | None, start: int, end: int) -> int | None:
 
     `0-0` stands for nothing and for one byte; Quay writes `bytes=0-<count>`.
     """
-    stored = StoredRange.read(text)
+    stored = _RANGE.fullmatch(text or "")
     if stored is None:
         return None
-    count = stored.last if stored.has_unit else stored.last + 1
+    count = int(stored["last"]) + (stored["unit"] is None)
     if count <= 1 and start == 0:
         count = 0
     return count if start <= count <= end else None
@@ -263,7 +234,8 @@ class ChunkSender:
     _progress: Progress
     offset: int = 0
     """What the registry is known to hold."""
-    _mishaps: int = 0
+    _failures: int = 0
+    """Since the offset moved last."""
     _logged_in_at: int | None = None
     _last_range: str | None = None
 
@@ -273,7 +245,7 @@ class ChunkSender:
             await self._send(self.offset + length)
 
     async def _next_length(self) -> int:
-        """How many bytes go into the next chunk; 0 at the end."""
+        """Return how many bytes go into the next chunk; 0 at the end."""
         quirks, size = self._place.limits.quirks, self._reader.size
         if size is not None:
             # The length is known, so the chunk may leave before its bytes have been read.
@@ -283,68 +255,60 @@ class ChunkSender:
 
     async def _send(self, end: int) -> None:
         start, length = self.offset, end - self.offset
-        body = StreamedBody(pieces=lambda: self._window.body(start, length), length=length)
         try:
-            answer = await self._session.patch(body, start)
+            answer = await self._session.patch(StreamedBody(lambda: self._window.body(start, length), length), start)
         except RegistryError as error:
             self._window.check()
             await self._resume(end, error)
             return
         self._window.check()
-        text = answer.headers.get("Range")
-        trusts = self._place.limits.quirks.trusts_range
-        verdict = after_chunk(answer.status, text, start, end, ranged=True, trusts_range=trusts)
-        if verdict is Next.GO_ON and self._window.written_end < end:
-            verdict = Next.ASK
-        if verdict is Next.ASK and answer.status in ACCEPTED and self._repeats_itself(text):
-            verdict = Next.GO_ON
-        self._last_range = text
-        if verdict is Next.GO_ON:
+        stored_range, limits = answer.headers.get("Range"), self._place.limits
+        trusts = limits.quirks.trusts_range
+        step = after_chunk(answer.status, stored_range, start, end, ranged=True, trusts_range=trusts)
+        if step is Next.GO_ON and self._window.written_end < end:
+            step = Next.ASK
+        repeats = stored_range is not None and stored_range == self._last_range
+        if step is Next.ASK and answer.status in ACCEPTED and repeats:
+            limits.set(trusts_range=False)  # ECR's stays at the first chunk
+            step = Next.GO_ON
+        self._last_range = stored_range
+        if step is Next.GO_ON:
             await self._move_to(end)
+        elif step is Next.ASK and answer.status in ACCEPTED:
+            await self._verify(end)
         else:
-            await self._mend(verdict, answer, end)
+            await self._recover(step, answer, end)
 
-    def _repeats_itself(self, text: str | None) -> bool:
-        """Return whether `Range` is the same as after the chunk before; then it is not trusted any more (ECR)."""
-        if self._last_range is None or text != self._last_range:
-            return False
-        self._place.limits.set(trusts_range=False)
-        return True
-
-    async def _mend(self, verdict: Next, answer: Answer, end: int) -> None:
+    async def _recover(self, step: Next, answer: Answer, end: int) -> None:
+        """Go on after a chunk that was not accepted."""
         error = self._place.http.error_of(answer)
-        if verdict is Next.LOG_IN and answer.logged_in_anew and self._logged_in_at != self.offset:
+        if step is Next.LOG_IN and answer.logged_in_anew and self._logged_in_at != self.offset:
             # Refused before a byte was read: the offset has not moved. Once more would be a refusal for good.
             self._logged_in_at = self.offset
             await self._window.go_to(self.offset)
-        elif verdict is Next.STREAM:
+        elif step is Next.STREAM:
             raise RangesRefused from error
-        elif verdict is Next.SMALLER and self._place.limits.halve_chunks(end - self.offset):
+        elif step is Next.SMALLER and self._place.limits.halve_chunks(end - self.offset):
             await self._ask(end, error)
-        elif verdict is Next.ASK and answer.status in ACCEPTED:
-            await self._verify(end)
-        elif verdict is Next.ASK:
+        elif step is Next.ASK:
             await self._resume(end, error)
-        elif verdict is Next.RESTART:
+        elif step is Next.RESTART:
             raise UploadLost(self._place.repository, f"the registry answered {answer.status} to a chunk") from error
         else:
             raise await self._place.http.refusal(answer)
 
     async def _resume(self, end: int, error: RegistryError) -> None:
         """Go on after a chunk of which an unknown part has arrived."""
-        self._mishaps += 1
-        http = self._place.http
-        if self._mishaps >= http.policy.tries or (error.transient and not await http.rest(error, self._mishaps)):
-            raise self._explained(error)
+        self._failures += 1
+        http, hint = self._place.http, self._place.limits.quirks.break_hint
+        if self._failures >= http.policy.tries or (error.transient and not await http.rest(error, self._failures)):
+            if hint and not self.offset and isinstance(error, RegistryUnreachable):
+                raise RegistryUnreachable(error.registry, f"{error.reason}; {hint}")
+            raise error
         await self._ask(end, error)
 
-    def _explained(self, error: RegistryError) -> RegistryError:
-        hint = self._place.limits.quirks.break_hint
-        if self.offset or not hint or not isinstance(error, RegistryUnreachable):
-            return error
-        return RegistryUnreachable(error.registry, f"{error.reason}; {hint}")
-
     async def _ask(self, end: int, error: RegistryError) -> None:
+        """Ask the registry how much it has, and go on there."""
         self._progress.retries["upload"] += 1
         answer = await self._session.ask()
         if answer.status in {401, 403}:
@@ -356,8 +320,8 @@ class ChunkSender:
     async def _verify(self, end: int) -> None:
         """Ask after a chunk that was accepted while `Range` shows only a part of it."""
         stored = self._stored(await self._session.ask(), end)
-        self._mishaps += 1
-        if stored is None or self._mishaps >= self._place.http.policy.tries:
+        self._failures += 1
+        if stored is None or self._failures >= self._place.http.policy.tries:
             self._place.limits.set(trusts_range=False)
             stored = end
         await self._move_to(stored)
@@ -367,6 +331,6 @@ class ChunkSender:
 
     async def _move_to(self, offset: int) -> None:
         if offset > self.offset:
-            self._mishaps = 0
+            self._failures = 0
         self.offset = offset
         await self._window.go_to(offset)

@@ -1,8 +1,7 @@
 """Uploading one blob to a repository.
 
-The flow: open a session → send what the reader gives, in ranged chunks or as one stream, while the next
-pieces are being read → begin again from the first byte where that is the only way → commit under the
-digest, when whoever reads the archive knows that the blob is wanted; cancel otherwise.
+The flow: open a session → send what the reader gives, in ranged chunks or as one stream, while the next pieces are
+being read → begin again from the first byte if nothing else helps → commit under the digest, or cancel.
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
 """
 
@@ -17,7 +16,7 @@ from registry_spooler.oci.blob import PIECE_BYTES, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.answer_errors import shows_registry
-from registry_spooler.registry.http.transport import Answer, BodyPieces, StreamedBody, one_piece
+from registry_spooler.registry.http.transport import Answer, StreamedBody, one_piece
 from registry_spooler.registry.uploads.chunks import (
     ACCEPTED,
     ChunkSender,
@@ -37,7 +36,7 @@ _SESSION_GONE: Final = frozenset({400, 404, 416})
 
 
 class Upload:
-    """One session, used by one task at a time; `send` once, then `commit` or `cancel`."""
+    """One upload, used by one task at a time; `send` once, then `commit` or `cancel`."""
 
     def __init__(self, place: UploadPlace, *, session: UploadSession | None = None, may_be_small: bool = False) -> None:
         self._place = place
@@ -76,8 +75,7 @@ class Upload:
 
     async def put_whole(self, content: bytes, digest: Digest) -> None:
         """Send and commit a small blob; in place of `send` and `commit`."""
-        self._sent = len(content)
-        self._small = content
+        self._sent, self._small = len(content), content
         if not self._place.limits.quirks.whole_put:
             await self._send_small_otherwise(content)
         await self.commit(digest)
@@ -155,7 +153,7 @@ class Upload:
             await ChunkSender(self._place, session, window, reader, progress).run()
         elif reader.size != 0:
             window.stop_retaining()
-            await self._send_stream(session, lambda: window.body(0, reader.size), reader.size)
+            await self._send_stream(session, StreamedBody(lambda: window.body(0, reader.size), reader.size))
 
     async def _is_small(self, window: Window, reader: BlobReader) -> bool:
         """Read ahead, and return whether the blob fits into the last PUT."""
@@ -166,10 +164,10 @@ class Upload:
         await window.wait_for(SMALL_BLOB_BYTES + 1)
         return window.ended and window.start == 0 and window.end <= SMALL_BLOB_BYTES
 
-    async def _send_stream(self, session: UploadSession, pieces: BodyPieces, length: int | None) -> None:
+    async def _send_stream(self, session: UploadSession, body: StreamedBody) -> None:
         http = self._place.http
         try:
-            answer = await session.patch(StreamedBody(pieces=pieces, length=length), None)
+            answer = await session.patch(body, None)
         except RegistryError as error:
             if not await http.rest(error, 1):
                 raise
@@ -201,7 +199,7 @@ class Upload:
         self._place.limits.set(whole_put=False)
         self._small = None
         await self._abandon_session()
-        await self._send_stream(await self.begin(), lambda: one_piece(content), len(content))
+        await self._send_stream(await self.begin(), StreamedBody(lambda: one_piece(content), len(content)))
 
     async def _check_stored(self, answer: Answer, digest: Digest) -> None:
         declared, address = answer.headers.get("Docker-Content-Digest"), str(self._place.http.address)

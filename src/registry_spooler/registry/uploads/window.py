@@ -1,21 +1,19 @@
 """The part of a blob between its reader and the registry, and the memory that all uploads may take.
 
-A chunk of a stream that cannot be read again is retained until the registry has acknowledged it. All uploads
-share one total; every upload may always retain `floor_bytes`, even when the others have it all, and nobody ever
-waits for memory: when there is no more, a chunk closes early.
+One task reads ahead into the window, the body of a request takes pieces out of it. When a piece leaves depends on the
+reader:
 
-One task reads ahead into the window, the body of a request takes pieces out of it, and what the
-registry has acknowledged leaves it. There are two ways to keep it small:
+1. One that can go back: when the piece has been written to the socket; at most READ_AHEAD_BYTES are read ahead.
+2. Any other: when the registry has acknowledged the piece, within the upload's share of the budget.
 
-1. A reader that can go back: a piece leaves the window when it has been written to the socket, and at
-   most READ_AHEAD_BYTES are read ahead.
-2. Any other: a piece stays until it is acknowledged, within the upload's share of the budget.
+All uploads share one total; each may always retain `floor_bytes`, even when the others have it all. Nobody waits for
+memory: when there is no more, a chunk closes early.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,7 +51,7 @@ class BudgetShare:
     taken_bytes: int = 0
 
     def stretch(self, wanted: int) -> int:
-        """Take what there is towards `wanted` bytes in all; returns how many may now be retained."""
+        """Take what there is towards `wanted` bytes in all; return how many may now be retained."""
         free = max(0, self.budget.total_bytes - self.budget.taken_bytes)
         granted = min(wanted, max(self.floor_bytes, self.taken_bytes + free))
         if granted > self.taken_bytes:
@@ -121,12 +119,9 @@ class Window:
         """Move the window's start to `offset`: drop bytes, or have the reader go back."""
         if self.start <= offset <= self.end:
             self.acknowledge(offset)
-            return
-        self._rewind_to = offset
-        self._notify()
-        while self._rewind_to == offset and self.failure is None:
-            await self._changed.wait()
-        self.check()
+        else:
+            self._rewind_to = offset
+            await self._until(lambda: self._rewind_to is None)
 
     def check(self) -> None:
         """Raise the reader's error, if there is one."""
@@ -135,17 +130,18 @@ class Window:
 
     async def wait_for(self, end: int) -> None:
         """Wait until the window reaches `end` or the blob's end, or has no room for more."""
-        while self.end < end and not self.ended and self._has_room():
-            self.check()
-            # The feed may have gone to rest over a pool that was empty, and has filled up since: it has to look again.
-            self._notify()
-            await self._changed.wait()
-        self.check()
+        await self._until(lambda: self.end >= end or self.ended or not self._has_room())
 
     async def wait_for_end(self) -> None:
         """Wait until the reader has verified everything; call it when all bytes have been taken."""
-        while not self.ended:
+        await self._until(lambda: self.ended)
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        """Wait in the sender's task; raise the reader's error."""
+        while not is_so():
             self.check()
+            # The feed may wait for room in a budget that was full, and is not any longer: it has to look again.
+            self._notify()
             await self._changed.wait()
         self.check()
 
@@ -155,7 +151,7 @@ class Window:
             return length
         # One piece less than allowed: a piece is only read when a whole one has room.
         reserved = min(length, self._share.stretch(length + PIECE_BYTES) - PIECE_BYTES)
-        self._notify()  # for the same reason as in `wait_for`
+        self._notify()  # for the same reason as in `_until`
         return reserved
 
     async def wait_for_chunk(self, smallest: int, largest: int) -> int:
@@ -190,28 +186,20 @@ class Window:
         A piece counts as written when the next one is asked for. WindowBroken when the reader fails.
         """
         position, limit = offset, None if length is None else offset + length
-        while (piece := await self._take(position, limit)) is not None:
+        while position != limit:
+            while self.end <= position and not self.ended and self.failure is None:
+                await self._changed.wait()
+            if self.end <= position:
+                if self.failure is not None or limit is not None:
+                    raise WindowBroken
+                return
+            piece = self._piece_at(position)[: None if limit is None else limit - position]
             yield piece
             position += len(piece)
-            self._written(position, len(piece))
-
-    async def _take(self, position: int, limit: int | None) -> memoryview | None:
-        if position == limit:
-            return None
-        while self.end <= position:
-            if self.failure is not None or (self.ended and limit is not None):
-                raise WindowBroken
-            if self.ended:
-                return None
-            await self._changed.wait()
-        piece = self._piece_at(position)
-        return piece if limit is None else piece[: limit - position]
-
-    def _written(self, end: int, count: int) -> None:
-        self._progress.bytes_sent += count
-        self.written_end = end
-        if not self._retains:
-            self.acknowledge(end)
+            self._progress.bytes_sent += len(piece)
+            self.written_end = position
+            if not self._retains:
+                self.acknowledge(position)
 
     def whole(self) -> bytes:
         """Return all that is held."""
@@ -253,7 +241,7 @@ class Window:
         self._notify()
 
     def _keep(self, piece: memoryview) -> None:
-        """Well compressed data come in crumbs: these are joined, or there would be many thousands to look through."""
+        """Add a piece; small ones, as of well compressed data, are joined, or there would be thousands of them."""
         if self._pieces and len(self._pieces[-1]) + len(piece) <= SMALL_PIECE_BYTES:
             self._pieces[-1] = memoryview(bytes(self._pieces[-1]) + piece)
         else:
