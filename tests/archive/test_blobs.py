@@ -176,7 +176,7 @@ async def test_unsound_data_that_nobody_called_sound_is_a_flaw_and_no_failure(tm
                 pass
             assert reader.measured == Measured(digest=digest(content), size=len(content))
             assert reader.compression is Compression.GZIP
-            assert str(reader.flaw).endswith("the gzip data is corrupt: its checksum is wrong")
+            assert str(reader.error).endswith("the gzip data is corrupt: its checksum is wrong")
 
 
 class TestRewinding:

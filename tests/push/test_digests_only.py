@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ import archives
 from archive_parts import Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
 from desk import Desk
 from faultproxy import Fault, running_proxy
-from registry_spooler.archive.member_blob import Hash
+from registry_spooler.archive import member_blob
 from registry_spooler.archive.source import PipeSource
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import ArchiveError
@@ -48,13 +50,17 @@ def flipped(content: bytes) -> bytes:
 def hashed_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all pieces that were hashed while blobs were read."""
     sizes: list[int] = []
-    update = Hash.update
 
-    def counted(self: Hash, piece: bytes) -> None:
-        sizes.append(len(piece))
-        update(self, piece)
+    class CountedHash:
+        def __init__(self, algorithm: str) -> None:
+            self._hash = hashlib.new(algorithm)
+            self.hexdigest = self._hash.hexdigest
 
-    monkeypatch.setattr(Hash, "update", counted)
+        def update(self, piece: bytes) -> None:
+            sizes.append(len(piece))
+            self._hash.update(piece)
+
+    monkeypatch.setattr(member_blob, "hashlib", SimpleNamespace(new=CountedHash))
     return sizes
 
 

@@ -1,26 +1,27 @@
 """A member's bytes on their way out of an archive: hashed and checked, or compressed as well.
 
-Plain code, one piece at a time. `PassThrough` gives out what it is fed, and inflates compressed data beside it into
-a second hash: so the checksums inside and the diff ID are checked in the same pass. `Compress` gives out
-gzip or zstd.
+`PassThrough` gives out what it is fed, and inflates compressed data beside it into a second hash, so that the
+checksums inside and the diff ID are checked in the same pass. `Compress` gives out gzip or zstd. Both are plain code.
 
-Flow of `read`: wait until the origin has a piece (a stream's comes from the thread that decompresses; a file's is
-always there), then one hand-off to a thread that takes it, hashes it, and compresses it if asked to.
+Flow of `MemberReader.read`: wait until there is a piece (a stream's comes from the thread that decompresses, a file's
+is always there), then one hand-off to a thread that takes it, hashes it, and compresses it if asked to.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from registry_spooler.aio import in_worker
 from registry_spooler.archive.compression import Compression, Deflater, Inflater, sniff
 from registry_spooler.archive.source import FileSource
-from registry_spooler.archive.tar_header import shown
+from registry_spooler.archive.tar_header import Kind, Member, shown
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 from registry_spooler.oci.blob import PIECE_BYTES, Measured
 from registry_spooler.oci.digest import Digest
@@ -54,35 +55,24 @@ NOTHING_EXPECTED: Final = Expectation()
 
 
 class Hash:
-    """A digest in the making, and how many bytes have gone into it."""
+    """A digest in the making, and how many bytes have gone into it; if `announced`, the expected one is believed."""
 
-    def __init__(self, expected: Digest | None) -> None:
+    def __init__(self, expected: Digest | None, *, announced: bool = False) -> None:
         self.algorithm = expected.algorithm if expected else "sha256"
+        self._announced = expected if announced else None
         self._hash = hashlib.new(self.algorithm)
         self.size = 0
 
     def update(self, piece: Buffer) -> None:
         """Add bytes."""
-        self._hash.update(piece)
+        if self._announced is None:
+            self._hash.update(piece)
         self.size += memoryview(piece).nbytes
 
     @property
     def digest(self) -> Digest:
-        """Of what has been added."""
-        return Digest(self.algorithm, self._hash.hexdigest())
-
-
-class Unhashed:
-    """In the place of a `Hash`: a digest that is taken as announced, and only the bytes counted."""
-
-    def __init__(self, announced: Digest) -> None:
-        self.algorithm = announced.algorithm
-        self.digest = announced
-        self.size = 0
-
-    def update(self, piece: Buffer) -> None:
-        """Count bytes."""
-        self.size += memoryview(piece).nbytes
+        """The digest of what has been added."""
+        return self._announced or Digest(self.algorithm, self._hash.hexdigest())
 
 
 class PassThrough:
@@ -93,27 +83,30 @@ class PassThrough:
 
     def __init__(self, expect: Expectation, *, inflate: bool, hashes: bool, name: str) -> None:
         self.compression = Compression.NONE
-        self.flaw: ArchiveError | None = None
+        self.error: ArchiveError | None = None
+        """What is wrong with the compressed data inside, when nobody expected it to be sound."""
         self._expect = expect
         self._inflate = inflate
         self._name = name
-        self._wire = Hash(expect.digest) if hashes or expect.digest is None else Unhashed(expect.digest)
+        self._wire = Hash(expect.digest, announced=not hashes)
         self._inner = Hash(expect.diff_id)
         self._inflater: Inflater | None = None
-        self._owed: Buffer = b""
+        self._pending: Buffer = b""
 
     @property
     def busy(self) -> bool:
-        """Is there more to `work` on before the next `feed`?"""
-        return self._inflater is not None and self.flaw is None and (bool(self._owed) or not self._inflater.needs_input)
+        """Return whether there is more to `work` on before the next `feed`."""
+        if self._inflater is None or self.error is not None:
+            return False
+        return bool(self._pending) or not self._inflater.needs_input
 
     def feed(self, piece: Buffer) -> list[Buffer]:
-        """Take a piece; what goes out for it."""
+        """Take a piece; return what goes out for it."""
         if not self._wire.size:
             self._begin(piece)
         self._wire.update(piece)
-        if self._inflater is not None and self.flaw is None:
-            self._owed = piece
+        if self._inflater is not None and self.error is None:
+            self._pending = piece
             self.work()
         elif self._hashes_twice:
             self._inner.update(piece)
@@ -121,7 +114,7 @@ class PassThrough:
 
     @property
     def _hashes_twice(self) -> bool:
-        """Is the diff ID of plain bytes asked for in another algorithm than the digest?"""
+        """Return whether the diff ID of plain bytes is expected in another algorithm than the digest."""
         expected = self._expect.diff_id
         return (
             expected is not None and self.compression is Compression.NONE and expected.algorithm != self._wire.algorithm
@@ -138,42 +131,43 @@ class PassThrough:
         assert inflater is not None
         try:
             while self.busy and inflated < _WORK_BYTES:
-                data, self._owed = self._owed, b""
+                data, self._pending = self._pending, b""
                 output = inflater.inflate(data, _INFLATE_BYTES)
                 self._inner.update(output)
                 inflated += len(output)
         except ArchiveError as exc:
-            self._found(exc)
+            self._set_error(exc)
 
     def finish(self) -> tuple[list[Buffer], Measured]:
-        """Check everything; what is left to go out, and what it all came to."""
-        if self._inflater is not None and self.flaw is None:
+        """Check everything; return what is left to go out, and what all of it measures."""
+        if self._inflater is not None and self.error is None:
             try:
                 self._inflater.finish()
             except ArchiveError as exc:
                 # The member is whole, so the archive is not cut off: the layer in it was.
-                self._found(ArchiveError(exc.reason, where=exc.where) if isinstance(exc, ArchiveTruncated) else exc)
+                is_cut = isinstance(exc, ArchiveTruncated)
+                self._set_error(ArchiveError(exc.reason, where=exc.where) if is_cut else exc)
         measured = Measured(digest=self._wire.digest, size=self._wire.size, diff_id=self._diff_id())
         check(self._expect, measured, name=self._name, inflated=self._inflate)
         return [], measured
 
     def _diff_id(self) -> Digest | None:
         if self._inflater is not None:
-            return self._inner.digest if self.flaw is None else None
+            return self._inner.digest if self.error is None else None
         if self.compression is Compression.NONE:
             return self._inner.digest if self._hashes_twice else self._wire.digest
         return None
 
-    def _found(self, flaw: ArchiveError) -> None:
-        self.flaw = flaw
+    def _set_error(self, error: ArchiveError) -> None:
+        self.error = error
         if self._expect.diff_id is not None or self._expect.compression is not None:
-            raise flaw
+            raise error
 
 
 class Compress:
     """A member that is compressed on its way out."""
 
-    flaw: ArchiveError | None = None
+    error: ArchiveError | None = None
     busy = False
 
     def __init__(self, expect: Expectation, compression: Compression, *, name: str) -> None:
@@ -185,7 +179,7 @@ class Compress:
         self._wire = Hash(expect.digest)
 
     def feed(self, piece: Buffer) -> list[Buffer]:
-        """Take a piece of DEFLATE_BLOCK_BYTES (a shorter one is the last); what goes out by now."""
+        """Take a piece of DEFLATE_BLOCK_BYTES (a shorter one is the last); return what goes out by now."""
         self._inner.update(piece)
         return self._out(self._deflater.deflate(piece))
 
@@ -193,7 +187,7 @@ class Compress:
         """There is never any left."""
 
     def finish(self) -> tuple[list[Buffer], Measured]:
-        """Check everything; what is left to go out, and what it all came to."""
+        """Check everything; return what is left to go out, and what all of it measures."""
         rest = self._out(self._deflater.finish())
         measured = Measured(digest=self._wire.digest, size=self._wire.size, diff_id=self._inner.digest)
         check(self._expect, measured, name=self._name, inflated=True)
@@ -208,7 +202,7 @@ class Compress:
 
 
 def check(expect: Expectation, measured: Measured, *, name: str, inflated: bool) -> None:
-    """Compare; ArchiveError says what is otherwise. `inflated`: has the diff ID been looked for?"""
+    """Compare; ArchiveError says what differs. `inflated`: compressed data were inflated to find the diff ID."""
     if expect.size is not None and measured.size != expect.size:
         raise ArchiveError(f"it has {measured.size:,} bytes, not {expect.size:,}", where=name)
     if expect.digest is not None and measured.digest != expect.digest:
@@ -223,69 +217,56 @@ def check(expect: Expectation, measured: Measured, *, name: str, inflated: bool)
     )
 
 
-class BlobSource(Protocol):
-    """Where a member's bytes come from, PIECE_BYTES at a time but for the last.
-
-    `position` is that of the next byte within the member, `size` the member's, both in bytes.
-    """
-
-    position: int
-    size: int
-    seekable: bool
-
-    async def wait(self) -> None:
-        """Return when `take` has a piece, or the member has ended."""
-
-    def take(self, count: int) -> Buffer:
-        """The next piece, of `count` bytes but at the end; called in a thread."""
+Codec = PassThrough | Compress
 
 
-class FileOrigin:
-    """A range of a regular file."""
-
-    seekable = True
-
-    def __init__(self, source: FileSource, offset: int, size: int) -> None:
-        self._source = source
-        self._offset = offset
-        self.size = size
-        self.position = 0
-
-    async def wait(self) -> None:
-        """See `BlobSource.wait`."""
-
-    def take(self, count: int) -> bytes:
-        """See `BlobSource.take`."""
-        piece = self._source.read_at(self._offset + self.position, min(count, self.size - self.position))
-        self.position += len(piece)
-        return piece
+def codec_for(member: Member, *, compression: Compression, expect: Expectation, inflate: bool, hashes: bool) -> Codec:
+    """Return what passes a member's bytes on (NONE), or compresses them. `hashes`: see `PassThrough`."""
+    name = shown(member.path)
+    if compression is not Compression.NONE:
+        return Compress(expect, compression, name=name)
+    if expect.size is not None and member.size != expect.size:
+        raise ArchiveError(f"it has {member.size:,} bytes, not {expect.size:,}", where=name)
+    return PassThrough(expect, inflate=inflate, hashes=hashes, name=name)
 
 
-class MemberReader:
+class MemberReader(ABC):
     """A `BlobReader` over one member, that also tells what it found inside."""
 
-    def __init__(self, origin: BlobSource, codec: PassThrough | Compress) -> None:
-        self._origin = origin
+    _seekable: ClassVar[bool]
+
+    def __init__(self, member: Member, codec: Codec) -> None:
+        self._total = member.size
         self._codec = codec
+        self._position = 0
+        """Of the next byte within the member."""
         self._fed = 0
         self._ready: deque[Buffer] = deque()
         self._measured: Measured | None = None
         self.on_read: Callable[[int], None] = lambda _: None
         """Called after every read with the number of the member's own bytes it took; what is read again counts once."""
 
+    @abstractmethod
+    async def _wait(self) -> None:
+        """Return when `_take` has a piece, or the member has ended."""
+
+    @abstractmethod
+    def _take(self, count: int) -> Buffer:
+        """Return the next piece and move on: `count` bytes, fewer only at the end. Called in a thread."""
+
     @property
     def size(self) -> int | None:
         """See `BlobReader.size`."""
-        return self._origin.size if isinstance(self._codec, PassThrough) else None
+        return self._total if isinstance(self._codec, PassThrough) else None
 
     @property
     def rewindable(self) -> bool:
         """See `BlobReader.rewindable`."""
-        return self._origin.seekable and isinstance(self._codec, PassThrough)
+        return self._seekable and isinstance(self._codec, PassThrough)
 
     @property
     def measured(self) -> Measured:
-        """See `BlobReader.measured`; `diff_id` is None when `flaw` is not."""
+        """See `BlobReader.measured`; `diff_id` is None when `error` is not."""
         if self._measured is None:
             raise RuntimeError("the blob has not been read to its end")
         return self._measured
@@ -296,89 +277,76 @@ class MemberReader:
         return self._codec.compression
 
     @property
-    def flaw(self) -> ArchiveError | None:
+    def error(self) -> ArchiveError | None:
         """What is wrong with the compressed data inside, when nobody expected it to be sound."""
-        return self._codec.flaw
+        return self._codec.error
 
     async def read(self) -> Buffer:
         """See `BlobReader.read`."""
         fed_before = self._fed
-        while not self._ready and not self._ended:
+        while not self._ready and not (self._measured is not None and self._position == self._total):
             if not self._codec.busy:
-                await self._origin.wait()
+                await self._wait()
             await in_worker(self._step)
         self.on_read(self._fed - fed_before)
         return self._ready.popleft() if self._ready else b""
 
     async def rewind(self, offset: int) -> None:
         """See `BlobReader.rewind`."""
-        if not self.rewindable or not 0 <= offset <= self._origin.position:
+        if not self.rewindable or not 0 <= offset <= self._position:
             raise RuntimeError(f"cannot go back to byte {offset} here")
         self._ready.clear()
-        self._origin.position = offset
-
-    @property
-    def _ended(self) -> bool:
-        return self._measured is not None and self._origin.position == self._origin.size
+        self._position = offset
 
     def _step(self) -> None:
         if self._codec.busy:
             self._codec.work()
-        elif self._origin.position < self._fed:
+        elif self._position < self._fed:
             # Read again after a rewind: it has been hashed, and counts once.
-            self._ready.append(self._origin.take(min(PIECE_BYTES, self._fed - self._origin.position)))
-        elif self._origin.position < self._origin.size:
-            self._ready.extend(self._codec.feed(self._origin.take(PIECE_BYTES)))
-            self._fed = self._origin.position
-        if self._measured is None and self._fed == self._origin.size and not self._codec.busy:
+            self._ready.append(self._take(min(PIECE_BYTES, self._fed - self._position)))
+        elif self._position < self._total:
+            self._ready.extend(self._codec.feed(self._take(PIECE_BYTES)))
+            self._fed = self._position
+        if self._measured is None and self._fed == self._total and not self._codec.busy:
             rest, self._measured = self._codec.finish()
             self._ready.extend(rest)
+
+
+class FileMember(MemberReader):
+    """A member that is a range of a regular file."""
+
+    _seekable = True
+
+    def __init__(self, source: FileSource, member: Member, codec: Codec) -> None:
+        super().__init__(member, codec)
+        self._source = source
+        self._offset = member.offset
+
+    async def _wait(self) -> None:
+        """Return at once."""
+
+    def _take(self, count: int) -> bytes:
+        piece = self._source.read_at(self._offset + self._position, min(count, self._total - self._position))
+        self._position += len(piece)
+        return piece
 
 
 MemberOpener = Callable[[], AbstractAsyncContextManager[MemberReader]]
 """A `BlobOpener`."""
 
 
-def member_reader(
-    origin: BlobSource, *, compression: Compression, expect: Expectation, inflate: bool, hashes: bool, name: str
-) -> MemberReader:
-    """A reader that passes the origin's bytes on (NONE), or compresses them."""
-    if compression is not Compression.NONE:
-        return MemberReader(origin, Compress(expect, compression, name=name))
-    if expect.size is not None and origin.size != expect.size:
-        raise ArchiveError(f"it has {origin.size:,} bytes, not {expect.size:,}", where=name)
-    return MemberReader(origin, PassThrough(expect, inflate=inflate, hashes=hashes, name=name))
-
-
-def range_blob(
-    source: FileSource,
-    offset: int,
-    size: int,
-    *,
-    compression: Compression,
-    expect: Expectation,
-    inflate: bool,
-    hashes: bool = True,
-    name: str,
-) -> MemberOpener:
-    """A range of a file as a blob, to be opened as often as needed; rewindable when it goes out as it is."""
+def file_member(source: FileSource, member: Member, codec: Callable[[], Codec]) -> MemberOpener:
+    """Return a range of a file as a blob, to be opened as often as needed; rewindable when it goes out as it is."""
 
     @asynccontextmanager
     async def opener() -> AsyncIterator[MemberReader]:
-        origin = FileOrigin(source, offset, size)
-        yield member_reader(origin, compression=compression, expect=expect, inflate=inflate, hashes=hashes, name=name)
+        yield FileMember(source, member, codec())
 
     return opener
 
 
 def file_blob(source: FileSource, *, compression: Compression = Compression.GZIP) -> MemberOpener:
-    """A whole file as one blob: compressed, or as it is (NONE). `measured.diff_id` is the digest of its bytes."""
-    return range_blob(
-        source,
-        0,
-        source.size,
-        compression=compression,
-        expect=Expectation(),
-        inflate=False,
-        name=shown(source.name),
-    )
+    """Return a whole file as one blob, compressed or as it is (NONE). `measured.diff_id` is the digest of its bytes."""
+    member = Member(source.name, Kind.FILE, source.size, 0)
+    codec = partial(codec_for, member, compression=compression, expect=NOTHING_EXPECTED, inflate=False, hashes=True)
+    return file_member(source, member, codec)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -15,31 +16,26 @@ from registry_spooler.aio import in_thread, in_worker
 from registry_spooler.archive.compression import Compression, window_bytes
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.detect import recognise
-from registry_spooler.archive.formats.image import ArchiveImage
-from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.limits import WINDOW_MAX_BYTES, WINDOW_USUAL_BYTES
-from registry_spooler.archive.member_blob import NOTHING_EXPECTED, Expectation, MemberOpener, range_blob
+from registry_spooler.archive.member_blob import NOTHING_EXPECTED, Expectation, MemberOpener, codec_for, file_member
 from registry_spooler.archive.source import Feed, FileFeed, FileSource, PipeFeed, PipeSource, Source
-from registry_spooler.archive.streaming import StreamedArchive, stream
+from registry_spooler.archive.streaming import Archive, StreamedArchive, stream
 from registry_spooler.archive.tar import FileByteReader, TarReader
-from registry_spooler.archive.tar_header import BLOCK_BYTES, Member, require_file, shown
+from registry_spooler.archive.tar_header import BLOCK_BYTES, Member, require_file
 from registry_spooler.errors import ArchiveError
-from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.manifest import Descriptor, Manifest
-from registry_spooler.progress import LeftOut
 
 _HEAD_BYTES: Final = 512
 _STEP_SECONDS: Final = 0.05
 """How long headers are read before a cancellation, and other work, get their chance."""
 
 
-class IndexedArchive:
+class IndexedArchive(Archive):
     """A plain tar in a regular file. All members are known from the start; any task may read any of them."""
 
     def __init__(self, source: FileSource) -> None:
+        super().__init__(Contents(fetch=lambda member: source.read_at(member.offset, member.size)))
         self._source = source
         self._reader = TarReader(FileByteReader(source))
-        self._contents = Contents(fetch=self._fetch)
 
     async def index(self) -> None:
         """Read all headers; called once, by who makes this."""
@@ -56,34 +52,6 @@ class IndexedArchive:
             self._contents.add(member, self._reader.archives)
         return False
 
-    def _fetch(self, member: Member) -> bytes:
-        return self._source.read_at(member.offset, member.size)
-
-    async def images(self) -> tuple[ArchiveImage, ...]:
-        """What the archive holds; ArchiveError with a sentence for the user when it holds no image."""
-        return await in_worker(find_images, self._contents)
-
-    @property
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """Entries of the index that belong to no image; known when the images are."""
-        return tuple(self._contents.left_out)
-
-    async def content(self, digest: Digest) -> bytes | None:
-        """A manifest's or a config's bytes (at most 4 MiB), checked; None when the archive lacks it."""
-        return await in_worker(self._contents.content, digest)
-
-    async def manifest(self, descriptor: Descriptor) -> Manifest | None:
-        """The manifest that a descriptor points to, read once; None when the archive lacks it."""
-        return await in_worker(self._contents.manifest, descriptor)
-
-    def find(self, digest: Digest) -> Member | None:
-        """The member that holds a blob, by its path; None when the archive lacks it."""
-        return self._contents.find(digest)
-
-    def missing(self, what: str) -> ArchiveError:
-        """The error for a member that is not there: `incomplete` when the tar has no end marker."""
-        return self._contents.missing(what)
-
     async def head(self, member: Member, size: int = _HEAD_BYTES) -> bytes:
         """The first bytes of a member, to `sniff`."""
         return await in_worker(self._source.read_at, member.offset, min(size, member.size))
@@ -99,16 +67,8 @@ class IndexedArchive:
     ) -> MemberOpener:
         """A member's bytes, as they are (NONE; rewindable) or compressed on the way. `hashes`: see `PassThrough`."""
         require_file(member)
-        return range_blob(
-            self._source,
-            member.offset,
-            member.size,
-            compression=compression,
-            expect=expect,
-            inflate=inflate,
-            hashes=hashes,
-            name=shown(member.path),
-        )
+        how = partial(codec_for, member, compression=compression, expect=expect, inflate=inflate, hashes=hashes)
+        return file_member(self._source, member, how)
 
 
 _turns: Final[anyio.lowlevel.RunVar[anyio.Lock]] = anyio.lowlevel.RunVar("registry_spooler_turns")

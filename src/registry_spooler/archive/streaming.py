@@ -29,14 +29,15 @@ from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.limits import TAIL_MAX_BYTES, WINDOW_MAX_BYTES
 from registry_spooler.archive.member_blob import (
     NOTHING_EXPECTED,
+    Codec,
     Expectation,
     MemberOpener,
     MemberReader,
-    member_reader,
+    codec_for,
 )
 from registry_spooler.archive.source import Feed, FileFeed
 from registry_spooler.archive.tar import StreamByteReader, TarReader
-from registry_spooler.archive.tar_header import BLOCK_BYTES, Member, require_file, shown
+from registry_spooler.archive.tar_header import BLOCK_BYTES, Member, require_file
 from registry_spooler.errors import ArchiveError, SpoolerError
 from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
@@ -173,18 +174,50 @@ Batch = list[MemberPart] | SpoolerError | None
 """Parts, what went wrong, or the end."""
 
 
-class StreamedArchive:
+class Archive:
+    """What an archive holds, however it is read. Manifests and configs have at most 4 MiB."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._contents = contents
+
+    async def images(self) -> tuple[ArchiveImage, ...]:
+        """Return the images; ArchiveError with a sentence for the user when there are none."""
+        return await in_worker(find_images, self._contents)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Entries of the index that belong to no image; known when the images are."""
+        return tuple(self._contents.left_out)
+
+    async def content(self, digest: Digest) -> bytes | None:
+        """Return a manifest's or a config's bytes, checked; None when the archive lacks it or did not keep it."""
+        return await in_worker(self._contents.content, digest)
+
+    async def manifest(self, descriptor: Descriptor) -> Manifest | None:
+        """Return the manifest that a descriptor points to, read once; None as for `content`."""
+        return await in_worker(self._contents.manifest, descriptor)
+
+    def find(self, digest: Digest) -> Member | None:
+        """Return the member that holds a blob, by its path; None when the archive lacks it."""
+        return self._contents.find(digest)
+
+    def missing(self, what: str) -> ArchiveError:
+        """Return the error for a member that is not there: `incomplete` when the tar has no end marker."""
+        return self._contents.missing(what)
+
+
+class StreamedArchive(Archive):
     """An archive that is read once. What is not kept or read of a member before the next one is skipped.
 
     One task at a time reads; holds at most four batches of 2 MiB, and what is kept.
     """
 
     def __init__(self, feed: Feed, reel: MemberBatches, batches: ObjectReceiveStream[Batch]) -> None:
+        super().__init__(Contents())
         self._feed = feed
         self._reel = reel
         self._batches = batches
         self._parts: deque[MemberPart] = deque()
-        self._contents = Contents()
         self._current: Member | None = None
         self._opened = False
         self._at_end = False
@@ -266,44 +299,16 @@ class StreamedArchive:
             if member is not current:
                 raise RuntimeError("the member has gone by")
             require_file(member)
-            origin = _PartOrigin(member.size, part=lambda: self._part, advance=self._advance)
-            yield member_reader(
-                origin,
-                compression=compression,
-                expect=expect,
-                inflate=inflate,
-                hashes=hashes,
-                name=shown(member.path),
-            )
+            codec = codec_for(member, compression=compression, expect=expect, inflate=inflate, hashes=hashes)
+            yield _StreamedMember(member, codec, part=lambda: self._part, advance=self._advance)
 
         return opener
 
     async def images(self) -> tuple[ArchiveImage, ...]:
-        """What the archive holds, from what was kept; to be asked after the last member."""
+        """See `Archive.images`; to be asked after the last member."""
         if not self._at_end:
             raise RuntimeError("the images are known after the last member")
-        return await in_worker(find_images, self._contents)
-
-    @property
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """Entries of the index that belong to no image; known when the images are."""
-        return tuple(self._contents.left_out)
-
-    async def content(self, digest: Digest) -> bytes | None:
-        """A kept manifest's or config's bytes; None when the archive lacks it or it was not kept."""
-        return await in_worker(self._contents.content, digest)
-
-    async def manifest(self, descriptor: Descriptor) -> Manifest | None:
-        """The manifest that a descriptor points to, read once; None when the archive lacks it or it was not kept."""
-        return await in_worker(self._contents.manifest, descriptor)
-
-    def find(self, digest: Digest) -> Member | None:
-        """The member that holds a blob, by its path; None when it has not come by."""
-        return self._contents.find(digest)
-
-    def missing(self, what: str) -> ArchiveError:
-        """The error for a member that is not there: `incomplete` when the tar has no end marker."""
-        return self._contents.missing(what)
+        return await super().images()
 
     def _take_current(self) -> Member:
         if self._current is None or self._opened:
@@ -335,30 +340,32 @@ class StreamedArchive:
         self._part = self._parts.popleft() if self._parts else None
 
 
-class _PartOrigin:
-    """The current member of a stream, as an origin of pieces."""
+class _StreamedMember(MemberReader):
+    """The current member of a stream."""
 
-    seekable = False
+    _seekable = False
 
     def __init__(
-        self, size: int, *, part: Callable[[], MemberPart | None], advance: Callable[[], Awaitable[None]]
+        self,
+        member: Member,
+        codec: Codec,
+        *,
+        part: Callable[[], MemberPart | None],
+        advance: Callable[[], Awaitable[None]],
     ) -> None:
+        super().__init__(member, codec)
         self._part = part
         self._advance = advance
-        self.size = size
-        self.position = 0
 
-    async def wait(self) -> None:
-        """See `Origin.wait`."""
-        if self.position:
+    async def _wait(self) -> None:
+        if self._position:
             await self._advance()
 
-    def take(self, count: int) -> bytes:
-        """See `Origin.take`."""
+    def _take(self, count: int) -> bytes:
         part = self._part()
         assert part is not None
         assert len(part.data) <= count
-        self.position += len(part.data)
+        self._position += len(part.data)
         return part.data
 
 

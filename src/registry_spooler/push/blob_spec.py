@@ -13,7 +13,7 @@ from registry_spooler.archive.compression import Compression, sniff
 from registry_spooler.archive.formats.image import DockerImage, DockerLayer, layer_compression
 from registry_spooler.archive.member_blob import Expectation
 from registry_spooler.archive.opening import IndexedArchive
-from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.streaming import Archive
 from registry_spooler.archive.tar_header import Member
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
@@ -115,7 +115,7 @@ def config_spec(config: ImageConfig) -> BlobSpec:
 
 async def docker_specs(
     image: DockerImage,
-    archive: IndexedArchive | StreamedArchive,
+    archive: Archive,
     setting: Compression,
     kinds: dict[Member, Compression],
 ) -> tuple[BlobSpec, ...]:
@@ -128,7 +128,7 @@ async def docker_specs(
 
 async def _docker_spec(
     layer: DockerLayer,
-    archive: IndexedArchive | StreamedArchive,
+    archive: Archive,
     setting: Compression,
     kinds: dict[Member, Compression],
 ) -> BlobSpec:
@@ -144,7 +144,7 @@ async def _docker_spec(
     return BlobSpec(member=member, expect=expect, hint=layer.expected_digest, media_type=kind.layer_media_type)
 
 
-def _absent_spec(layer: DockerLayer, archive: IndexedArchive | StreamedArchive) -> BlobSpec:
+def _absent_spec(layer: DockerLayer, archive: Archive) -> BlobSpec:
     """Return a layer that only the registry can have, or that none needs to have."""
     source = layer.source
     if source is not None and source.is_foreign and source.urls:

@@ -118,7 +118,7 @@ class Sessions:
             )() as reader:
                 reader.on_read = lambda _: self._count(archive)
                 measured = await upload.send(reader, self._progress)
-                error = reader.flaw
+                error = reader.error
         except UploadLost:
             self._note_lost(member)
             await upload.cancel()

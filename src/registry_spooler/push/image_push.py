@@ -8,8 +8,7 @@ from typing import Final
 
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.formats.image import ArchiveImage, DockerImage, OciImage, Referrer, select_image
-from registry_spooler.archive.opening import IndexedArchive
-from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.streaming import Archive, StreamedArchive
 from registry_spooler.archive.tar_header import Member
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci.digest import Digest
@@ -66,7 +65,7 @@ class ImagePush:
 class ImagePushes:
     """Makes pushes of an archive's images."""
 
-    archive: IndexedArchive | StreamedArchive
+    archive: Archive
     registry: Registry
     uploader_for: Callable[[Reference], RepositoryUploader]
     compression: Compression

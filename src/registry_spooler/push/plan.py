@@ -20,8 +20,7 @@ import orjson
 from registry_spooler.aio import in_worker
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.member_blob import Expectation
-from registry_spooler.archive.opening import IndexedArchive
-from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.streaming import Archive
 from registry_spooler.errors import ArchiveError, NotFound, RegistryProtocolError
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
@@ -141,9 +140,7 @@ class _Branch:
             yield child
 
 
-async def plan_image(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, uploader: RepositoryUploader
-) -> Plan:
+async def plan_image(root: Descriptor, archive: Archive, registry: Registry, uploader: RepositoryUploader) -> Plan:
     """Walk the graph under `root`; ArchiveError when nothing complete is left of it."""
     plan = await plan_or_lack(root, archive, registry, uploader)
     if isinstance(plan, ArchiveError):
@@ -152,7 +149,7 @@ async def plan_image(
 
 
 async def plan_or_lack(
-    root: Descriptor, archive: IndexedArchive | StreamedArchive, registry: Registry, uploader: RepositoryUploader
+    root: Descriptor, archive: Archive, registry: Registry, uploader: RepositoryUploader
 ) -> Plan | ArchiveError:
     """Walk the graph under `root`; return what it lacks when nothing complete is left of it."""
     missing: list[Digest] = []
@@ -214,9 +211,7 @@ def _nothing_left(branch: _Branch) -> str:
 
 
 class _Walk:
-    def __init__(
-        self, archive: IndexedArchive | StreamedArchive, registry: Registry, uploader: RepositoryUploader
-    ) -> None:
+    def __init__(self, archive: Archive, registry: Registry, uploader: RepositoryUploader) -> None:
         self._archive = archive
         self._registry = registry
         self._uploader = uploader

@@ -7,17 +7,16 @@ blobs, put the manifests, tag, confirm. Nothing is tagged before every blob of i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import chain, repeat
 from typing import Final
 
 import anyio
 
 from registry_spooler.aio import task_group
 from registry_spooler.archive.compression import Compression
-from registry_spooler.archive.member_blob import Expectation, MemberOpener, file_blob
+from registry_spooler.archive.member_blob import Expectation, MemberOpener, MemberReader, file_blob
 from registry_spooler.archive.opening import IndexedArchive, open_archive
 from registry_spooler.archive.source import FileSource, Source
 from registry_spooler.archive.streaming import StreamedArchive
@@ -177,8 +176,14 @@ class Pusher:
         blob = partial(archive.blob, member, compression=spec.compression, expect=spec.expect, inflate=inflate)
         if inflate or self.options.hashes or member.size <= PIECE_BYTES:
             return blob()
-        openers = chain([blob(hashes=False)], repeat(blob()))
-        return lambda: next(openers)()
+        hashes = False
+
+        def open_blob() -> AbstractAsyncContextManager[MemberReader]:
+            nonlocal hashes
+            opener, hashes = blob(hashes=hashes), True
+            return opener()
+
+        return open_blob
 
     async def _publish(self, image: ImagePush) -> ImageResult:
         """Put the manifests of an image whose blobs are all there, the tag last."""
