@@ -12,12 +12,13 @@ with any version. docs/architecture.md tells where things are.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
-
 from registry_spooler.version import __version__
 
+TYPE_CHECKING = False
+"""What type checkers take for true. To import `typing` would make every exec in the pod slower."""
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from registry_spooler.answers import (
         BlobDescription,
         FailedFile,
@@ -83,6 +84,8 @@ _HOME: Final = {name: module for module, names in _MODULES.items() for name in n
 
 def __getattr__(name: str) -> Any:
     """Import a name when it is first asked for: the programs in the pod start without what a client needs."""
+    from importlib import import_module
+
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

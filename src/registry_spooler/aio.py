@@ -83,6 +83,11 @@ async def in_worker(function: Callable[[*Ts], T], *args: *Ts) -> T:
     return await anyio.to_thread.run_sync(function, *args, limiter=_limiter(_workers, WORKERS))
 
 
+async def in_own_thread(function: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Run a step that may wait for somebody else, such as the writer of a pipe: it must keep no worker from working."""
+    return await anyio.to_thread.run_sync(function, *args, limiter=anyio.CapacityLimiter(1))
+
+
 def _limiter(variable: _Limiter, size: int) -> anyio.CapacityLimiter:
     try:
         return variable.get()

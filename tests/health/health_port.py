@@ -15,6 +15,7 @@ import aiohttp
 from scripted_board import ScriptedBoard
 
 from registry_spooler.health.probes import RegistryPing
+from registry_spooler.health.remote import RemoteWork
 from registry_spooler.health.server import Health, serve
 from registry_spooler.health.status import About
 
@@ -44,6 +45,7 @@ class HealthPort:
     session: aiohttp.ClientSession
     board: ScriptedBoard
     registry: ScriptedRegistry = field(default_factory=ScriptedRegistry)
+    remote: RemoteWork = field(default_factory=RemoteWork)
 
     @property
     def url(self) -> str:
@@ -86,6 +88,7 @@ async def health_port(
     board: ScriptedBoard, directory: Path, *, spool_limit_bytes: int | None = None
 ) -> AsyncIterator[HealthPort]:
     registry = ScriptedRegistry()
+    remote = RemoteWork()
     about = About(
         version="1.2.3",
         registry="http://localhost:5000",
@@ -101,8 +104,9 @@ async def health_port(
             address="127.0.0.1",
             port=0,
             request_retries=registry.retries,
+            remote=remote,
         ) as health,
         aiohttp.ClientSession() as session,
     ):
         await until(lambda: board.registry.since is not None)
-        yield HealthPort(health, session, board, registry)
+        yield HealthPort(health, session, board, registry, remote)

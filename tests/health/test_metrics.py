@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from scripted_board import ScriptedBoard, busy_board, running, waiting
 
 from registry_spooler.health.metrics import is_scraper
+from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import Outcome
 from registry_spooler.spool.state import OddEntryShown
@@ -175,3 +176,15 @@ async def test_requests_that_were_sent_again_are_counted_as_they_happen(port: He
     port.registry.retries.update(status=5)
     found = samples((await port.get("/metrics", accept=TEXT))[2])
     assert 7.0 == found["registry_spooler_request_retries_total reason=status"]
+
+
+async def test_calls_from_outside_are_counted(port: HealthPort) -> None:
+    port.remote.transfers = [RemoteTransfer(command="receive"), RemoteTransfer(command="pull", ahead=2)]
+    port.remote.count("receive", "cancelled", received_bytes=100, sent_bytes=7)
+    found = samples((await port.get("/metrics", accept=TEXT))[2])
+    assert 1.0 == found["registry_spooler_remote_calls_total command=receive outcome=cancelled"]
+    assert 1.0 == found["registry_spooler_remote_transfers state=waiting"]
+    assert (100.0, 7.0) == (
+        found["registry_spooler_remote_received_bytes_total"],
+        found["registry_spooler_remote_sent_bytes_total"],
+    )

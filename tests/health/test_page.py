@@ -13,6 +13,7 @@ from browser import Chromium, Tab, tab_of
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
 
+from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.progress import Progress
 from registry_spooler.spool.directory.workdir import Capacity
 from registry_spooler.spool.state import OddEntryShown
@@ -82,6 +83,18 @@ async def test_an_empty_spool_says_what_to_do(browser: Chromium, port: HealthPor
         assert "Copy an archive into the spool" in await text(tab, "main")
         for gone in ("#failed", "#deferred", "#waiting", "#odd"):
             assert await tab.evaluate(f"document.querySelector('{gone}').closest('section').hidden")
+
+
+async def test_it_shows_transfers_of_callers_from_outside(browser: Chromium, port: HealthPort) -> None:
+    push = RemoteTransfer(command="receive", reference="app:v1", progress=Progress(bytes_total=1000, bytes_done=250))
+    port.remote.transfers = [push, RemoteTransfer(command="pull", reference="web:v2", ahead=2)]
+    async with page(browser, port) as tab:
+        shown = await text(tab, "#remote")
+        assert "app:v1" in shown
+        assert "250 B of 1000 B · 25 %" in shown
+        assert "waits for 2 others" in shown
+        port.remote.transfers = []
+        await tab.until("document.querySelector('#remote').closest('section').hidden")
 
 
 async def test_it_is_live_without_reloading(browser: Chromium, port: HealthPort, board: ScriptedBoard) -> None:

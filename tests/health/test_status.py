@@ -6,6 +6,8 @@ import orjson
 from health_port import HealthPort
 from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
 
+from registry_spooler.health.remote import RemoteTransfer
+from registry_spooler.progress import Progress
 from registry_spooler.spool.state import OddEntryShown
 
 ESCAPE, C1_ESCAPE, OVERRIDE = "\x1b", "\x9b", "\u202e"
@@ -116,3 +118,19 @@ async def test_a_file_that_failed_again_is_listed_once(port: HealthPort, board: 
     board.failures.extend([failure("a.tar", "first"), failure("b.tar", "only"), failure("a.tar", "second")])
     failures = (await port.json("/status"))[1]["failures"]
     assert [("a.tar", "second"), ("b.tar", "only")] == [(record["file"], record["error"]) for record in failures]
+
+
+async def test_what_callers_from_outside_are_doing(port: HealthPort) -> None:
+    push = RemoteTransfer(command="receive", reference="app:v1", progress=Progress(bytes_total=10, bytes_done=4))
+    port.remote.transfers = [push, RemoteTransfer(command="pull", ahead=2)]
+    port.remote.count("missing", "done", received_bytes=100, sent_bytes=7)
+    port.remote.count("--nonsense", "failed", received_bytes=0, sent_bytes=0)
+
+    remote = (await port.json("/status"))[1]["remote"]
+
+    assert (1, 1, 100, 7) == tuple(remote[name] for name in ("running", "waiting", "received_bytes", "sent_bytes"))
+    assert {"missing_done": 1, "other_failed": 1} == remote["calls"]
+    assert [("receive", "app:v1", None, 10, 4), ("pull", None, 2, 0, 0)] == [
+        tuple(shown[name] for name in ("command", "reference", "ahead", "bytes_total", "bytes_done"))
+        for shown in remote["transfers"]
+    ]

@@ -133,7 +133,7 @@ def test_signs_of_life(tmp_path: Path) -> None:
     code = (
         "from registry_spooler.cli.registry_client import remote_end; import time;"
         "remote_end.KEEP_ALIVE_SECONDS = 0.05;"
-        "far = remote_end.RemoteSession(); far.attach(None); time.sleep(0.5)"
+        "far = remote_end.RemoteSession(); far.attach(); time.sleep(0.5)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=SECONDS)
     assert {"alive": True} == json.loads(done.stderr.splitlines()[0])
@@ -143,7 +143,7 @@ def test_nobody_who_listens_is_a_caller_who_has_gone(tmp_path: Path) -> None:
     code = (
         "from registry_spooler.cli.registry_client import remote_end; import time;"
         "remote_end.KEEP_ALIVE_SECONDS = 0.05;"
-        "far = remote_end.RemoteSession(); far.attach(None); time.sleep(20)"
+        "far = remote_end.RemoteSession(); far.attach(); time.sleep(20)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as process:
         assert process.stderr is not None

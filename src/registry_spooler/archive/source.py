@@ -72,11 +72,15 @@ class FileSource:
 
 
 class PipeSource:
-    """A pipe (standard input), read once, front to back. The descriptor stays the caller's."""
+    """A pipe (standard input), read once, front to back. The descriptor stays the caller's.
 
-    def __init__(self, fd: int, *, name: str) -> None:
+    `left_bytes` is what is still to come, where that is known; None: the pipe's end tells.
+    """
+
+    def __init__(self, fd: int, *, name: str, left_bytes: int | None = None) -> None:
         self.fd = fd
         self.name = name
+        self.left_bytes = left_bytes
 
 
 Source = FileSource | PipeSource
@@ -155,18 +159,28 @@ class PipeFeed:
             raise Stopped
 
     def read(self, count: int) -> bytes:
-        """The next bytes, at most `count`; none at the end."""
+        """The next bytes, at most `count`; none at the end. SourceUnreadable when the end comes too early."""
+        source = self._source
+        if source.left_bytes is not None:
+            count = min(count, source.left_bytes)
+        content = self._read(count) if count else b""
+        self.position += len(content)
+        if source.left_bytes:
+            if not content:
+                raise SourceUnreadable(source.name, f"it ended {source.left_bytes:,} bytes too early")
+            source.left_bytes -= len(content)
+        return content
+
+    def _read(self, count: int) -> bytes:
         while True:
             self._wait()
             self.check()
             try:
-                content = os.read(self._source.fd, count)
+                return os.read(self._source.fd, count)
             except BlockingIOError:
                 continue  # somebody else shares the pipe (ssh does) and made it non-blocking
             except OSError as exc:
                 raise SourceUnreadable(self._source.name, exc.strerror or str(exc)) from exc
-            self.position += len(content)
-            return content
 
     def _wait(self) -> None:
         if sys.platform == "win32":

@@ -20,7 +20,7 @@ from typing import Final, Self
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
-from registry_spooler.aio import in_worker
+from registry_spooler.aio import in_own_thread, in_worker
 from registry_spooler.archive.compression import Compression, Inflater, TrailingGarbage
 from registry_spooler.archive.contents import INDEXES, Contents
 from registry_spooler.archive.detect import check_inside, recognise
@@ -35,7 +35,7 @@ from registry_spooler.archive.member_blob import (
     MemberReader,
     codec_for,
 )
-from registry_spooler.archive.source import Feed, FileFeed
+from registry_spooler.archive.source import Feed, FileFeed, PipeFeed
 from registry_spooler.archive.tar import StreamByteReader, TarReader
 from registry_spooler.archive.tar_header import BLOCK_BYTES, Member, require_file
 from registry_spooler.errors import ArchiveError, SpoolerError
@@ -376,7 +376,7 @@ async def stream(feed: Feed, *, window_max_bytes: int) -> AsyncIterator[Streamed
     reel = MemberBatches(feed, window_max_bytes=window_max_bytes)
     send, receive = anyio.create_memory_object_stream[Batch](_BATCHES_AHEAD)
     async with send, receive, anyio.create_task_group() as tasks:
-        tasks.start_soon(_read_ahead, reel, send)
+        tasks.start_soon(_read_ahead, reel, send, in_own_thread if isinstance(feed, PipeFeed) else in_worker)
         try:
             yield StreamedArchive(feed, reel, receive)
         except Exception as exc:  # noqa: BLE001 - raised below: from in here the task group would wrap it
@@ -388,10 +388,14 @@ async def stream(feed: Feed, *, window_max_bytes: int) -> AsyncIterator[Streamed
         raise failure
 
 
-async def _read_ahead(reel: MemberBatches, batches: ObjectSendStream[Batch]) -> None:
+async def _read_ahead(
+    reel: MemberBatches,
+    batches: ObjectSendStream[Batch],
+    in_some_thread: Callable[[Callable[[], Batch]], Awaitable[Batch]],
+) -> None:
     try:
         while not reel.finished:
-            await batches.send(await in_worker(reel.next_batch))
+            await batches.send(await in_some_thread(reel.next_batch))
         await batches.send(None)
     except SpoolerError as exc:
         await batches.send(exc)

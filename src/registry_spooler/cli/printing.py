@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import orjson
@@ -19,18 +22,17 @@ from registry_spooler.text import printable, terminal_safe_json
 program = "registry-client"
 """The name at the head of a warning; the program sets it when it starts."""
 
-_written_bytes = 0
+_answers: ContextVar[Callable[[bytes], None] | None] = ContextVar("answers", default=None)
 
 
-def written_bytes() -> int:
-    """Return how much has gone to standard output so far, from here and from whoever called `count`."""
-    return _written_bytes
-
-
-def count(size: int) -> None:
-    """Take note of bytes that somebody else wrote to standard output."""
-    global _written_bytes
-    _written_bytes += size
+@contextmanager
+def answering(write: Callable[[bytes], None]) -> Generator[None]:
+    """Give answers to `write` instead of standard output while the block runs, in what it starts as well."""
+    token = _answers.set(write)
+    try:
+        yield
+    finally:
+        _answers.reset(token)
 
 
 def say(*columns: str) -> None:
@@ -40,12 +42,15 @@ def say(*columns: str) -> None:
 
 def say_json(document: Any) -> None:
     """Print a JSON document: indented for a person, on one line for a program."""
-    option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
+    option = orjson.OPT_INDENT_2 if _answers.get() is None and sys.stdout.isatty() else 0
     say_bytes(terminal_safe_json(orjson.dumps(document, option=option | orjson.OPT_APPEND_NEWLINE)))
 
 
 def say_bytes(content: bytes) -> None:
     """Write bytes to standard output as they are. OutputClosed when nobody reads them, OutputFailed."""
+    if (write := _answers.get()) is not None:
+        write(content)
+        return
     try:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
@@ -55,7 +60,6 @@ def say_bytes(content: bytes) -> None:
     except OSError as exc:
         _discard_the_rest()
         raise OutputFailed("standard output", exc.strerror or str(exc)) from exc
-    count(len(content))
 
 
 def warn(line: str) -> None:

@@ -15,7 +15,7 @@ import logging
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,11 @@ import anyio
 from registry_spooler.aio import foremost, in_thread
 from registry_spooler.archive.opening import is_image_archive
 from registry_spooler.archive.source import FileSource
+from registry_spooler.cli.registry_client.remote_end import SharedRegistry
+from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.daemon.stop_signals import STOP_SIGNALS
 from registry_spooler.errors import SpoolerError
+from registry_spooler.health.remote import RemoteWork
 from registry_spooler.health.server import serve
 from registry_spooler.health.status import About
 from registry_spooler.oci.reference import Reference
@@ -140,14 +143,29 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
 
 
 async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: str) -> None:
-    spool = Spool(settings.spool)
+    spool, remote = Spool(settings.spool), RemoteWork()
+    known = KnownBlobs(settings.spool.directory / STATE)
     async with registry.client() as client:
-        with anyio.CancelScope() as everything, _stopped_by_signals(spool, everything):
-            await _work(settings, client, spool, version)
+        jobs = RemoteJobs(settings.spool.directory, SharedRegistry(registry, client, known), remote)
+
+        def stop() -> None:
+            spool.stop()
+            jobs.stop()
+
+        with anyio.CancelScope() as everything, _stopped_by_signals(stop, everything):
+            await _work(settings, client, known, spool, jobs, remote, version)
     _log.info("stopped")
 
 
-async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, version: str) -> None:
+async def _work(
+    settings: DaemonSettings,
+    client: RegistryClient,
+    known: KnownBlobs,
+    spool: Spool,
+    jobs: RemoteJobs,
+    remote: RemoteWork,
+    version: str,
+) -> None:
     about = About(
         version=version,
         registry=client.address,
@@ -156,7 +174,6 @@ async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, 
         started=time.time(),
         spool_limit_bytes=settings.health.spool_limit_bytes,
     )
-    known = KnownBlobs(settings.spool.directory / STATE)
     work = Work(client, Pusher(client, known, settings.push))
     health = settings.health
     async with serve(
@@ -167,6 +184,7 @@ async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, 
         port=health.port,
         hosts=health.hosts,
         request_retries=client.retries,
+        remote=remote,
     ) as serving:
         _log.info(
             "registry-spooler %s: %s to %s, health on port %d",
@@ -179,7 +197,9 @@ async def _work(settings: DaemonSettings, client: RegistryClient, spool: Spool, 
             # Beside the spool, which must not wait for a slow disk to look through what can be forgotten.
             tasks.start_soon(known.trim)
             tasks.start_soon(_warn_of_settings, client)
+            tasks.start_soon(jobs.serve)
             await spool.run(work, client.ping)
+            jobs.stop()
 
 
 async def _warn_of_settings(client: RegistryClient) -> None:
@@ -189,22 +209,22 @@ async def _warn_of_settings(client: RegistryClient) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(spool: Spool, everything: anyio.CancelScope) -> Iterator[None]:
+def _stopped_by_signals(stop: Callable[[], None], everything: anyio.CancelScope) -> Iterator[None]:
     is_asked = False
 
-    def stop() -> None:
+    def take() -> None:
         nonlocal is_asked
         name = STOP_SIGNALS.received[-1].name
         _log.info("%s: stopping%s", name, " at once" if is_asked else "")
         if is_asked:
             everything.cancel()
         is_asked = True
-        spool.stop()
+        stop()
 
     loop = asyncio.get_running_loop()
 
     def hand_over() -> None:
-        loop.call_soon_threadsafe(stop)
+        loop.call_soon_threadsafe(take)
 
     STOP_SIGNALS.tell(hand_over)
     try:

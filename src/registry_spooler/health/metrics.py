@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from registry_spooler.aio import in_thread
 from registry_spooler.health.probes import Checks, LoopLag, Volume
+from registry_spooler.health.remote import COMMANDS, OUTCOMES, RemoteWork
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import JobEnd, Outcome, Reason
 from registry_spooler.spool.state import SpoolState
@@ -51,11 +52,13 @@ class Metrics:
         volume: Volume,
         pulse: LoopLag,
         request_retries: Mapping[str, int],
+        remote: RemoteWork | None = None,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         ended = _EndedJobs()
         self.job_ended = ended.note
         self._registry.register(_Families(version, board, checks, volume, pulse, request_retries))
+        self._registry.register(_RemoteFamilies(remote or RemoteWork()))
         self._registry.register(ended)
         self.process = ProcessFamilies()
         self._registry.register(self.process)
@@ -212,6 +215,27 @@ class _Families(Collector):
         )
         about = {"version": self._version, "python": platform.python_version()}
         yield _gauge("build_info", "Always 1; the labels say what runs.", [(about, 1)])
+
+
+class _RemoteFamilies(Collector):
+    """What is done for callers beyond the API server."""
+
+    def __init__(self, remote: RemoteWork) -> None:
+        self._remote = remote
+
+    def collect(self) -> Iterator[Metric]:
+        """Family by family."""
+        remote = self._remote
+        calls = [
+            ({"command": command, "outcome": outcome}, remote.calls[command, outcome])
+            for command in COMMANDS
+            for outcome in OUTCOMES
+        ]
+        yield _counter("remote_calls", "Calls of kubectl spool that have ended, by command and outcome.", calls)
+        transfers = {"running": len(remote.transfers) - remote.waiting, "waiting": remote.waiting}
+        yield _gauge("remote_transfers", "Images on their way from or to kubectl spool.", _by("state", transfers))
+        yield _counter("remote_received_bytes", "Bytes that came from kubectl spool.", _plain(remote.received_bytes))
+        yield _counter("remote_sent_bytes", "Bytes that went to kubectl spool.", _plain(remote.sent_bytes))
 
 
 def _job_counts(board: SpoolState) -> _Labelled:

@@ -49,6 +49,7 @@ from registry_spooler.health.probes import (
     Volume,
     check_periodically,
 )
+from registry_spooler.health.remote import RemoteWork
 from registry_spooler.health.status import About, Page, Status, safe_json
 from registry_spooler.spool.state import SpoolState
 
@@ -310,19 +311,21 @@ async def serve(
     port: int,
     hosts: Iterable[str] = (),
     request_retries: Mapping[str, int] = MappingProxyType({}),
+    remote: RemoteWork | None = None,
 ) -> AsyncIterator[Health]:
     """Serve until the context is left. OSError when the port cannot be listened on.
 
     `board` is the spool's; `ping` asks the registry and raises SpoolerError when it is not there; an empty `address`
     means all of the machine's; port 0 lets the system choose; `hosts` are further names that `/` and `/status` are
-    answered under; `request_retries` is read at each scrape: how many requests were sent again, and why.
+    answered under; `request_retries` is read at each scrape: how many requests were sent again, and why;
+    `remote` is what is done for callers from outside.
     """
     pulse, volume = LoopLag(), Volume(Path(about.directory), about.spool_limit_bytes)
     checks = Checks(board, pulse, volume)
-    metrics = Metrics(about.version, board, checks, volume, pulse, request_retries)
+    metrics = Metrics(about.version, board, checks, volume, pulse, request_retries, remote)
     page = await in_thread(Page.read)
     registry = RegistryPing(ping, board.registry)
-    answers = Answers(page, checks, metrics, Status(about, board, checks, volume))
+    answers = Answers(page, checks, metrics, Status(about, board, checks, volume, remote))
     server = HealthServer(answers, Hosts((*hosts, address)))
 
     async def beat() -> None:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import orjson
 
 from registry_spooler.health.probes import Check, Checks, Volume
+from registry_spooler.health.remote import RemoteWork
 from registry_spooler.oci.reference import Reference
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.state import SpoolState
@@ -73,8 +74,11 @@ class About:
 class Status:
     """Writes the document. Loop thread only; reads memory and nothing else."""
 
-    def __init__(self, about: About, board: SpoolState, checks: Checks, volume: Volume) -> None:
+    def __init__(
+        self, about: About, board: SpoolState, checks: Checks, volume: Volume, remote: RemoteWork | None = None
+    ) -> None:
         self._about, self._board, self._checks, self._volume = about, board, checks, volume
+        self._remote = remote or RemoteWork()
 
     def document(self) -> dict[str, Any]:
         """The whole status, now."""
@@ -104,6 +108,7 @@ class Status:
             "failures": _newest(_latest_of_each_file(self._board.failures)),
             "odd": [{"name": entry.name, "kind": entry.kind} for entry in self._board.odd[:LISTED_FILES]],
             "totals": self._totals(),
+            "remote": self._remote_work(now),
         }
 
     def to_bytes(self) -> bytes:
@@ -181,6 +186,17 @@ class Status:
             }
             for file in self._board.deferred(LISTED_FILES)
         ]
+
+    def _remote_work(self, now: float) -> dict[str, Any]:
+        remote = self._remote
+        return {
+            "transfers": [transfer.to_json(now) for transfer in remote.transfers[:LISTED_FILES]],
+            "running": len(remote.transfers) - remote.waiting,
+            "waiting": remote.waiting,
+            "calls": {f"{command}_{outcome}": count for (command, outcome), count in sorted(remote.calls.items())},
+            "received_bytes": remote.received_bytes,
+            "sent_bytes": remote.sent_bytes,
+        }
 
     def _totals(self) -> dict[str, Any]:
         totals = self._board.totals()

@@ -33,7 +33,7 @@ from registry_spooler.kubernetes.exec import SILENCE_SECONDS, execute, run
 from registry_spooler.kubernetes.frames import Channel, ChannelOutput
 from registry_spooler.kubernetes.pods import Container, find_containers
 from registry_spooler.kubernetes.redial import STEP_BYTES, RateLimit, Redial
-from registry_spooler.kubernetes.wire import PROGRAM, Document, StderrReader, UnreadableAnswer, command
+from registry_spooler.kubernetes.wire import PROGRAM, Document, SpoolerStopping, StderrReader, UnreadableAnswer, command
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -205,6 +205,8 @@ class _Call:
         """What it means that a command ended so."""
         self._stderr.close()
         complaint, said = self._stderr.error, "; ".join(self._stderr.plain)
+        if complaint is not None and complaint.kind == SpoolerStopping.__name__:
+            return ExecCut(self._container.pod, complaint.sentence)
         if complaint is not None:
             return RemoteError(
                 complaint.sentence,

@@ -4,6 +4,7 @@ A call is one exec of `command(...)`. Standard output carries the answer. Standa
 line:
 
 - `{"alive": true}` and `{"progress": {…}}` only show that the remote end lives;
+- `{"waiting": 2}`: so many others come first, whose end it waits for;
 - `{"warning": "…"}` tells of something odd that is no error;
 - `{"error": "…", "kind": "ChecksumMismatch", "code": 1, "temporary": false, "detail": "…"}` tells why the work failed;
 - `{"done": true, "stdout_bytes": 4096, "code": 0}` is the last word.
@@ -60,6 +61,13 @@ def encode_line(document: Mapping[str, Any]) -> bytes:
 def progress_line(progress: Progress) -> dict[str, Any]:
     """Return how far the work is."""
     return {"progress": {name: getattr(progress, name) for name in _PROGRESS}}
+
+
+class SpoolerStopping(SpoolerError):
+    """The daemon that did the work is about to end."""
+
+    temporary = True
+    sentence = "the spooler is stopping"
 
 
 class DepositError(SpoolerError):
@@ -140,6 +148,8 @@ class StderrReader:
         """The last lines that were not JSON: a traceback, or the output of another program."""
         self.warnings: list[str] = []
         """The first warnings."""
+        self.ahead = 0
+        """How many others came first when it was last told."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
@@ -167,6 +177,8 @@ class StderrReader:
                 self.plain = [*self.plain, text[:500]][-_PLAIN_LINES_KEPT:]
         elif "error" in document:
             self.error = RemoteFailure.read(document)
+        elif isinstance(ahead := document.get("waiting"), int):
+            self.ahead = ahead
         elif "warning" in document:
             self.warnings = [*self.warnings, str(document["warning"])[:_WARNING_CHARACTERS]][:_WARNINGS_KEPT]
         elif document.get("done") is True and isinstance(size := document.get("stdout_bytes"), int):

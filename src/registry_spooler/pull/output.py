@@ -114,27 +114,31 @@ class Output:
     name: str
     leaves_writes: bool = True
     """Whether a write may go on in its thread after a cancellation."""
-    on_written: Callable[[int], None] = lambda _: None
-    """Called with the size of each piece that was written, in bytes."""
+    write_all: Callable[[int, Buffer], None] = lambda fd, piece: _write_all(fd, piece)
+    """Writes a piece to a descriptor, in a thread; may wait for its reader."""
 
     async def write(self, piece: Buffer) -> None:
         """Write all of a piece; OutputClosed when the reader has gone, OutputFailed for anything else."""
         try:
-            await anyio.to_thread.run_sync(_write_all, self.fd, piece, abandon_on_cancel=self.leaves_writes)
+            await anyio.to_thread.run_sync(self.write_all, self.fd, piece, abandon_on_cancel=self.leaves_writes)
         except OSError as exc:
             if exc.errno in (errno.EPIPE, errno.ECONNRESET):
                 raise OutputClosed from exc
             raise OutputFailed(self.name, exc.strerror or str(exc)) from exc
-        self.on_written(memoryview(piece).nbytes)
 
 
-def standard_output(on_written: Callable[[int], None] = lambda _: None) -> Output:
-    """Return the standard output of the process; a pipe is made large enough to keep both ends busy."""
+def standard_output() -> Output:
+    """Return the standard output of the process."""
+    enlarge_pipe(1)
+    return Output(1, "standard output")
+
+
+def enlarge_pipe(fd: int) -> None:
+    """Make a pipe large enough to keep both ends busy."""
     with contextlib.suppress(OSError, AttributeError, ImportError):  # no pipe, over the user's limit, or not Linux
         import fcntl
 
-        fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    return Output(1, "standard output", on_written=on_written)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 @asynccontextmanager

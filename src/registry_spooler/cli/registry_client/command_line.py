@@ -43,9 +43,13 @@ def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: A
     Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the registry or the spool,
     4 not allowed.
     """
-    context.obj = Context(RemoteSession() if remote else None)
+    if context.obj is None and remote:
+        session = RemoteSession(stdin_bytes=stdin_bytes)
+        session.attach()
+        context.obj = Context(session)
+    context.obj = context.obj or Context()
     if context.obj.remote is not None:
-        context.obj.remote.attach(stdin_bytes)
+        context.with_resource(printing.answering(context.obj.remote.answer))
 
 
 _IN_REGISTRY: Final = (list_images, tags, inspect, pull, push, delete, missing, receive)
@@ -73,28 +77,40 @@ def main() -> NoReturn:
     except (Interrupted, KeyboardInterrupt, click.Abort) as exc:
         _end(session, exc.signum if isinstance(exc, Interrupted) else signal.SIGINT)
     if session is not None:
-        session.conclude(code, printing.written_bytes())
+        session.conclude(code)
     sys.exit(code)
+
+
+def run_for(session: RemoteSession, arguments: list[str]) -> int:
+    """Run one command for a remote caller, in a thread of the daemon; its exit code."""
+    try:
+        with cli.make_context(PROGRAM, arguments, obj=Context(session)) as context:
+            cli.invoke(context)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except (click.ClickException, SpoolerError) as exc:
+        return _report(session, exc)
+    except (OutputClosed, BrokenPipeError, Interrupted):
+        return ExitCode.FAILED
+    return ExitCode.DONE
+
+
+def failure(error: click.ClickException | SpoolerError) -> RemoteFailure:
+    """Return what a remote caller is told of an error."""
+    sentence, code = _sentence(error), _code(error)
+    if isinstance(error, click.ClickException):
+        return RemoteFailure(sentence=sentence, kind="UsageError", code=code)
+    kind = type(error).__name__
+    return RemoteFailure(sentence=sentence, kind=kind, code=code, temporary=error.transient, detail=error.detail)
 
 
 def _report(session: RemoteSession | None, error: click.ClickException | SpoolerError) -> int:
     """Say in one sentence what went wrong; return the exit code."""
-    sentence, code = _sentence(error), _code(error)
     if session is None:
-        printing.warn(sentence)
-    elif isinstance(error, click.ClickException):
-        session.error(RemoteFailure(sentence=sentence, kind="UsageError", code=code))
+        printing.warn(_sentence(error))
     else:
-        session.error(
-            RemoteFailure(
-                sentence=sentence,
-                kind=type(error).__name__,
-                code=code,
-                temporary=error.transient,
-                detail=error.detail,
-            )
-        )
-    return code
+        session.fail(failure(error))
+    return _code(error)
 
 
 def _code(error: click.ClickException | SpoolerError) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -12,13 +14,17 @@ from click.core import ParameterSource
 
 from registry_spooler.cli.printing import warn
 from registry_spooler.cli.process import run
-from registry_spooler.cli.registry_client.remote_end import RemoteSession
+from registry_spooler.cli.registry_client.remote_end import RemoteSession, SharedRegistry
 from registry_spooler.errors import NotFound
 from registry_spooler.options import RegistrySettings, option, registry_options
 
 if TYPE_CHECKING:
+    from registry_spooler.archive.source import Source
+    from registry_spooler.push.layer_cache import KnownBlobs
     from registry_spooler.registry.registry_client import RegistryClient
 
+
+_STDIN: Final = 0
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -31,8 +37,23 @@ class Context:
     remote: RemoteSession | None = None
 
     def run(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """Run asynchronous work to its end; Interrupted when a signal came first."""
-        return run(work)
+        """Run asynchronous work to its end; Interrupted when a signal came first, or its caller has gone."""
+        return run(work) if self.remote is None else self.remote.run(work)
+
+    @contextmanager
+    def reading(self) -> Generator[Callable[[int], bytes]]:
+        """Read standard input, in a thread, with what this yields: at most so many bytes, none at the end."""
+        if self.remote is None:
+            yield lambda count: os.read(_STDIN, count)
+            return
+        with self.remote.reading() as read:
+            yield read
+
+    def standard_input(self, name: str) -> Source:
+        """Return standard input as the source of an archive."""
+        from registry_spooler.archive.source import source_of
+
+        return source_of(_STDIN, name) if self.remote is None else self.remote.input
 
     def warn(self, sentence: str) -> None:
         """Warn of what is odd, but no error."""
@@ -73,7 +94,7 @@ class Connection(Context):
         """Run asynchronous work with an open client."""
 
         async def connected_work() -> T:
-            async with self.settings.client(pushes=self.pushes) as client:
+            async with self._client() as client:
                 try:
                     return await work(client)
                 except NotFound as exc:
@@ -81,6 +102,25 @@ class Connection(Context):
                     raise
 
         return self.run(connected_work)
+
+    @property
+    def known(self) -> KnownBlobs | None:
+        """What the daemon knows of the registry's blobs, if the command runs in there."""
+        shared = self._shared
+        return shared.known if shared is not None else None
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncGenerator[RegistryClient]:
+        if (shared := self._shared) is not None:
+            yield shared.client
+            return
+        async with self.settings.client(pushes=self.pushes) as client:
+            yield client
+
+    @property
+    def _shared(self) -> SharedRegistry | None:
+        shared = self.remote.shared if self.remote is not None else None
+        return shared if shared is not None and shared.settings == self.settings else None
 
 
 def connected(*, pushes: bool = False) -> Callable[[Callable[Concatenate[Connection, P], T]], Callable[..., T]]:

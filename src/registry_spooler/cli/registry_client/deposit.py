@@ -16,7 +16,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,8 @@ from registry_spooler.spool.filename import FileName, is_ignored
 from registry_spooler.text import rfc3339, size_text
 
 PIECE_BYTES: Final = 1 << 20
+Read = Callable[[int], bytes]
+"""Gives the next bytes, at most so many; none at the end."""
 LOCK_SECONDS: Final = 5.0
 """How long the writer before us may take to notice that its caller has gone."""
 
@@ -60,13 +62,13 @@ class Deposit:
             self._check_room(size)
             return {"size": None, "sha256": None, "now": _now()}
 
-    def append(self, source: int, offset: int, *, arrived: int | None, size: int) -> dict[str, Any]:
-        """Write what the descriptor `source` gives from `offset` on, to its end; durable on return.
+    def append(self, read: Read, offset: int, *, arrived: int | None, size: int) -> dict[str, Any]:
+        """Write what `read` gives from `offset` on, to its end; durable on return.
 
         `arrived` is what `probe` said; `size` is what the whole will be.
         """
         self._check_room(size - (arrived or 0))
-        first = os.read(source, PIECE_BYTES)
+        first = read(PIECE_BYTES)
         if not first and offset < size:
             raise DepositError(self.name, "no byte of it came", temporary=True)
         with self._opened(os.O_RDWR | (os.O_CREAT | os.O_EXCL if arrived is None else 0)) as file:
@@ -74,7 +76,7 @@ class Deposit:
                 raise ArrivedMeanwhile(self.name, "it has changed since it was looked at", temporary=True)
             try:
                 os.ftruncate(file, offset)
-                _copy(first, source, file, offset)
+                _copy(first, read, file, offset)
                 os.fsync(file)
             except OSError as exc:
                 raise self._translated(exc) from exc
@@ -174,14 +176,14 @@ def check_name(name: str) -> FileName:
     return FileName.parse(name)
 
 
-def _copy(piece: bytes, source: int, file: int, offset: int) -> None:
+def _copy(piece: bytes, read: Read, file: int, offset: int) -> None:
     while piece:
         view = memoryview(piece)
         while view:
             written = os.pwrite(file, view, offset)
             offset += written
             view = view[written:]
-        piece = os.read(source, PIECE_BYTES)
+        piece = read(PIECE_BYTES)
 
 
 def _sha256(file: int) -> str:

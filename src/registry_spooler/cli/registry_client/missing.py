@@ -7,7 +7,6 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#mounting-a
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ from registry_spooler.cli.printing import say, say_json
 from registry_spooler.cli.registry_client.connection import Connection, connected
 from registry_spooler.cli.registry_client.contents_commands import in_order, json_option
 from registry_spooler.errors import RegistryError
+from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import check_repository
 
@@ -86,7 +86,7 @@ def missing(connection: Connection, repository: str, mount: bool, as_json: bool)
 
     async def work(client: RegistryClient) -> None:
         # A read that waits for a terminal must not keep the program from ending.
-        digests = await anyio.to_thread.run_sync(_read_digests, abandon_on_cancel=True)
+        digests = await anyio.to_thread.run_sync(_read_digests, connection, abandon_on_cancel=connection.remote is None)
 
         async def size(digest: Digest) -> int | None:
             return await client.blob_exists(repository, digest)
@@ -113,10 +113,12 @@ def _print(sizes: dict[Digest, int | None], as_json: bool) -> None:
         say(digest)
 
 
-def _read_digests() -> list[Digest]:
+def _read_digests(connection: Connection) -> list[Digest]:
     """Standard input to its end: a digest a line, each once."""
+    with connection.reading() as read:
+        content = b"".join(iter(lambda: read(PIECE_BYTES), b""))
     digests: dict[Digest, None] = {}
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    for number, line in enumerate(content.split(b"\n"), 1):
         text = line.decode("ascii", "replace").strip()
         if not text:
             continue

@@ -13,7 +13,8 @@ import click
 
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
-from registry_spooler.archive.source import FileSource, PipeSource, source_of
+from registry_spooler.archive.source import Source, source_of
+from registry_spooler.cli.registry_client.connection import Connection
 from registry_spooler.errors import SourceUnreadable
 from registry_spooler.oci.reference import Reference
 from registry_spooler.push.layer_cache import KnownBlobs
@@ -32,16 +33,16 @@ def tagged(text: str) -> Reference:
     return reference
 
 
-def pusher(client: RegistryClient, compression: str) -> Pusher:
-    """The engine, with nothing remembered from earlier pushes."""
-    return Pusher(client, KnownBlobs(None), PushOptions(compression=Compression(compression)))
+def pusher(client: RegistryClient, compression: str, known: KnownBlobs | None) -> Pusher:
+    """The engine, with nothing remembered from earlier pushes unless that is given."""
+    return Pusher(client, known or KnownBlobs(None), PushOptions(compression=Compression(compression)))
 
 
 @asynccontextmanager
-async def opened(file: str) -> AsyncGenerator[FileSource | PipeSource]:
+async def opened(file: str, connection: Connection) -> AsyncGenerator[Source]:
     """A file, a named pipe, or `-` for standard input, which may be either."""
     if file == "-":
-        yield source_of(0, STANDARD_INPUT)
+        yield connection.standard_input(STANDARD_INPUT)
         return
     try:
         fd = await in_thread(os.open, file, os.O_RDONLY | os.O_CLOEXEC)

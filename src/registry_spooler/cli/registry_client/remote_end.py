@@ -1,14 +1,16 @@
 """The remote end of an exec channel: what a command needs when its caller is beyond the cluster's API server.
 
-Four things are different there. Nothing tells the command that the caller has gone, except that standard input
-ends or that standard error takes no more: a thread watches both, and sends the program the signal that Ctrl-C would
-have been. Proxies and the caller take silence for death: the same thread says every ten seconds that the command
-lives. Standard input cannot be ended without ending all of that: the caller tells its length, and a pipe in its
-place ends there. And what the caller hears of the command's end may be wrong or missing, so the command says itself
-that it is through, how much it wrote and how it ended; what is still coming in is read until then, since a runtime
-with a full channel delivers nothing.
+A session is the three descriptors of one exec. It belongs to a process of its own, or is one of many in the daemon, to
+which that process has handed its descriptors (`start.py`). Four things are different from a command in a shell:
 
-Standard error then carries the lines of `kubernetes/wire.py`.
+Nothing tells that the caller has gone, except that standard input ends or that standard error takes no more. Proxies
+and the caller take silence for death, so a line every ten seconds says that the command lives. Standard input cannot be
+ended without ending all of that: the caller tells its length, and `input` ends there. And what the caller hears of the
+command's end may be wrong or missing, so the command says itself that it is through, how much it wrote and how it
+ended; what is still coming in is read until then, since a runtime with a full channel delivers nothing.
+
+Standard error carries the lines of `kubernetes/wire.py`. No descriptor is made non-blocking, since others may share it:
+each is asked whether it is ready, and given no more than it then takes.
 """
 
 from __future__ import annotations
@@ -18,11 +20,22 @@ import select
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from registry_spooler.cli.process import run
 from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, encode_line, progress_line
 from registry_spooler.progress import Progress
+from registry_spooler.pull.output import Output, OutputClosed, enlarge_pipe
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from registry_spooler.options import RegistrySettings
+    from registry_spooler.push.layer_cache import KnownBlobs
+    from registry_spooler.registry.registry_client import RegistryClient
 
 KEEP_ALIVE_SECONDS: Final = 10.0
 PROGRESS_SECONDS: Final = 0.5
@@ -31,34 +44,147 @@ DRAIN_SECONDS: Final = 10.0
 """For what the caller sent before it heard that nobody reads it."""
 QUIET_SECONDS: Final = 0.5
 """Nothing came for so long: it has stopped sending."""
-_COPY_BYTES: Final = 1 << 20
+_DRAIN_BYTES: Final = 1 << 20
 
-_STDIN: Final = 0
-_STDERR: Final = 2
+T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class SharedRegistry:
+    """The daemon's open client, for commands that are about the same registry in the same way."""
+
+    settings: RegistrySettings
+    client: RegistryClient
+    known: KnownBlobs
+
+
+class Outlet:
+    """The writing end of a pipe, for several threads. The descriptor stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self.written_bytes = 0
+        """What was given to it."""
+        self._fd = fd
+        self._pending = bytearray()
+        self._lock = threading.Lock()
+        self._is_stopped = False
+        self._wake_read, self._wake_write = os.pipe()
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether the reader has yet to take something."""
+        return bool(self._pending)
+
+    def put(self, content: Buffer) -> None:
+        """Write what the pipe takes now, and keep the rest; never waits. OSError when the reader has gone."""
+        with self._lock:
+            self._pending += content
+            self.written_bytes += memoryview(content).nbytes
+            self._move()
+
+    def flush(self) -> None:
+        """Write what was kept, and wait for the reader to take it. OSError, OutputClosed after `stop`."""
+        while self._pending:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLOUT)
+            poll.register(self._wake_read, select.POLLIN)
+            poll.poll()
+            if self._is_stopped:
+                raise OutputClosed
+            with self._lock:
+                self._move()
+
+    def stop(self) -> None:
+        """Let nobody wait for the reader any more."""
+        if not self._is_stopped:
+            self._is_stopped = True
+            os.write(self._wake_write, b"\0")
+
+    def close(self) -> None:
+        """Give back what belongs to this object."""
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _move(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        while self._pending and poll.poll(0):
+            # A pipe that is ready has room for so much; nobody can know of more.
+            written = os.write(self._fd, self._pending[: select.PIPE_BUF])
+            del self._pending[:written]
+
+
+def _end_process() -> None:
+    """End the program as Ctrl-C would: it cancels what it does, and leaves nothing behind."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class RemoteSession:
-    """The process as the remote end of an exec. `attach` starts its threads; they end with the process."""
+    """One exec's descriptors, which stay the caller's, and what is said over them.
 
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _progress_due: float = 0.0
-    _relay: _Relay | None = None
+    `stdin_bytes` is how much comes before standard input counts as ended; None: its end tells. `on_gone` is called,
+    from any thread and perhaps several times, when the caller has gone.
+    """
 
-    def attach(self, stdin_bytes: int | None) -> None:
-        """Begin: keep alive, and with a length give standard input an end there and watch what lies behind it.
+    shared: SharedRegistry | None = None
+    """What the daemon has at hand."""
 
-        The signals that the threads send are for the whole process: handlers are the program's business.
-        """
+    def __init__(
+        self,
+        descriptors: tuple[int, int, int] = (0, 1, 2),
+        *,
+        stdin_bytes: int | None = None,
+        on_gone: Callable[[], None] = _end_process,
+    ) -> None:
+        from registry_spooler.archive.source import PipeSource
+
+        self._stdin, self._stdout, stderr = descriptors
+        self.input = PipeSource(self._stdin, name="standard input", left_bytes=stdin_bytes)
+        self.output = Outlet(self._stdout)
+        self._lines = Outlet(stderr)
+        self._on_gone = on_gone
+        self._progress_due = 0.0
+
+    def attach(self) -> None:
+        """Let threads of this process keep the connection alive, and see the caller go."""
         threading.Thread(target=self._keep_alive, name="keep-alive", daemon=True).start()
-        if stdin_bytes is None:
-            return
-        real = os.dup(_STDIN)
-        reader, writer = os.pipe()
-        os.dup2(reader, _STDIN)
-        os.close(reader)
-        self._relay = _Relay(real, writer, stdin_bytes)
-        threading.Thread(target=self._relay.run, name="stdin", daemon=True).start()
+        if self.input.left_bytes is not None:
+            threading.Thread(target=self._watch, name="watch", daemon=True).start()
+
+    def run(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Run asynchronous work to its end; Interrupted when it was cancelled."""
+        return run(work)
+
+    def started(self, title: str, progress: Progress) -> None:
+        """A transfer has begun."""
+
+    @contextmanager
+    def reading(self) -> Generator[Callable[[int], bytes]]:
+        """Read standard input, in a thread, with what this yields: at most so many bytes, none at the end."""
+        from registry_spooler.archive.source import PipeFeed
+
+        feed = PipeFeed(self.input)
+        try:
+            yield feed.read
+        finally:
+            feed.close()
+
+    def answer(self, content: bytes) -> None:
+        """Write to standard output without waiting for the caller to read it; OutputClosed when it has gone."""
+        try:
+            self.output.put(content)
+        except OSError as exc:
+            raise OutputClosed from exc
+
+    def standard_output(self) -> Output:
+        """Return standard output for an archive that waits for its reader."""
+        enlarge_pipe(self._stdout)
+
+        def write(_: int, piece: Buffer) -> None:
+            self.output.put(piece)
+            self.output.flush()
+
+        return Output(self._stdout, "standard output", leaves_writes=False, write_all=write)
 
     def progress(self, progress: Progress, *, final: bool = False) -> None:
         """Tell how far the work is; too early a call tells nothing."""
@@ -68,86 +194,60 @@ class RemoteSession:
         self._progress_due = now + PROGRESS_SECONDS
         self.say(progress_line(progress))
 
-    def error(self, failure: RemoteFailure) -> None:
+    def say(self, document: dict[str, Any]) -> None:
+        """Write one line on standard error without waiting for the caller to read it."""
+        try:
+            self._lines.put(encode_line(document))
+        except OSError:
+            self._on_gone()
+
+    def alive(self) -> None:
+        """Show that the command lives, unless the caller has not even heard what was said before."""
+        if not self._lines.is_behind:
+            self.say(ALIVE)
+
+    def conclude(self, code: int) -> None:
+        """Write what is left of the answer, say the last word, and let what still comes in pass by; waits."""
+        try:
+            self.output.flush()
+            self.say(LastWord(code=code, stdout_bytes=self.output.written_bytes).to_json())
+            self._lines.flush()
+        except (OSError, OutputClosed):
+            self._on_gone()
+        self._drain()
+
+    def fail(self, failure: RemoteFailure) -> None:
         """Tell why the work failed, and that is the end of it: the caller need not wait for the exit code."""
         self.say(failure.to_json())
 
-    def conclude(self, code: int, stdout_bytes: int) -> None:
-        """Say the last word, and let what still comes in pass by. Standard output has been flushed."""
-        self.say(LastWord(code=code, stdout_bytes=stdout_bytes).to_json())
-        if self._relay is not None:
-            self._relay.drain()
+    def stop(self) -> None:
+        """Let nobody wait for the caller to read any more."""
+        self.output.stop()
+        self._lines.stop()
 
-    def say(self, document: dict[str, Any]) -> None:
-        """Write one line on standard error; quietly nothing when nobody reads it any more."""
-        line = memoryview(encode_line(document))
-        with self._lock:
-            try:
-                while line:
-                    line = line[os.write(_STDERR, line) :]
-            except OSError:
-                _caller_has_gone()
+    def close(self) -> None:
+        """Give back what belongs to the session, which the descriptors do not."""
+        self.output.close()
+        self._lines.close()
+
+    def _drain(self) -> None:
+        """Read on until all has come, or nothing comes any more."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        poll = select.poll()
+        poll.register(self._stdin, select.POLLIN)
+        while self.input.left_bytes and time.monotonic() < deadline and poll.poll(QUIET_SECONDS * 1000):
+            piece = os.read(self._stdin, min(self.input.left_bytes, _DRAIN_BYTES))
+            if not piece:
+                return
+            self.input.left_bytes -= len(piece)
 
     def _keep_alive(self) -> None:
         while True:
             time.sleep(KEEP_ALIVE_SECONDS)
-            self.say(ALIVE)
+            self.alive()
 
-
-@dataclass(slots=True)
-class _Relay:
-    """Gives standard input an end: copies `left` bytes of the real one to its stand-in, and waits for the caller."""
-
-    real: int
-    writer: int
-    left: int
-    _through: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        """Copy, end the stand-in, then wait for the real one's end, which is the caller's."""
-        is_wanted = True
-        while self.left:
-            piece = os.read(self.real, min(self.left, _COPY_BYTES))
-            if not piece:
-                _caller_has_gone()  # before the writer is closed: nobody may take this for the end of the input
-                return
-            self.left -= len(piece)
-            is_wanted = is_wanted and _write_all(self.writer, piece)
-        os.close(self.writer)
-        self._through.set()
-        _wait_for_end(self.real)
-        _caller_has_gone()
-
-    def drain(self) -> None:
-        """Nobody reads the stand-in any more: wait until all has come, or nothing comes any more."""
-        os.close(_STDIN)
-        deadline = time.monotonic() + DRAIN_SECONDS
-        left = -1
-        while left != self.left and time.monotonic() < deadline:
-            left = self.left
-            if self._through.wait(QUIET_SECONDS):
-                return
-
-
-def _write_all(writer: int, piece: bytes) -> bool:
-    view = memoryview(piece)
-    try:
-        while view:
-            view = view[os.write(writer, view) :]
-    except BrokenPipeError:
-        return False
-    return True
-
-
-def _wait_for_end(real: int) -> None:
-    poll = select.poll()
-    poll.register(real, select.POLLIN)
-    while True:
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._stdin, 0)  # what is reported unasked: that the other end has been closed
         poll.poll()
-        if not os.read(real, _COPY_BYTES):
-            return
-
-
-def _caller_has_gone() -> None:
-    """End the program as Ctrl-C would: it cancels what it does, and leaves nothing behind."""
-    os.kill(os.getpid(), signal.SIGTERM)
+        self._on_gone()

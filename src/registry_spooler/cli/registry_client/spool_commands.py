@@ -70,7 +70,9 @@ limit_option = option(
 @click.option("--size", type=click.IntRange(min=0), default=0, help="Size of the whole file in bytes.")
 @limit_option
 @click.argument("name")
+@with_context
 def deposit(
+    context: Context,
     directory: Path,
     probe: bool,
     offset: int,
@@ -91,7 +93,8 @@ def deposit(
     elif finish is not None:
         say_json(file.finish(size, finish))
     else:
-        say_json(file.append(sys.stdin.fileno(), offset, arrived=arrived, size=size))
+        with context.reading() as read:
+            say_json(file.append(read, offset, arrived=arrived, size=size))
 
 
 @click.command()

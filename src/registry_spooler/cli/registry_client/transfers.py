@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
-from registry_spooler.aio import in_thread, task_group
+from registry_spooler.aio import task_group
 from registry_spooler.cli.bars import bars
-from registry_spooler.cli.printing import count, say, say_json
+from registry_spooler.cli.printing import say, say_json
 from registry_spooler.cli.registry_client.connection import Connection, connected, setting
 from registry_spooler.cli.registry_client.contents_commands import json_option
 from registry_spooler.cli.registry_client.remote_end import PROGRESS_SECONDS, RemoteSession
@@ -61,7 +61,7 @@ def pull(
     """
     parsed = Reference.parse(reference)
     wanted = parse_platform(platform) if platform is not None else None
-    if output == "-" and not unpack and sys.stdout.isatty():
+    if output == "-" and not unpack and connection.remote is None and sys.stdout.isatty():
         raise click.UsageError("refusing to write a tar to a terminal; use -o FILE")
 
     from registry_spooler.pull.puller import Format
@@ -89,16 +89,16 @@ async def _pull(
 
     progress, warnings = Progress(), list[str]()
     async with AsyncExitStack() as stack:
-        output = await _open(stack, path)
+        output = await _open(stack, path, connection.remote)
         await stack.enter_async_context(_reported(progress, str(reference), connection.remote))
         await write(Puller(client=client, reference=reference, output=output, progress=progress, warn=warnings.append))
     for sentence in warnings:
         connection.warn(sentence)
 
 
-async def _open(stack: AsyncExitStack, path: str) -> Output:
+async def _open(stack: AsyncExitStack, path: str, remote: RemoteSession | None) -> Output:
     if path == "-":
-        return standard_output(count)
+        return standard_output() if remote is None else remote.standard_output()
     return await stack.enter_async_context(output_file(Path(path)))
 
 
@@ -139,7 +139,9 @@ def push(
     parsed = engine.tagged(reference)
 
     async def work(client: RegistryClient) -> None:
-        document = await _push(connection, engine.pusher(client, compression), file, parsed, is_archive)
+        document = await _push(
+            connection, engine.pusher(client, compression, connection.known), file, parsed, is_archive
+        )
         if as_json:
             say_json(document)
         else:
@@ -165,8 +167,8 @@ def receive(connection: Connection, target: str, blobs: bool, compression: str) 
     repository = reference.repository if reference is not None else check_repository(target)
 
     async def work(client: RegistryClient) -> None:
-        pusher = engine.pusher(client, compression)
-        say_json(await _receive(pusher, reference, repository, _session(connection)))
+        pusher = engine.pusher(client, compression, connection.known)
+        say_json(await _receive(connection, pusher, reference, repository))
 
     connection.with_client(work)
 
@@ -188,7 +190,7 @@ async def _push(
     from registry_spooler.cli.registry_client import push_setup as engine
 
     clock = engine.Clock()
-    async with engine.opened(file) as source:
+    async with engine.opened(file, connection) as source:
         if is_archive is None:
             named_so = file == "-" or bool(archive_suffix(file))
             is_archive = named_so or not isinstance(source, FileSource) or await is_image_archive(source)
@@ -205,16 +207,17 @@ async def _push(
 
 
 async def _receive(
-    pusher: Pusher, reference: Reference | None, repository: str, session: RemoteSession | None
+    connection: Connection, pusher: Pusher, reference: Reference | None, repository: str
 ) -> dict[str, Any]:
     from registry_spooler.archive.source import PipeSource
     from registry_spooler.cli.registry_client import push_setup as engine
 
-    progress = Progress()
     clock = engine.Clock()
     # As a pipe even when it is a file: what comes by once is stored as it comes.
-    source = PipeSource(0, name=engine.STANDARD_INPUT)
-    async with _reported(progress, repository, session):
+    session = _session(connection)
+    source = session.input if session is not None else PipeSource(0, name=engine.STANDARD_INPUT)
+    progress = Progress(bytes_total=source.left_bytes or 0)
+    async with _reported(progress, str(reference or repository), session):
         if reference is not None:
             (result,) = await pusher.push_archive(source, reference, progress, commit_early=True)
             return {**result.to_json(), **clock.to_json()}
@@ -227,7 +230,7 @@ def _session(connection: Connection) -> RemoteSession | None:
     if connection.remote is not None or sys.stderr.isatty():
         return connection.remote
     session = RemoteSession()
-    session.attach(None)
+    session.attach()
     return session
 
 
@@ -239,6 +242,7 @@ async def _reported(progress: Progress, title: str, session: RemoteSession | Non
             async with shown.show(title, lambda: _state(progress)):
                 yield
         return
+    session.started(title, progress)
     async with task_group() as tasks:
         tasks.start_soon(_repeat, progress, session)
         yield
@@ -252,5 +256,5 @@ def _state(progress: Progress) -> tuple[int, int, str]:
 
 async def _repeat(progress: Progress, session: RemoteSession) -> None:
     while True:
-        await in_thread(session.progress, progress)
+        session.progress(progress)
         await anyio.sleep(PROGRESS_SECONDS)

@@ -1,0 +1,319 @@
+"""Execs that the daemon does the work of: real processes, pipes and sockets, and what kills them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon_calls import Daemon, RemoteCall, settings
+from registry_spooler.cli.registry_client.remote_end import SharedRegistry
+from registry_spooler.cli.registry_client.start import TAKEN, greeting, request, socket_paths
+from registry_spooler.daemon import remote_jobs
+from registry_spooler.daemon.remote_jobs import RemoteJobs
+from registry_spooler.health.remote import RemoteWork
+from registry_spooler.options import RegistrySettings
+from registry_spooler.push.layer_cache import KnownBlobs
+from running_registry import RunningRegistry
+from running_spooler import program
+
+LOST = 143
+SMALL_BYTES = 14 << 20
+"""More than the small program has, and far less than the whole."""
+BLOB = os.urandom(3 << 20)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, registry: RunningRegistry) -> Iterator[Daemon]:
+    (tmp_path / "spool").mkdir()
+    with Daemon(tmp_path / "spool", registry.url) as running:
+        yield running
+
+
+def archive(*blobs: bytes) -> bytes:
+    """A thin archive of blobs."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for blob in blobs:
+            member = tarfile.TarInfo(f"blobs/sha256/{hashlib.sha256(blob).hexdigest()}")
+            member.size = len(blob)
+            tar.addfile(member, io.BytesIO(blob))
+    return buffer.getvalue()
+
+
+def receiving(environment: dict[str, str], repository: str, stdin_bytes: int) -> RemoteCall:
+    return RemoteCall(environment, "receive", "--blobs", "--", repository, stdin_bytes=stdin_bytes)
+
+
+def begin(call: RemoteCall, content: bytes) -> None:
+    """Send half, and wait until the work has begun."""
+    call.write(content[: len(content) // 2])
+    call.line(lambda line: "progress" in line)
+
+
+def memory_bytes(call: RemoteCall) -> int:
+    text = Path(f"/proc/{call.process.pid}/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("VmHWM")).split()[1]) << 10
+
+
+def test_the_daemon_does_the_work(daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    with receiving(daemon.settings, repository, len(content)) as call:
+        begin(call, content)
+        (transfer,) = daemon.status()["transfers"]
+        used = memory_bytes(call)
+        call.write(content[len(content) // 2 :])
+        assert 0 == call.ended()
+    assert {"blobs": {"uploaded": 1, "existing": 0, "mounted": 0}, "uploaded_bytes": len(BLOB)} == json.loads(
+        call.stdout
+    )
+    assert {"done": True, "stdout_bytes": len(call.stdout), "code": 0} == call.last_word
+    assert used < SMALL_BYTES
+    assert ("receive", repository, None, len(content)) == (
+        transfer["command"],
+        transfer["reference"],
+        transfer["ahead"],
+        transfer["bytes_total"],
+    )
+    after = daemon.status()
+    assert ({"receive_done": 1}, []) == (after["calls"], after["transfers"])
+    assert (len(content), len(call.stdout)) == (after["received_bytes"], after["sent_bytes"])
+
+
+def test_what_fails_is_told_as_ever(daemon: Daemon, repository: str) -> None:
+    size = 8 << 20
+    with RemoteCall(daemon.settings, "receive", "--", "NO:GOOD", stdin_bytes=size) as call:
+        call.write(bytes(size))  # it would stop here if nobody read what comes behind an error
+        assert 2 == call.ended()
+    assert ("InvalidReference", 2, False) == tuple(call.error[name] for name in ("kind", "code", "temporary"))
+    with RemoteCall(daemon.settings, "inspect", "--", f"{repository}:none") as call:
+        assert 3 == call.ended()
+    with RemoteCall(daemon.settings, "nonsense") as call:
+        assert 2 == call.ended()
+    assert "UsageError" == call.error["kind"]
+    assert {"receive_failed": 1, "inspect_failed": 1, "other_failed": 1} == daemon.status()["calls"]
+
+
+def test_large_answers_come_whole(daemon: Daemon, repository: str) -> None:
+    name = f"{repository}:v1".replace("/", "\\")
+    daemon.spool.drop(name, BLOB)
+    daemon.spool.receipt(name)
+    with RemoteCall(daemon.settings, "pull", "--unpack", "--", f"{repository}:v1") as call:
+        assert 0 == call.ended()
+    assert BLOB == call.stdout
+    assert len(BLOB) == call.last_word["stdout_bytes"]
+
+
+def test_a_killed_program_takes_its_work_along(daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    with receiving(daemon.settings, repository, len(content)) as call:
+        begin(call, content)
+        call.process.kill()
+        daemon.wait_for_log(f"remote receive {repository}: cancelled")
+    assert {"receive_cancelled": 1} == daemon.status()["calls"]
+    with receiving(daemon.settings, repository, len(content)) as call:
+        call.write(content)
+        assert 0 == call.ended()
+
+
+def test_a_caller_who_hangs_up_ends_the_work(daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    with receiving(daemon.settings, repository, len(content)) as call:
+        begin(call, content)
+        call.hang_up()
+        assert LOST == call.ended()
+        daemon.wait_for_log(f"remote receive {repository}: cancelled")
+    assert call.last_word is None
+    (daemon.spool.folder / "waits.tar~").touch()
+    with RemoteCall(daemon.settings, "wait", "--", "waits.tar~") as call:
+        call.hang_up()
+        call.ended()
+        daemon.wait_for_log("remote wait : (cancelled|failed)")
+
+
+def test_a_killed_daemon_leaves_no_last_word(daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    with receiving(daemon.settings, repository, len(content)) as call:
+        begin(call, content)
+        daemon.kill()
+        assert LOST == call.ended()
+        assert call.last_word is None
+    daemon.start()  # over the socket that the dead one left
+    with receiving(daemon.settings, repository, len(content)) as call:
+        begin(call, content)
+        assert memory_bytes(call) < SMALL_BYTES
+
+
+def test_a_daemon_that_stops_says_so(daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    with receiving(daemon.settings, repository, len(content)) as call:
+        begin(call, content)
+        assert 0 == daemon.terminate()
+        assert 0 != call.ended()
+    assert ("SpoolerStopping", True) == (call.error["kind"], call.error["temporary"])
+    assert not any(Path(path).exists() for path in socket_paths(str(daemon.spool.folder)))
+    daemon.start()
+
+
+def test_ten_at_once_take_turns(daemon: Daemon, repository: str) -> None:
+    contents = [archive(BLOB, bytes((number,)) * 1000) for number in range(10)]
+    calls = [receiving(daemon.settings, repository, len(content)) for content in contents[:4]]
+    for call, content in zip(calls, contents, strict=False):
+        begin(call, content)
+    for number, content in enumerate(contents[4:]):
+        calls.append(receiving(daemon.settings, repository, len(content)))
+        assert {"waiting": 4 + number} == calls[-1].line(lambda line: "waiting" in line)
+    status = daemon.status()
+    assert (4, 6) == (status["running"], status["waiting"])
+    calls[4].process.kill()
+    calls[5].line(lambda line: line.get("waiting") == 4)
+    for number, (call, content) in enumerate(zip(calls, contents, strict=True)):
+        if number != 4:
+            call.write(content[len(content) // 2 if number < 4 else 0 :])
+    assert [0, 0, 0, 0, -9, 0, 0, 0, 0, 0] == [call.ended() for call in calls]
+    for call in calls:
+        call.__exit__()
+    assert {"receive_done": 9, "receive_cancelled": 1} == daemon.status()["calls"]
+
+
+def test_those_who_come_and_go_leave_no_descriptor(daemon: Daemon, repository: str) -> None:
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+    def call() -> None:
+        with RemoteCall(daemon.settings, "tags", "--", repository) as tags:
+            tags.ended()
+
+    call()
+    before = descriptors()
+    for _ in range(5):
+        call()
+    assert before == descriptors()
+
+
+def test_shared_descriptors_stay_as_they_were(daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stdin, os.fdopen(write, "wb", buffering=0) as sender:
+        command = [program("registry-client"), "--remote", "--stdin-bytes", str(len(content))]
+        process = subprocess.Popen(
+            [*command, "receive", "--blobs", "--", repository],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", **daemon.settings},
+        )
+        sender.write(content)
+        assert 0 == process.wait(60)
+        assert not fcntl.fcntl(stdin, fcntl.F_GETFL) & os.O_NONBLOCK
+        # No pipe to write to: the daemon does not work for it.
+        assert {} == daemon.status()["calls"]
+
+
+def test_other_settings_are_no_work_for_the_daemon(daemon: Daemon, make_registry, repository: str) -> None:
+    other = make_registry()
+    with RemoteCall(settings(daemon.spool.folder, other.url), "list", "--json") as call:
+        assert 0 == call.ended()
+    assert b"[]\n" == call.stdout
+    assert {} == daemon.status()["calls"]
+
+
+@pytest.mark.parametrize("greets", [greeting() + b"1", b"", None])
+def test_a_daemon_of_another_version_is_given_nothing(tmp_path: Path, greets: bytes | None) -> None:
+    path = next(socket_paths(str(tmp_path)))
+    Path(path).parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+        try:
+            with RemoteCall(settings(tmp_path, "localhost:1"), "failed", "--json") as call:
+                connection, _ = listener.accept()
+                with connection:
+                    if greets is not None:
+                        connection.send(greets)
+                        assert b"" == connection.recv(1)
+                assert 0 == call.ended()
+        finally:
+            os.unlink(path)
+    assert b"[]\n" == call.stdout
+
+
+def test_a_folder_that_others_can_enter_is_not_trusted(daemon: Daemon) -> None:
+    (folder,) = {Path(path).parent for path in socket_paths(str(daemon.spool.folder)) if Path(path).exists()}
+    folder.chmod(0o711)
+    try:
+        with RemoteCall(daemon.settings, "failed", "--json") as call:
+            assert 0 == call.ended()
+    finally:
+        folder.chmod(0o700)
+    assert {} == daemon.status()["calls"]
+
+
+CONNECT = (
+    "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); "
+    "s.connect(sys.argv[1]); print(s.recv(99))"
+)
+
+
+def test_another_user_is_not_greeted(daemon: Daemon) -> None:
+    (path,) = (Path(path) for path in socket_paths(str(daemon.spool.folder)) if Path(path).exists())
+    command = ["/usr/bin/python3", "-c", CONNECT, str(path)]
+    refused = subprocess.run(command, user=65534, capture_output=True, check=False)
+    assert b"PermissionError" in refused.stderr
+    path.parent.chmod(0o711)
+    path.chmod(0o777)
+    try:
+        ignored = subprocess.run(command, user=65534, capture_output=True, check=True)
+    finally:
+        path.parent.chmod(0o700)
+    assert b"b''\n" == ignored.stdout
+
+
+async def test_what_nobody_expects_is_told_and_goes_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> int:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(remote_jobs, "run_for", breaks)
+    stdin, sender = os.pipe()
+    answer, stdout = os.pipe()
+    lines, stderr = os.pipe()
+    work = RemoteWork()
+    jobs = RemoteJobs(Path("/"), SharedRegistry(RegistrySettings(), None, KnownBlobs(None)), work)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        socket.send_fds(theirs, [request(["0", "list"])], [stdin, stdout, stderr])
+        ours.setblocking(False)
+        await jobs._serve(ours)
+        assert [greeting(), TAKEN, b"\x01"] == [theirs.recv(99) for _ in range(3)]
+    for descriptor in (stdin, stdout, stderr, sender):
+        os.close(descriptor)
+    with os.fdopen(lines) as stream:
+        error, last_word = map(json.loads, stream)
+    os.close(answer)
+    assert ("InternalError", 1) == (error["kind"], last_word["code"])
+    assert {("list", "failed"): 1} == work.calls
+
+
+def test_it_starts_with_next_to_nothing() -> None:
+    loaded = "import registry_spooler.cli.registry_client.start, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    ours = {name for name in done.stdout.split() if name.startswith("registry_spooler")}
+    heavy = {"asyncio", "typing", "json", "click", "anyio", "aiohttp", "orjson", "hashlib"}
+    assert {
+        "registry_spooler",
+        "registry_spooler.version",
+        "registry_spooler.cli",
+        "registry_spooler.cli.registry_client",
+        "registry_spooler.cli.registry_client.start",
+    } == ours
+    assert heavy.isdisjoint(done.stdout.split())
