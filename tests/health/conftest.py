@@ -1,4 +1,4 @@
-"""A board to write, and the health port that shows it."""
+"""A state to write, and the health port that shows it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from health_port import HealthPort, health_port
-from scripted_board import ScriptedBoard
+from scripted_state import ScriptedState
 
 
 @pytest.fixture
-def board() -> ScriptedBoard:
-    return ScriptedBoard()
+def state() -> ScriptedState:
+    return ScriptedState()
 
 
 @pytest_asyncio.fixture
-async def port(board: ScriptedBoard, tmp_path: Path) -> AsyncIterator[HealthPort]:
+async def port(state: ScriptedState, tmp_path: Path) -> AsyncIterator[HealthPort]:
     """A task of its own enters and leaves the context, as its task group wants it."""
     serving: asyncio.Future[HealthPort] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()
 
     async def serve_until_done() -> None:
-        async with health_port(board, tmp_path) as asking:
+        async with health_port(state, tmp_path) as asking:
             serving.set_result(asking)
             await done.wait()
 

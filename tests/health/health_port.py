@@ -1,4 +1,4 @@
-"""The health side on a port of its own, over a scripted board, for tests that talk to it as anybody would."""
+"""The health side on a port of its own, over a scripted state, for tests that talk to it as anybody would."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from scripted_board import ScriptedBoard
+from scripted_state import ScriptedState
 
 from registry_spooler.health.probes import RegistryPing
 from registry_spooler.health.remote import RemoteWork
@@ -43,7 +43,7 @@ class HealthPort:
 
     health: Health
     session: aiohttp.ClientSession
-    board: ScriptedBoard
+    state: ScriptedState
     registry: ScriptedRegistry = field(default_factory=ScriptedRegistry)
     remote: RemoteWork = field(default_factory=RemoteWork)
 
@@ -62,7 +62,7 @@ class HealthPort:
 
     async def ask_registry(self, timeout_seconds: float = 5.0) -> None:
         """Have the registry asked now, and not only when its turn comes."""
-        await RegistryPing(self.registry.ping, self.board.registry).ask(timeout_seconds)
+        await RegistryPing(self.registry.ping, self.state.registry).ask(timeout_seconds)
 
     async def send(self, raw: bytes) -> bytes:
         """What comes back for bytes, until the server ends the connection."""
@@ -85,7 +85,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def health_port(
-    board: ScriptedBoard, directory: Path, *, spool_limit_bytes: int | None = None
+    state: ScriptedState, directory: Path, *, spool_limit_bytes: int | None = None
 ) -> AsyncIterator[HealthPort]:
     registry = ScriptedRegistry()
     remote = RemoteWork()
@@ -98,7 +98,7 @@ async def health_port(
     )
     async with (
         serve(
-            board,
+            state,
             about,
             ping=registry.ping,
             address="127.0.0.1",
@@ -108,5 +108,5 @@ async def health_port(
         ) as health,
         aiohttp.ClientSession() as session,
     ):
-        await until(lambda: board.registry.since is not None)
-        yield HealthPort(health, session, board, registry, remote)
+        await until(lambda: state.registry.since is not None)
+        yield HealthPort(health, session, state, registry, remote)

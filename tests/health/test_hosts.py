@@ -4,7 +4,7 @@ import socket
 
 import pytest
 from health_port import HealthPort
-from scripted_board import ScriptedBoard, waiting
+from scripted_state import ScriptedState, waiting
 
 from registry_spooler.health.server import Hosts
 
@@ -55,8 +55,8 @@ def test_each_of_several_hosts_has_to_be_ours() -> None:
     assert not Hosts().allow(["localhost", "evil.example"])
 
 
-async def test_a_web_page_that_rebinds_its_name_reads_no_file_names(port: HealthPort, board: ScriptedBoard) -> None:
-    board.waiting_files = [waiting("secret-project.tar", None)]
+async def test_a_web_page_that_rebinds_its_name_reads_no_file_names(port: HealthPort, state: ScriptedState) -> None:
+    state.waiting_files = [waiting("secret-project.tar", None)]
     for path in ("/status", "/"):
         async with port.session.get(port.url + path, headers={"Host": "evil.example:8086"}) as answer:
             text = await answer.text()

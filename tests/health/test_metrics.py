@@ -8,7 +8,7 @@ from health_port import HealthPort
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
-from scripted_board import ScriptedBoard, busy_board, running, waiting
+from scripted_state import ScriptedState, busy_state, running, waiting
 
 from registry_spooler.health.metrics import is_scraper
 from registry_spooler.health.remote import RemoteTransfer
@@ -32,8 +32,8 @@ def _names(read: Callable[[str], Iterable[Metric]], text: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def board() -> ScriptedBoard:
-    return busy_board()
+def state() -> ScriptedState:
+    return busy_state()
 
 
 def samples(text: str) -> dict[str, float]:
@@ -45,8 +45,8 @@ def samples(text: str) -> dict[str, float]:
     }
 
 
-async def test_promtool_finds_nothing_to_say(port: HealthPort, board: ScriptedBoard) -> None:
-    board.end(seconds=0.2)
+async def test_promtool_finds_nothing_to_say(port: HealthPort, state: ScriptedState) -> None:
+    state.end(seconds=0.2)
     _, _, text = await port.get("/metrics", accept=TEXT)
     found = subprocess.run(  # noqa: ASYNC221 - some 50 ms, and nothing else runs
         ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, timeout=30, check=False
@@ -54,8 +54,8 @@ async def test_promtool_finds_nothing_to_say(port: HealthPort, board: ScriptedBo
     assert (0, "", "") == (found.returncode, found.stdout, found.stderr)
 
 
-async def test_both_formats_hold_the_same_samples(port: HealthPort, board: ScriptedBoard) -> None:
-    board.end(seconds=0.2)
+async def test_both_formats_hold_the_same_samples(port: HealthPort, state: ScriptedState) -> None:
+    state.end(seconds=0.2)
     names = [set(_names(read, (await port.get("/metrics", accept=accept))[2])) for read, accept in FORMATS]
     assert names[0] == names[1]
 
@@ -87,8 +87,8 @@ async def test_a_scraper_gets_the_metrics_at_status_too(port: HealthPort) -> Non
     assert (await port.get("/status"))[1] == "application/json"
 
 
-async def test_what_the_issue_lists_is_there(port: HealthPort, board: ScriptedBoard) -> None:
-    board.last_success = 1_795_000_000.0
+async def test_what_the_issue_lists_is_there(port: HealthPort, state: ScriptedState) -> None:
+    state.last_success = 1_795_000_000.0
     _, _, text = await port.get("/metrics", accept=TEXT)
 
     found = samples(text)
@@ -121,12 +121,12 @@ async def test_what_the_issue_lists_is_there(port: HealthPort, board: ScriptedBo
 
 
 async def test_histograms_reach_from_ten_milliseconds_to_an_hour_and_from_a_kilobyte_to_100_gigabytes(
-    port: HealthPort, board: ScriptedBoard
+    port: HealthPort, state: ScriptedState
 ) -> None:
-    board.end(seconds=0.01, archive_bytes=1_000)
-    board.end(seconds=3_600, archive_bytes=100_000_000_000)
-    board.end(Outcome.FAILED, seconds=4_000, archive_bytes=5)
-    board.end(action=Action.DELETE, seconds=0.02, archive_bytes=0)
+    state.end(seconds=0.01, archive_bytes=1_000)
+    state.end(seconds=3_600, archive_bytes=100_000_000_000)
+    state.end(Outcome.FAILED, seconds=4_000, archive_bytes=5)
+    state.end(action=Action.DELETE, seconds=0.02, archive_bytes=0)
 
     found = samples((await port.get("/metrics", accept=TEXT))[2])
 
@@ -137,15 +137,15 @@ async def test_histograms_reach_from_ten_milliseconds_to_an_hour_and_from_a_kilo
     assert 100_000_001_000 == found["registry_spooler_archive_bytes_sum"]
 
 
-async def test_names_make_no_series(port: HealthPort, board: ScriptedBoard) -> None:
+async def test_names_make_no_series(port: HealthPort, state: ScriptedState) -> None:
     before = samples((await port.get("/metrics", accept=TEXT))[2])
 
     hostile = 'x"} 1\nregistry_spooler_registry_up 0\n# HELP \\{'
-    board.waiting_files += [waiting(f"{hostile}{n}", f"team/app-{n}") for n in range(200)]
-    board.running_jobs += [running(hostile, None)]
-    board.odd = tuple(OddEntryShown(f"{hostile}{n}", "FIFO") for n in range(200))
-    board.retries[hostile] += 7
-    board.end(name=hostile)
+    state.waiting_files += [waiting(f"{hostile}{n}", f"team/app-{n}") for n in range(200)]
+    state.running_jobs += [running(hostile, None)]
+    state.odd = tuple(OddEntryShown(f"{hostile}{n}", "FIFO") for n in range(200))
+    state.retries[hostile] += 7
+    state.end(name=hostile)
     after = samples((await port.get("/metrics", accept=TEXT))[2])
 
     assert set(before) == set(after)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from browser import Chromium, Tab, tab_of
 from health_port import HealthPort
-from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
+from scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.progress import Progress
@@ -21,9 +21,9 @@ from registry_spooler.spool.state import OddEntryShown
 PHONE, DESK = 390, 1280
 
 
-def fill(board: ScriptedBoard, other: ScriptedBoard) -> None:
-    """Show what another board shows, beside the registry as it was found."""
-    board.__dict__.update({key: value for key, value in vars(other).items() if key not in {"on_job_end", "registry"}})
+def fill(state: ScriptedState, other: ScriptedState) -> None:
+    """Show what another state shows, beside the registry as it was found."""
+    state.__dict__.update({key: value for key, value in vars(other).items() if key not in {"on_job_end", "registry"}})
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +53,9 @@ def named(nodes: list[dict[str, Any]], role: str) -> list[str]:
 
 
 async def test_it_shows_what_runs_waits_failed_and_is_done(
-    browser: Chromium, port: HealthPort, board: ScriptedBoard
+    browser: Chromium, port: HealthPort, state: ScriptedState
 ) -> None:
-    fill(board, busy_board())
+    fill(state, busy_state())
     async with page(browser, port) as tab:
         assert "Pushing" == await text(tab, "#state")
         assert ["3", "3", "1", "1", "1\u202f299"] == await tab.evaluate(
@@ -97,9 +97,9 @@ async def test_it_shows_transfers_of_callers_from_outside(browser: Chromium, por
         await tab.until("document.querySelector('#remote').closest('section').hidden")
 
 
-async def test_it_is_live_without_reloading(browser: Chromium, port: HealthPort, board: ScriptedBoard) -> None:
+async def test_it_is_live_without_reloading(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
     progress = Progress(bytes_total=1_000_000, bytes_done=250_000)
-    board.running_jobs = [running("app.tar", "app:latest", progress=progress)]
+    state.running_jobs = [running("app.tar", "app:latest", progress=progress)]
     async with page(browser, port) as tab:
         await tab.evaluate("document.querySelector('#running li').dataset.kept = 'yes'")
         await tab.until("document.querySelector('progress').value === 250000")
@@ -108,18 +108,18 @@ async def test_it_is_live_without_reloading(browser: Chromium, port: HealthPort,
         await tab.until("document.querySelector('progress').value === 750000")
 
         assert "yes" == await tab.evaluate("document.querySelector('#running li').dataset.kept")  # the same node still
-        board.running_jobs = []
-        board.receipts.append(receipt("app:latest", seconds_ago=0))
-        board.jobs["push", "done"] += 1
+        state.running_jobs = []
+        state.receipts.append(receipt("app:latest", seconds_ago=0))
+        state.jobs["push", "done"] += 1
         await tab.until("document.querySelector('#done th bdi').textContent === 'app:latest'")
         assert "1 file is done." == await text(tab, "#spoken")
 
 
-async def test_trouble_is_shown_and_said_once(browser: Chromium, port: HealthPort, board: ScriptedBoard) -> None:
+async def test_trouble_is_shown_and_said_once(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
     async with page(browser, port) as tab:
         assert "" == await text(tab, "#spoken")
 
-        board.writable.set(False, "the spool cannot be written to: No space left on device")
+        state.writable.set(False, "the spool cannot be written to: No space left on device")
         await tab.until("document.querySelector('#state').textContent === 'Not ready'")
 
         assert "the spool cannot be written to: No space left on device" == await text(tab, "#notice")
@@ -129,7 +129,7 @@ async def test_trouble_is_shown_and_said_once(browser: Chromium, port: HealthPor
 
 async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chromium, port: HealthPort) -> None:
     async with page(browser, port) as tab:
-        port.health.checks._volume.room = Capacity(free_bytes=4_096, size_bytes=1 << 30)
+        port.health.checks._volume.capacity = Capacity(free_bytes=4_096, size_bytes=1 << 30)
         await tab.until("document.querySelector('#checks li.warn') !== null")
 
         assert "Space in the spool: the volume has only 4.0 KiB left" in await text(tab, "#checks li.warn")
@@ -138,10 +138,10 @@ async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chrom
 
 
 async def test_which_file_keeps_its_repository_waiting(
-    browser: Chromium, port: HealthPort, board: ScriptedBoard
+    browser: Chromium, port: HealthPort, state: ScriptedState
 ) -> None:
-    board.deferred_files = [deferred("app:1.tar", "app:1", "the registry answered 500")]
-    board.waiting_files = [
+    state.deferred_files = [deferred("app:1.tar", "app:1", "the registry answered 500")]
+    state.waiting_files = [
         waiting("app:2.tar", "app:2", seconds=5, behind="app:1.tar"),
         waiting("other.tar", "other:latest"),
     ]
@@ -153,9 +153,9 @@ async def test_which_file_keeps_its_repository_waiting(
 
 
 async def test_a_screen_reader_is_given_headings_bars_and_a_table(
-    browser: Chromium, port: HealthPort, board: ScriptedBoard
+    browser: Chromium, port: HealthPort, state: ScriptedState
 ) -> None:
-    fill(board, busy_board())
+    fill(state, busy_state())
     async with page(browser, port) as tab:
         nodes = await tab.spoken()
 
@@ -194,17 +194,17 @@ def hostile_names() -> list[str]:
 
 
 async def test_hostile_names_are_only_text(
-    browser: Chromium, port: HealthPort, board: ScriptedBoard, tmp_path: Path
+    browser: Chromium, port: HealthPort, state: ScriptedState, tmp_path: Path
 ) -> None:
     names = hostile_names()
-    board.running_jobs = [running(name, None, progress=Progress(bytes_total=10, bytes_done=5)) for name in names]
-    board.waiting_files = [waiting(name, None) for name in names]
-    board.deferred_files = [deferred(name, None, name) for name in names]
-    board.failures.extend({**failure(name, name), "detail": name, "reference": name} for name in names)
-    board.failed_count = len(names)
-    board.receipts.extend({**receipt("app:1"), "file": name, "reference": name, "digest": name} for name in names)
-    board.odd = tuple(OddEntryShown(name, name) for name in names)
-    board.watching.set(False, names[0])
+    state.running_jobs = [running(name, None, progress=Progress(bytes_total=10, bytes_done=5)) for name in names]
+    state.waiting_files = [waiting(name, None) for name in names]
+    state.deferred_files = [deferred(name, None, name) for name in names]
+    state.failures.extend({**failure(name, name), "detail": name, "reference": name} for name in names)
+    state.failed_count = len(names)
+    state.receipts.extend({**receipt("app:1"), "file": name, "reference": name, "digest": name} for name in names)
+    state.odd = tuple(OddEntryShown(name, name) for name in names)
+    state.watching.set(False, names[0])
     async with page(browser, port, width=PHONE) as tab:
         assert await tab.evaluate("window.owned === undefined")
         assert 0 == await tab.evaluate(
@@ -240,9 +240,9 @@ async def test_the_policy_lets_nothing_else_run(browser: Chromium, port: HealthP
 @pytest.mark.parametrize("width", [PHONE, DESK])
 @pytest.mark.parametrize("dark", [False, True])
 async def test_it_fits_and_can_be_read(
-    browser: Chromium, port: HealthPort, board: ScriptedBoard, tmp_path: Path, width: int, dark: bool
+    browser: Chromium, port: HealthPort, state: ScriptedState, tmp_path: Path, width: int, dark: bool
 ) -> None:
-    fill(board, busy_board())
+    fill(state, busy_state())
     async with page(browser, port, width=width, dark=dark) as tab:
         assert width == await tab.evaluate("document.documentElement.scrollWidth")
         assert [] == await tab.evaluate(FAINT_TEXT)
@@ -260,7 +260,7 @@ async def test_it_is_one_small_file_that_asks_for_nothing_elsewhere(port: Health
     assert {"http://www.w3.org/2000/svg"} == set(re.findall(r"https?://[^'\"\s]+", content))
 
 
-async def test_when_the_spooler_is_gone_it_says_so(browser: Chromium, port: HealthPort, board: ScriptedBoard) -> None:
+async def test_when_the_spooler_is_gone_it_says_so(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
     async with page(browser, port) as tab:
         await tab.call("Network.enable")
         await tab.call("Network.setBlockedURLs", urls=["*status*"])

@@ -4,11 +4,12 @@ import time
 
 import pytest
 from health_port import HealthPort, until
-from scripted_board import ScriptedBoard
+from scripted_state import ScriptedState
 
 from registry_spooler.errors import RegistryUnreachable
 from registry_spooler.health.probes import HELD_SECONDS, Check, LoopLag
 from registry_spooler.spool.directory.workdir import Capacity
+from registry_spooler.spool.state import Condition
 
 LIVE = {"event_loop", "watch"}
 READY = LIVE | {"first_scan", "registry", "spool_writable", "spool_space"}
@@ -34,8 +35,8 @@ async def failing(port: HealthPort) -> tuple[dict[str, int], dict[str, str]]:
     }
 
 
-async def test_a_dead_watch_restarts(port: HealthPort, board: ScriptedBoard) -> None:
-    board.watching.set(False, "the spool directory was removed")
+async def test_a_dead_watch_restarts(port: HealthPort, state: ScriptedState) -> None:
+    state.watching.set(False, "the spool directory was removed")
 
     assert (
         {"/live": 503, "/healthz": 503, "/ready": 503},
@@ -64,10 +65,10 @@ async def test_a_registry_that_hangs_is_down(port: HealthPort) -> None:
     assert {"registry": "the registry has not answered within 0.05 seconds"} == (await failing(port))[1]
 
 
-async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
+async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort, state: ScriptedState) -> None:
     assert 200 == (await port.json("/ready"))[0]
-    board.writable.set(False, "the spool cannot be written to: No space left on device")
-    port.health.checks._volume.room = Capacity(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
+    state.writable.set(False, "the spool cannot be written to: No space left on device")
+    port.health.checks._volume.capacity = Capacity(free_bytes=0, size_bytes=1 << 30, free_inodes=5, inodes=100)
 
     assert (
         {"/live": 200, "/healthz": 200, "/ready": 503},
@@ -81,7 +82,7 @@ async def test_a_spool_that_cannot_be_written_to_makes_unready(port: HealthPort,
 async def test_little_room_is_told_and_leaves_the_pod_ready(port: HealthPort) -> None:
     """Unready, it would take the registry in the same pod out of its Service, though files are still worked through."""
     assert 200 == (await port.json("/ready"))[0]
-    port.health.checks._volume.room = Capacity(free_bytes=409_600, size_bytes=409_600)
+    port.health.checks._volume.capacity = Capacity(free_bytes=409_600, size_bytes=409_600)
 
     assert (
         {"/live": 200, "/healthz": 200, "/ready": 200},
@@ -94,7 +95,7 @@ async def test_little_room_is_told_and_leaves_the_pod_ready(port: HealthPort) ->
 
 
 @pytest.mark.parametrize(
-    ("room", "shortage"),
+    ("capacity", "shortage"),
     [
         (Capacity(), ""),
         (Capacity(free_bytes=1 << 30, size_bytes=1 << 40, free_inodes=0, inodes=0), ""),
@@ -105,12 +106,12 @@ async def test_little_room_is_told_and_leaves_the_pod_ready(port: HealthPort) ->
         ),
     ],
 )
-def test_inodes_run_out_too(room: Capacity, shortage: str) -> None:
-    assert shortage == room.shortage
+def test_inodes_run_out_too(capacity: Capacity, shortage: str) -> None:
+    assert shortage == capacity.shortage
 
 
-async def test_a_first_scan_that_is_not_done_makes_unready(port: HealthPort, board: ScriptedBoard) -> None:
-    board.scanned.set(False)
+async def test_a_first_scan_that_is_not_done_makes_unready(port: HealthPort, state: ScriptedState) -> None:
+    state.scanned.set(False)
 
     assert ({"/live": 200, "/healthz": 200, "/ready": 503}, {"first_scan": "the first scan is not done"}) == (
         await failing(port)
@@ -118,7 +119,7 @@ async def test_a_first_scan_that_is_not_done_makes_unready(port: HealthPort, boa
 
 
 async def test_a_stalled_event_loop_shows_for_a_while(port: HealthPort) -> None:
-    port.health.checks._pulse._due = time.monotonic() - 7.0  # as if the loop came round only now
+    port.health.checks._lag._due = time.monotonic() - 7.0  # as if the loop came round only now
 
     statuses, checks = await failing(port)
 
@@ -129,42 +130,45 @@ async def test_a_stalled_event_loop_shows_for_a_while(port: HealthPort) -> None:
 
 def test_a_stall_is_forgotten_after_a_while() -> None:
     now = [100.0]
-    pulse = LoopLag(clock=lambda: now[0])
-    pulse._due = now[0]
-    assert "" == pulse.trouble
+    lag = LoopLag(clock=lambda: now[0])
+    lag._due = now[0]
+    assert "" == lag.trouble
 
     now[0] += 6.0
-    assert "the event loop stood still for 6.0 seconds" == pulse.trouble
+    assert "the event loop stood still for 6.0 seconds" == lag.trouble
 
-    pulse._due = now[0] + 1.0  # it beats again
+    lag._due = now[0] + 1.0  # it beats again
     now[0] += HELD_SECONDS - 0.5
-    pulse._due = now[0] + 1.0
-    assert "the event loop stood still for 6.0 seconds" == pulse.trouble
+    lag._due = now[0] + 1.0
+    assert "the event loop stood still for 6.0 seconds" == lag.trouble
 
     now[0] += 1.0
-    pulse._due = now[0] + 1.0
-    assert "" == pulse.trouble
+    lag._due = now[0] + 1.0
+    assert "" == lag.trouble
 
 
 async def test_a_change_between_two_questions_is_noticed_when_it_happens(port: HealthPort) -> None:
     assert 200 == (await port.json("/ready"))[0]
-    port.health.checks._volume.room = Capacity(free_bytes=0, size_bytes=1 << 30)
+    port.health.checks._volume.capacity = Capacity(free_bytes=0, size_bytes=1 << 30)
 
     await until(lambda: not port.health.checks.space.passing)
 
     assert "the volume has only 0 B left" == port.health.checks.space.detail
 
 
-def test_since_when_is_the_last_change() -> None:
+def test_since_when_is_the_last_change(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000.0]
-    check = Check("registry", clock=lambda: now[0])
-    assert {"state": "failing", "since": "1970-01-01T00:16:40.000Z", "detail": "not looked at yet"} == check.to_json()
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    condition = Condition()
+    check = Check("registry", condition, "the registry answers", "the registry has not been asked yet", started=1_000.0)
+    since = "1970-01-01T00:16:40.000Z"
+    assert {"state": "failing", "since": since, "detail": "the registry has not been asked yet"} == check.to_json()
 
     now[0] = 1_060.0
-    check.passes("the registry answers")
+    condition.set(True)
     now[0] = 1_120.0
-    check.passes("the registry answers")
+    condition.set(True)
     assert {"state": "ok", "since": "1970-01-01T00:17:40.000Z", "detail": "the registry answers"} == check.to_json()
 
-    check.fails("it is gone")
+    condition.set(False, "it is gone")
     assert {"state": "failing", "since": "1970-01-01T00:18:40.000Z", "detail": "it is gone"} == check.to_json()

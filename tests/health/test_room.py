@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from health_port import health_port
-from scripted_board import ScriptedBoard
+from scripted_state import ScriptedState
 
 from registry_spooler.spool.directory.workdir import measure
 
@@ -43,7 +43,7 @@ def test_a_limit_that_is_overrun_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_status_metrics_and_checks_show_it(tmp_path: Path) -> None:
     fill(tmp_path / "too-large.tar", 3 * MIB)
-    async with health_port(ScriptedBoard(), tmp_path, spool_limit_bytes=2 * MIB) as port:
+    async with health_port(ScriptedState(), tmp_path, spool_limit_bytes=2 * MIB) as port:
         _, status = await port.json("/status")
         assert (0, 2 * MIB, 2 * MIB) == tuple(
             status["spool"][name] for name in ("free_bytes", "size_bytes", "limit_bytes")

@@ -6,7 +6,7 @@ import logging
 import pytest
 from health_port import HealthPort
 
-from registry_spooler.health.server import CONNECTIONS_MAX, Answers, HealthServer, listening
+from registry_spooler.health.server import CONNECTIONS_MAX, Answers, HealthServer, Hosts, listening
 
 PATHS = ("/", "/live", "/ready", "/healthz", "/metrics", "/status")
 
@@ -116,7 +116,7 @@ async def test_a_connection_gets_no_older_than_it_may(port: HealthPort) -> None:
 async def test_an_answer_that_cannot_be_made_is_a_500_and_a_line_in_the_log(
     port: HealthPort, caplog: pytest.LogCaptureFixture
 ) -> None:
-    del port.health.checks._board.last_scan
+    del port.state.last_scan
 
     status, _, text = await port.get("/status")
 
@@ -133,7 +133,7 @@ async def test_a_port_that_is_taken_is_an_error_at_once(port: HealthPort) -> Non
 
 def port_answers(port: HealthPort) -> Answers:
     """No answers of its own are needed to hold connections open."""
-    return Answers(None, port.health.checks, None, None)
+    return Answers(None, port.health.checks, None, None, Hosts())
 
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:

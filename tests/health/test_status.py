@@ -4,7 +4,7 @@ from pathlib import Path
 
 import orjson
 from health_port import HealthPort
-from scripted_board import ScriptedBoard, busy_board, deferred, failure, receipt, running, waiting
+from scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.progress import Progress
@@ -37,8 +37,8 @@ async def test_an_empty_spool(port: HealthPort, tmp_path: Path) -> None:
     } == document["queue"]
 
 
-async def test_a_busy_spool(port: HealthPort, board: ScriptedBoard) -> None:
-    board.__dict__.update({key: value for key, value in busy_board().__dict__.items() if not key.startswith("on_job_")})
+async def test_a_busy_spool(port: HealthPort, state: ScriptedState) -> None:
+    state.__dict__.update({key: value for key, value in busy_state().__dict__.items() if not key.startswith("on_job_")})
 
     _, document = await port.json("/status")
 
@@ -67,9 +67,9 @@ async def test_a_busy_spool(port: HealthPort, board: ScriptedBoard) -> None:
     assert {"delete_done": 12, "push_deferred": 5, "push_done": 1287, "push_failed": 1} == document["totals"]["jobs"]
 
 
-async def test_what_waits_behind_a_file_that_is_put_off_says_so(port: HealthPort, board: ScriptedBoard) -> None:
-    board.deferred_files = [deferred("app:1.tar", "app:1", "the registry answered 500")]
-    board.waiting_files = [
+async def test_what_waits_behind_a_file_that_is_put_off_says_so(port: HealthPort, state: ScriptedState) -> None:
+    state.deferred_files = [deferred("app:1.tar", "app:1", "the registry answered 500")]
+    state.waiting_files = [
         waiting("app:2.tar", "app:2", seconds=5, behind="app:1.tar"),
         waiting("other.tar", "other:latest", seconds=5),
     ]
@@ -80,14 +80,14 @@ async def test_what_waits_behind_a_file_that_is_put_off_says_so(port: HealthPort
     assert 60 < document["deferred"][0]["seconds"] < 120
 
 
-async def test_it_stays_small_however_much_there_is(port: HealthPort, board: ScriptedBoard) -> None:
+async def test_it_stays_small_however_much_there_is(port: HealthPort, state: ScriptedState) -> None:
     long = "the registry said " + "no " * 100_000
-    board.waiting_files = [waiting(f"app-{n}.tar", f"app-{n}") for n in range(10_000)]
-    board.running_jobs = [running(f"app-{n}.tar", f"app-{n}") for n in range(500)]
-    board.deferred_files = [deferred(f"app-{n}.tar", f"app-{n}", long) for n in range(200)]
-    board.odd = tuple(OddEntryShown(f"odd-{n}", "socket") for n in range(10_000))
-    board.failures.extend(failure(f"app-{n}.tar", long) for n in range(50))
-    board.receipts.extend({**receipt("app:1"), "images": [receipt("app:1")] * 5_000} for _ in range(50))
+    state.waiting_files = [waiting(f"app-{n}.tar", f"app-{n}") for n in range(10_000)]
+    state.running_jobs = [running(f"app-{n}.tar", f"app-{n}") for n in range(500)]
+    state.deferred_files = [deferred(f"app-{n}.tar", f"app-{n}", long) for n in range(200)]
+    state.odd = tuple(OddEntryShown(f"odd-{n}", "socket") for n in range(10_000))
+    state.failures.extend(failure(f"app-{n}.tar", long) for n in range(50))
+    state.receipts.extend({**receipt("app:1"), "images": [receipt("app:1")] * 5_000} for _ in range(50))
 
     _, _, text = await port.get("/status")
 
@@ -99,11 +99,11 @@ async def test_it_stays_small_however_much_there_is(port: HealthPort, board: Scr
     assert len(text) < 400_000
 
 
-async def test_nothing_in_it_moves_a_terminal(port: HealthPort, board: ScriptedBoard) -> None:
+async def test_nothing_in_it_moves_a_terminal(port: HealthPort, state: ScriptedState) -> None:
     name = f"a{ESCAPE}[2J{C1_ESCAPE}31m{OVERRIDE}gnp\u2066\u200b\x7f\udcff.tar"
-    board.waiting_files = [waiting(name, None)]
-    board.failures.append(failure(name, name))
-    board.watching.set(False, name)
+    state.waiting_files = [waiting(name, None)]
+    state.failures.append(failure(name, name))
+    state.watching.set(False, name)
 
     for path in ("/status", "/live", "/ready"):
         async with port.session.get(port.url + path) as answer:
@@ -114,8 +114,8 @@ async def test_nothing_in_it_moves_a_terminal(port: HealthPort, board: ScriptedB
     assert name.replace("\udcff", "\\xff") == (await port.json("/status"))[1]["failures"][0]["file"]
 
 
-async def test_a_file_that_failed_again_is_listed_once(port: HealthPort, board: ScriptedBoard) -> None:
-    board.failures.extend([failure("a.tar", "first"), failure("b.tar", "only"), failure("a.tar", "second")])
+async def test_a_file_that_failed_again_is_listed_once(port: HealthPort, state: ScriptedState) -> None:
+    state.failures.extend([failure("a.tar", "first"), failure("b.tar", "only"), failure("a.tar", "second")])
     failures = (await port.json("/status"))[1]["failures"]
     assert [("a.tar", "second"), ("b.tar", "only")] == [(record["file"], record["error"]) for record in failures]
 

@@ -40,10 +40,10 @@ def rules(tmp_path: Path) -> Path:
 @pytest.fixture
 async def metrics(tmp_path: Path) -> set[str]:
     """The names of all samples that a spooler shows."""
-    board, pulse, volume = Spool(SpoolSettings(directory=tmp_path)).board, LoopLag(), Volume(tmp_path)
-    board.last_success = time.time()
-    shown = Metrics("1.2.3", board, Checks(board, pulse, volume), volume, pulse, {})
-    await shown.process.look()
+    state, lag, volume = Spool(SpoolSettings(directory=tmp_path)).state, LoopLag(), Volume(tmp_path)
+    state.last_success = time.time()
+    shown = Metrics("1.2.3", state, Checks(state, lag, volume), volume, lag, {})
+    await shown.process.read()
     text = shown.exposition("")[0].decode()
     return set(re.findall(r"^(\w+)", text, re.MULTILINE))
 

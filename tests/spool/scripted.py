@@ -103,11 +103,11 @@ class Running:
         self.spool = spool
         self.ends: list[JobEnd] = []
         self._news = anyio.Event()
-        spool.board.on_job_end = self._take
+        spool.state.on_job_end = self._take
 
     @property
-    def board(self) -> SpoolState:
-        return self.spool.board
+    def state(self) -> SpoolState:
+        return self.spool.state
 
     @property
     def outcomes(self) -> list[tuple[str, Outcome]]:
@@ -133,7 +133,7 @@ class Running:
         await self.until(lambda: set(names) <= {end.name for end in self.ends if is_final(end)}, seconds=seconds)
 
     async def until_ready(self) -> None:
-        await self.until(lambda: self.board.scanned.holds and self.board.watching.holds and self.board.writable.holds)
+        await self.until(lambda: self.state.scanned.holds and self.state.watching.holds and self.state.writable.holds)
 
 
 def is_final(end: JobEnd) -> bool:

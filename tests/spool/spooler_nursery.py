@@ -165,7 +165,7 @@ def _spool(command: dict[str, Any]) -> None:
         rescan_seconds=command.get("rescan_seconds", 60.0),
     )
     spool = Spool(settings)
-    spool.board.on_job_end = lambda end: handler.note("end", end.name, end.outcome.value.encode())
+    spool.state.on_job_end = lambda end: handler.note("end", end.name, end.outcome.value.encode())
 
     async def until_told() -> None:
         with anyio.open_signal_receiver(signal.SIGTERM) as signals:

@@ -73,10 +73,10 @@ async def test_while_a_ping_fails_the_files_wait_together_and_then_go_in_the_ord
     async with spooling(spool_directory, registry, jobs_at_once=1, ping=ping) as running:
         await running.until(lambda: len(pings) >= 5)
         assert [name for name, _ in registry.attempts] == names[:1]
-        assert running.board.failed_count == 0
+        assert running.state.failed_count == 0
         registry.is_down = False
         await running.until_done(*names)
-        assert running.board.held_for is None
+        assert running.state.held_for is None
     assert [name for name, _ in registry.attempts] == [names[0], *names]
 
 
@@ -108,11 +108,11 @@ async def test_a_setting_that_cannot_be_read_is_everybodys_trouble_until_one_get
         drop(spool_directory, name)
     async with spooling(spool_directory, registry, jobs_at_once=1) as running:
         await running.until(lambda: len(registry.attempts) >= 3)
-        assert running.board.held_for is Reason.SETTING
-        assert {file.reason for file in running.board.deferred()} == {Reason.SETTING}
+        assert running.state.held_for is Reason.SETTING
+        assert {file.reason for file in running.state.deferred()} == {Reason.SETTING}
         registry.is_down = False
         await running.until_done(*names)
-        assert running.board.held_for is None
+        assert running.state.held_for is None
 
 
 async def test_a_file_that_arrives_while_the_registry_is_down_waits_with_the_others(spool_directory: Path) -> None:
@@ -128,11 +128,11 @@ async def test_a_file_that_arrives_while_the_registry_is_down_waits_with_the_oth
     async with spooling(spool_directory, registry, ping=ping) as running:
         await running.until(lambda: len(pings) >= 2)
         drop(spool_directory, "b.tar")
-        await running.until(lambda: running.board.waiting_count == 1)
+        await running.until(lambda: running.state.waiting_count == 1)
         (spool_directory / "a.tar").touch()
         await running.until(lambda: len(pings) >= 5)
         assert [name for name, _ in registry.attempts] == ["a.tar"]
-        assert running.board.held_for is Reason.UNREACHABLE
+        assert running.state.held_for is Reason.UNREACHABLE
         registry.is_down = False
         await running.until_done("a.tar", "b.tar")
 
@@ -159,12 +159,12 @@ async def test_what_the_registry_asks_one_job_for_the_others_heed_too(spool_dire
     handler.first("a.tar", busy)
     async with spooling(spool_directory, handler, jobs_at_once=1) as running:
         drop(spool_directory, "a.tar")
-        await running.until(lambda: running.board.deferred())
+        await running.until(lambda: running.state.deferred())
         asked = time.monotonic()
         drop(spool_directory, "b.tar")
         await running.until_done("a.tar", "b.tar")
         assert time.monotonic() - asked > 0.4
-    assert running.board.retries == {"status": 1}
+    assert running.state.retries == {"status": 1}
 
 
 async def test_a_file_that_blocks_its_repository_is_told_of_again_and_again(
@@ -177,7 +177,7 @@ async def test_a_file_that_blocks_its_repository_is_told_of_again_and_again(
     async with spooling(spool_directory, handler) as running:
         drop(spool_directory, "a:2.tar")
         drop(spool_directory, "b:2.tar")
-        await running.until(lambda: [file.behind for file in running.board.waiting()] == ["a:1.tar"])
+        await running.until(lambda: [file.behind for file in running.state.waiting()] == ["a:1.tar"])
         await running.until(lambda: len(handler.attempts) > 6)
     first, second, *_ = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert re.fullmatch(r"deferred a:1\.tar → a:1: .* 500 .*; next try (now|in \d+\.\d s)", first)
@@ -193,7 +193,7 @@ async def test_what_came_after_a_bundle_that_nobody_could_read_waits_for_it(
     async with spooling(spool_directory, handler) as running:
         await running.until(lambda: handler.attempts)
         drop(spool_directory, "c.tar")
-        await running.until(lambda: [file.behind for file in running.board.waiting()] == ["@all.tar"])
+        await running.until(lambda: [file.behind for file in running.state.waiting()] == ["@all.tar"])
         await running.until(lambda: len(handler.attempts) > 3)
     assert any(message.endswith("Z, and all that came after it waits for it") for message in caplog.messages)
 

@@ -12,7 +12,7 @@ from scripted import Handler, drop, receipt, spooling, visible
 
 from registry_spooler.spool.attempt import JobLocks
 from registry_spooler.spool.directory.files import Identity
-from registry_spooler.spool.directory.workdir import WorkDir, open_room
+from registry_spooler.spool.directory.workdir import WorkDir, open_workdir
 from registry_spooler.spool.scheduling.job import Arrival, Entry, parse_name
 
 
@@ -27,7 +27,7 @@ async def test_a_bundle_has_the_spool_to_itself(spool_directory: Path, handler: 
         drop(spool_directory, name)
     async with spooling(spool_directory, handler) as running:
         await running.until_done("b.tar")
-        assert [file.name for file in running.board.waiting()] == ["@all.tar", "c.tar"]
+        assert [file.name for file in running.state.waiting()] == ["@all.tar", "c.tar"]
         go_on.set()
         await running.until_done("c.tar")
     assert [name for name, _ in handler.pushes] == ["b.tar", "a.tar", "@all.tar", "c.tar"]
@@ -47,10 +47,10 @@ async def test_two_spoolers_keep_the_order_around_a_bundle(spool_directory: Path
     async with spooling(spool_directory, one) as running:
         await running.until(lambda: one.running == ["@all.tar"])
         async with spooling(spool_directory, other) as second:
-            await second.until(lambda: second.board.elsewhere_count == 1)
+            await second.until(lambda: second.state.elsewhere_count == 1)
             for name in ("a.tar", "b.tar"):
                 drop(spool_directory, name)
-            await second.until(lambda: {file.name for file in second.board.waiting()} == {"a.tar", "b.tar"})
+            await second.until(lambda: {file.name for file in second.state.waiting()} == {"a.tar", "b.tar"})
             go_on.set()
             await running.until(lambda: not visible(spool_directory))
     everything = [*one.pushes, *other.pushes]
@@ -83,12 +83,12 @@ async def test_what_is_withdrawn_while_it_is_pushed_still_comes_first(
         async with spooling(spool_directory, other) as second:
             await second.until_ready()
             drop(spool_directory, then)
-            await second.until(lambda: second.board.elsewhere_count == 1)
+            await second.until(lambda: second.state.elsewhere_count == 1)
             if replaced:
                 drop(spool_directory, first, b"new")
             else:
                 os.unlink(spool_directory / first)
-            await second.until(lambda: then in other.attempts or second.board.elsewhere_count > replaced)
+            await second.until(lambda: then in other.attempts or second.state.elsewhere_count > replaced)
             await anyio.sleep(0.2)
             go_on.set()
             await running.until(lambda: not visible(spool_directory))
@@ -103,14 +103,14 @@ async def test_a_file_that_is_replaced_during_its_push_is_new_in_every_respect(
         drop(spool_directory, "app.tar", b"old content")
         async with spooling(spool_directory, handler) as running:
             await running.until_done("app.tar")
-            await running.until(lambda: running.board.queue_depth == 0)
+            await running.until(lambda: running.state.queue_depth == 0)
         assert handler.pushes[-1] == ("app.tar", b"new content")
         assert receipt(spool_directory, "app.tar")["attempts"] == 1
 
 
 @pytest.fixture
 def room(spool_directory: Path) -> Iterator[WorkDir]:
-    room = open_room(spool_directory)
+    room = open_workdir(spool_directory)
     yield room
     room.close()
 

@@ -92,7 +92,7 @@ async def test_a_file_that_is_renamed_during_its_push_is_pushed_under_its_new_na
     drop(spool_directory, "app:1.tar")
     async with spooling(spool_directory, handler) as running:
         await running.until_done("app:2.tar")
-        await running.until(lambda: running.board.queue_depth == 0)
+        await running.until(lambda: running.state.queue_depth == 0)
     assert visible(spool_directory) == []
 
 
@@ -100,7 +100,7 @@ async def test_a_file_that_is_taken_away_during_its_push_is_forgotten(spool_dire
     handler.first("app.tar", lambda *_: os.unlink(spool_directory / "app.tar"))
     drop(spool_directory, "app.tar")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: running.ends and running.board.queue_depth == 0)
+        await running.until(lambda: running.ends and running.state.queue_depth == 0)
         assert running.outcomes == [("app.tar", Outcome.DEFERRED)]
     assert os.listdir(spool_directory / ".receipts") == []
 
@@ -126,7 +126,7 @@ async def test_a_file_that_somebody_has_open_for_writing_is_waited_for(spool_dir
             file.write(b"first, ")
             file.flush()
             os.rename(spool_directory / "app.tar~", spool_directory / "app.tar")
-            await running.until(lambda: [entry.reason for entry in running.board.deferred()] == [Reason.WRITING])
+            await running.until(lambda: [entry.reason for entry in running.state.deferred()] == [Reason.WRITING])
             # It is as if it had not arrived: others of its repository need not wait.
             drop(spool_directory, "app:2.tar")
             await running.until_done("app:2.tar")
@@ -141,7 +141,7 @@ async def test_a_writer_that_comes_during_the_push_is_waited_for(spool_directory
     handler.first("app.tar", lambda *_: writers.append((spool_directory / "app.tar").open("ab")))
     drop(spool_directory, "app.tar", b"old")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: [entry.reason for entry in running.board.deferred()] == [Reason.WRITING])
+        await running.until(lambda: [entry.reason for entry in running.state.deferred()] == [Reason.WRITING])
         writers[0].write(b" and new")
         writers[0].close()
         await running.until_done("app.tar")
@@ -155,7 +155,7 @@ async def test_what_was_pushed_is_not_pushed_again_when_only_its_end_had_to_wait
     handler.first("app.tar", lambda *_: writers.append((spool_directory / "app.tar").open("ab")))
     drop(spool_directory, "app.tar", b"old")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: [entry.reason for entry in running.board.deferred()] == [Reason.WRITING])
+        await running.until(lambda: [entry.reason for entry in running.state.deferred()] == [Reason.WRITING])
         writers[0].close()
         await running.until_done("app.tar")
     assert handler.pushes == [("app.tar", b"old")]
@@ -185,7 +185,7 @@ async def test_a_writer_is_found_in_any_case(spool_directory: Path, handler: Han
             drop(spool_directory, "other.tar")
             await running.until_done("other.tar")
             os.rename(spool_directory / "app.tar", spool_directory / "app:1.tar")
-            await running.until(lambda: [entry.reason for entry in running.board.deferred()] == [Reason.WRITING])
+            await running.until(lambda: [entry.reason for entry in running.state.deferred()] == [Reason.WRITING])
             file.write(b"content")
         await running.until_done("app:1.tar")
     assert handler.pushes[-1] == ("app:1.tar", b"content")
@@ -238,7 +238,7 @@ async def test_a_name_that_is_taken_again_while_its_file_is_aside(
     monkeypatch.setattr(removal, "look_at", take_the_name)
     drop(spool_directory, "app.tar", b"first")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: len(handler.pushes) == 3 and running.board.queue_depth == 0)
+        await running.until(lambda: len(handler.pushes) == 3 and running.state.queue_depth == 0)
     assert handler.pushes == [("app.tar", b"first"), ("app.tar", b"second"), ("app.tar", b"third")]
     assert visible(spool_directory) == []
     assert list((spool_directory / ".work").glob("*/*/*")) == []
@@ -266,7 +266,7 @@ async def test_a_writer_that_opens_the_file_at_the_last_moment(
     drop(spool_directory, "app.tar", b"old")
     async with spooling(spool_directory, handler) as running:
         await running.until(lambda: handler.registry.get("app:latest") == b"old and new")
-        await running.until(lambda: running.board.queue_depth == 0)
+        await running.until(lambda: running.state.queue_depth == 0)
     writers[0].join()
     assert visible(spool_directory) == []
 
@@ -312,7 +312,7 @@ async def test_a_file_that_changes_all_the_time_at_random_instants(place: Path, 
         with changing(place, how) as process:
             await running.until(lambda: process.poll() is not None, seconds=60)
         assert process.returncode == 0
-        await running.until(lambda: not visible(place) and running.board.queue_depth == 0)
+        await running.until(lambda: not visible(place) and running.state.queue_depth == 0)
     last = b"%06d\n" % (ROUNDS - 1)
     name, content = handler.pushes[-1]
     assert name == "app.tar"

@@ -15,8 +15,8 @@ from spooler_nursery import Logged, Nursery
 from registry_spooler.aio import in_thread
 from registry_spooler.spool.directory.deaths import DEATHS_MAX, begin_work, deaths_over
 from registry_spooler.spool.directory.files import look_at
-from registry_spooler.spool.directory.workdir import open_room
-from registry_spooler.spool.housekeeping import open_recovered_room, recover
+from registry_spooler.spool.directory.workdir import open_workdir
+from registry_spooler.spool.housekeeping import open_recovered_workdir, recover
 
 POISON = "poison.tar"
 REASON = (
@@ -98,7 +98,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def die_over(directory: Path, name: str) -> None:
     """What is left of a run whose process dies while it works on the file."""
-    room = open_room(directory)
+    room = open_workdir(directory)
     begin_work(room.folder, name, look_at(room.layout.directory, name).mark, alone=False)
     os.close(room._alive)
 
@@ -107,7 +107,7 @@ def test_each_death_counts_once_however_many_clear_up(spool_directory: Path) -> 
     (spool_directory / "app.tar").write_bytes(b"content")
     for _ in range(2):
         die_over(spool_directory, "app.tar")
-    living, other = open_recovered_room(spool_directory, set()), open_recovered_room(spool_directory, set())
+    living, other = open_recovered_workdir(spool_directory, set()), open_recovered_workdir(spool_directory, set())
     recover(living)
     recover(other)
     work, mark = living.layout.work, look_at(living.layout.directory, "app.tar").mark

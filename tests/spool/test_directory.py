@@ -16,27 +16,27 @@ from scripted import Handler, debris, drop, failure, receipt, spooling, visible
 
 from registry_spooler.aio import in_thread
 from registry_spooler.errors import ArchiveError
-from registry_spooler.spool.directory.workdir import open_room
+from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.scheduling.job import Outcome, Reason
 
 
 async def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, handler: Handler) -> None:
     directory = tmp_path / "later"
     async with spooling(directory, handler) as running:
-        await running.until(lambda: running.board.watching.error)
-        assert not running.board.watching.holds
-        assert "No such file or directory" in running.board.watching.error
+        await running.until(lambda: running.state.watching.error)
+        assert not running.state.watching.holds
+        assert "No such file or directory" in running.state.watching.error
         directory.mkdir()
         drop(directory, "app.tar")
         await running.until_done("app.tar")
-        assert running.board.watching.holds
+        assert running.state.watching.holds
 
 
 async def test_what_is_no_directory_is_said_to_be_none(tmp_path: Path, handler: Handler) -> None:
     (tmp_path / "file").touch()
     async with spooling(tmp_path / "file", handler) as running:
-        await running.until(lambda: "Not a directory" in running.board.watching.error)
-        assert not running.board.watching.holds
+        await running.until(lambda: "Not a directory" in running.state.watching.error)
+        assert not running.state.watching.holds
 
 
 @pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
@@ -52,11 +52,11 @@ async def test_a_directory_that_goes_away_is_watched_anew_when_it_comes_back(
             drop(spool_directory, "x~")
             os.rename(spool_directory, spool_directory.parent / "elsewhere")
         if how != "replaced":
-            await running.until(lambda: not running.board.watching.holds)
+            await running.until(lambda: not running.state.watching.holds)
         spool_directory.mkdir()
         drop(spool_directory, "after.tar")
         await running.until_done("after.tar")
-        assert running.board.watching.holds
+        assert running.state.watching.holds
         drop(spool_directory, "event.tar")
         await running.until_done("event.tar")
     assert debris(spool_directory) == []
@@ -71,11 +71,11 @@ async def test_a_directory_that_is_removed_from_within_is_missed_at_once(
         for name in (".work", ".locks", ".receipts", ".failed"):
             shutil.rmtree(spool_directory / name)
         spool_directory.rmdir()
-        await running.until(lambda: not running.board.watching.holds)
+        await running.until(lambda: not running.state.watching.holds)
         spool_directory.mkdir()
         drop(spool_directory, "after.tar")
         await running.until_done("after.tar")
-        assert running.board.watching.holds
+        assert running.state.watching.holds
 
 
 async def test_a_folder_for_work_that_is_removed_is_made_again(spool_directory: Path, handler: Handler) -> None:
@@ -84,7 +84,7 @@ async def test_a_folder_for_work_that_is_removed_is_made_again(spool_directory: 
         shutil.rmtree(spool_directory / ".work")
         drop(spool_directory, "app.tar")
         await running.until_done("app.tar")
-        assert running.board.watching.holds
+        assert running.state.watching.holds
     assert debris(spool_directory) == []
 
 
@@ -96,7 +96,7 @@ async def test_a_directory_that_goes_away_during_a_job(spool_directory: Path, ha
         spool_directory.mkdir()
         drop(spool_directory, "other.tar")
         await running.until_done("other.tar")
-        await running.until(lambda: running.board.queue_depth == 0)
+        await running.until(lambda: running.state.queue_depth == 0)
     assert visible(spool_directory.parent / "elsewhere") == ["app.tar"]
 
 
@@ -132,7 +132,7 @@ async def test_folders_of_ours_that_are_removed_are_made_again(spool_directory: 
             shutil.rmtree(spool_directory / name)
         drop(spool_directory, "app.tar")
         await running.until_done("app.tar")
-        await running.until(lambda: running.board.writable.holds)
+        await running.until(lambda: running.state.writable.holds)
     assert receipt(spool_directory, "app.tar")["file"] == "app.tar"
 
 
@@ -223,7 +223,7 @@ async def test_a_start_on_a_full_disk_uses_the_reserve_of_the_last_run(
 ) -> None:
     if isinstance(disk, PretendedDisk):
         return  # there is no room to be given up there
-    room = await in_thread(open_room, disk.directory)
+    room = await in_thread(open_workdir, disk.directory)
     if is_dead:
         os.close(room._alive)
     else:
@@ -237,7 +237,7 @@ async def test_a_start_on_a_full_disk_uses_the_reserve_of_the_last_run(
 
 async def test_what_a_dead_run_had_set_aside_comes_before_what_is_newer(tmp_path: Path, handler: Handler) -> None:
     drop(tmp_path, "app:1.tar", b"older")
-    room = await in_thread(open_room, tmp_path)
+    room = await in_thread(open_workdir, tmp_path)
     await in_thread(partial(room.set_aside, room.layout.directory, "app:1.tar", done=None))
     drop(tmp_path, "app:2.tar", b"newer")
     os.close(room._alive)
@@ -255,13 +255,13 @@ async def test_a_disk_without_any_room_defers_and_heals(disk: Disk, handler: Han
             reserve.unlink()
         disk.fill()
         drop_empty(disk.directory, "two.tar")
-        await running.until(lambda: [entry.reason for entry in running.board.deferred()][-1:] == [Reason.SPOOL])
-        assert "No space left on device" in running.board.deferred()[-1].error
-        assert not running.board.writable.holds
+        await running.until(lambda: [entry.reason for entry in running.state.deferred()][-1:] == [Reason.SPOOL])
+        assert "No space left on device" in running.state.deferred()[-1].error
+        assert not running.state.writable.holds
         assert "two.tar" in visible(disk.directory)
         disk.free()
         await running.until_done("two.tar")
-        await running.until(lambda: running.board.writable.holds)
+        await running.until(lambda: running.state.writable.holds)
     assert receipt(disk.directory, "two.tar")["file"] == "two.tar"
 
 
@@ -274,10 +274,10 @@ async def test_a_read_only_spool_is_said_to_be_one_and_heals(disk: Disk, handler
     drop(disk.directory, "app.tar")
     disk.remount("ro")
     async with spooling(disk.directory, handler) as running:
-        await running.until(lambda: running.board.scanned.holds and running.board.writable.error)
-        assert "Read-only file system" in running.board.writable.error
-        assert running.board.queue_depth == 1
-        assert running.board.watching.holds
+        await running.until(lambda: running.state.scanned.holds and running.state.writable.error)
+        assert "Read-only file system" in running.state.writable.error
+        assert running.state.queue_depth == 1
+        assert running.state.watching.holds
         disk.remount("rw")
         await running.until_done("app.tar")
     assert visible(disk.directory) == []
@@ -292,8 +292,8 @@ async def test_a_spool_that_becomes_read_only_during_a_push(
     async with spooling(disk.directory, handler) as running:
         await running.until_ready()
         drop(disk.directory, "app.tar")
-        await running.until(lambda: [entry.reason for entry in running.board.deferred()] == [Reason.SPOOL])
-        assert not running.board.writable.holds
+        await running.until(lambda: [entry.reason for entry in running.state.deferred()] == [Reason.SPOOL])
+        assert not running.state.writable.holds
         disk.remount("rw")
         await running.until_done("app.tar")
     # The push itself was good, and is not done twice.
@@ -329,8 +329,8 @@ async def test_a_file_that_cannot_be_read_is_said_to_be_one(
     drop(spool_directory, "app:2.tar")
     async with spooling(spool_directory, handler) as running:
         await running.until_done("app:2.tar")
-        await running.until(lambda: running.board.deferred())
-        (deferred,) = running.board.deferred()
+        await running.until(lambda: running.state.deferred())
+        (deferred,) = running.state.deferred()
         assert deferred.reason is Reason.FILE
         assert deferred.error == (
             "the file cannot be read: Permission denied (it belongs to user "
@@ -356,11 +356,11 @@ async def test_a_file_that_cannot_be_removed_keeps_nobody_else_waiting(
     monkeypatch.setattr(os, "rename", refuse)
     async with spooling(spool_directory, handler, jobs_at_once=1) as running:
         await running.until_done("app:2.tar", *names)
-        await running.until(lambda: running.board.deferred())
-        (deferred,) = running.board.deferred()
+        await running.until(lambda: running.state.deferred())
+        (deferred,) = running.state.deferred()
         assert (deferred.name, deferred.reason) == ("app.tar", Reason.FILE)
         assert deferred.error.endswith("Operation not permitted")
-        assert running.board.held_for is None
+        assert running.state.held_for is None
         monkeypatch.undo()
         await running.until_done("app.tar")
     assert handler.attempts.count("app.tar") == 1

@@ -10,8 +10,8 @@ import pytest
 from scripted import Handler, drop, failure, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
-from registry_spooler.spool.directory.workdir import open_room
-from registry_spooler.spool.housekeeping import open_recovered_room
+from registry_spooler.spool.directory.workdir import open_workdir
+from registry_spooler.spool.housekeeping import open_recovered_workdir
 
 OWN = (".locks", ".work", ".receipts", ".failed")
 
@@ -39,8 +39,8 @@ async def test_a_link_in_the_place_of_a_folder(spool_directory: Path, home: Path
     (spool_directory / name).symlink_to(home)
     drop(spool_directory, "app.tar")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: running.board.writable.error)
-        assert f"{name} is a symbolic link where the spooler has a folder of its own" in running.board.writable.error
+        await running.until(lambda: running.state.writable.error)
+        assert f"{name} is a symbolic link where the spooler has a folder of its own" in running.state.writable.error
         assert handler.attempts == []
         assert content(home) == before
         (spool_directory / name).unlink()
@@ -55,7 +55,7 @@ async def test_locks_that_lead_to_the_spool_itself_remove_no_file(spool_director
     for name in names:
         drop(spool_directory, name)
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: running.board.writable.error)
+        await running.until(lambda: running.state.writable.error)
     assert visible(spool_directory) == sorted(names)
 
 
@@ -64,8 +64,8 @@ async def test_a_file_in_the_place_of_a_folder(spool_directory: Path, handler: H
     (spool_directory / name).write_bytes(b"somebody's")
     drop(spool_directory, "app.tar")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: running.board.writable.error)
-        assert f"{name} is a file where" in running.board.writable.error
+        await running.until(lambda: running.state.writable.error)
+        assert f"{name} is a file where" in running.state.writable.error
         assert (spool_directory / name).read_bytes() == b"somebody's"
         (spool_directory / name).unlink()
         await running.until_done("app.tar")
@@ -84,12 +84,12 @@ async def test_a_folder_that_is_swapped_for_a_link_during_a_push(
     handler.first("app.tar", swap)
     drop(spool_directory, "app.tar")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: running.board.writable.error)
-        await running.until(lambda: "symbolic link" in running.board.writable.error)
+        await running.until(lambda: running.state.writable.error)
+        await running.until(lambda: "symbolic link" in running.state.writable.error)
         assert visible(spool_directory) == ["app.tar", "moved~"]
         (spool_directory / name).unlink()
         await running.until_done("app.tar")
-        await running.until(lambda: running.board.writable.holds)
+        await running.until(lambda: running.state.writable.holds)
     assert content(home) == before
     assert receipt(spool_directory, "app.tar")["file"] == "app.tar"
 
@@ -108,8 +108,8 @@ async def test_links_and_folders_that_are_called_like_records(
         drop(spool_directory, name)
     async with spooling(spool_directory, handler) as running:
         await running.until_done("good.tar", "bad.tar")
-        await running.until(lambda: running.board.deferred())
-        (deferred,) = running.board.deferred()
+        await running.until(lambda: running.state.deferred())
+        (deferred,) = running.state.deferred()
         assert (deferred.name, "Is a directory" in deferred.error) == ("folder.tar", True)
         (spool_directory / ".receipts" / "folder.tar.json").rmdir()
         await running.until_done("folder.tar")
@@ -119,7 +119,7 @@ async def test_links_and_folders_that_are_called_like_records(
 
 
 def test_a_link_in_the_place_of_a_temporary_file(spool_directory: Path, home: Path) -> None:
-    room = open_room(spool_directory)
+    room = open_workdir(spool_directory)
     before = content(home)
     for number in range(5):
         (room.folder.path / f"{number}.tmp").symlink_to(home / "notes")
@@ -133,7 +133,7 @@ def test_a_link_in_the_place_of_a_temporary_file(spool_directory: Path, home: Pa
 
 def test_only_what_spoolers_make_is_cleared_up(spool_directory: Path, home: Path) -> None:
     """A folder of somebody's as `.work`, and links in a dead one's: what is called otherwise stays."""
-    open_room(spool_directory).close()
+    open_workdir(spool_directory).close()
     work = spool_directory / ".work"
     (work / "notes").mkdir()
     (work / "notes" / "0.tmp").write_bytes(b"somebody's")
@@ -147,7 +147,7 @@ def test_only_what_spoolers_make_is_cleared_up(spool_directory: Path, home: Path
     (dead / "2.tmp").symlink_to(home / "notes")
     (dead / "thesis").write_bytes(b"somebody's")
     before = content(home)
-    room = open_recovered_room(spool_directory, set())
+    room = open_recovered_workdir(spool_directory, set())
     room.close()
     assert content(home) == before
     assert (work / "notes" / "0.tmp").read_bytes() == b"somebody's"
@@ -180,6 +180,6 @@ async def test_names_that_are_swapped_all_the_time(spool_directory: Path, home: 
             drop(spool_directory, name, name.encode())
             await running.until(lambda: True)
         await running.until(lambda: not swapper.is_alive(), seconds=60)
-        await running.until(lambda: running.board.queue_depth == 0, seconds=30)
+        await running.until(lambda: running.state.queue_depth == 0, seconds=30)
     assert content(home) == before
     assert {name for name, _ in handler.pushes} >= set(names)

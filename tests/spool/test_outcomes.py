@@ -87,7 +87,7 @@ async def test_files_that_are_being_written_and_our_own_are_left_alone(spool_dir
         (spool_directory / "gone!~").write_bytes(b"")
         drop(spool_directory, "last.tar")
         await running.until_done("last.tar")
-        assert running.board.stale_count == 1
+        assert running.state.stale_count == 1
     assert handler.attempts == ["last.tar"]
     assert visible(spool_directory) == ["after.tar~", "before.tar~", "gone!~"]
 
@@ -124,8 +124,8 @@ async def test_a_bad_name_fails_with_its_reason_and_keeps_its_bytes(spool_direct
     drop(spool_directory, "UPPER.tar", b"bytes")
     async with spooling(spool_directory, handler) as running:
         await running.until_done("UPPER.tar")
-        await running.until(lambda: running.board.failed_count == 1)
-        assert [document["file"] for document in running.board.failures] == ["UPPER.tar"]
+        await running.until(lambda: running.state.failed_count == 1)
+        assert [document["file"] for document in running.state.failures] == ["UPPER.tar"]
     document = failure(spool_directory, "UPPER.tar")
     assert document.pop("time").endswith("Z")
     assert document == {
@@ -185,14 +185,14 @@ async def test_what_may_heal_is_tried_again_and_stays_where_it_is(
     handler.always("app.tar", error)
     drop(spool_directory, "app.tar")
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: len(handler.attempts) >= 3 and running.board.deferred())
-        (deferred,) = running.board.deferred()
+        await running.until(lambda: len(handler.attempts) >= 3 and running.state.deferred())
+        (deferred,) = running.state.deferred()
         assert (deferred.name, deferred.reason) == ("app.tar", reason)
         assert visible(spool_directory) == ["app.tar"]
         handler.heal("app.tar")
         await running.until_done("app.tar")
-        assert running.board.retries[reason.value] == len(handler.attempts) - 1
-        assert running.board.jobs == {
+        assert running.state.retries[reason.value] == len(handler.attempts) - 1
+        assert running.state.jobs == {
             ("push", "deferred"): len(handler.attempts) - 1,
             ("push", "done"): 1,
         }
@@ -208,7 +208,7 @@ async def test_an_error_that_nobody_foresaw_fails_no_file_and_is_logged_once(
         await running.until(lambda: len(handler.attempts) >= 8)
         handler.heal("app.tar")
         await running.until_done("app.tar")
-        assert {("push", "deferred"), ("push", "done")} == set(running.board.jobs)
+        assert {("push", "deferred"), ("push", "done")} == set(running.state.jobs)
     (record,) = [record for record in caplog.records if record.exc_info]
     assert "internal error" in record.message
     assert "RuntimeError: a mistake" in str(record.exc_text)
@@ -223,11 +223,11 @@ async def test_a_retry_by_hand_removes_the_old_error(spool_directory: Path, hand
         os.rename(spool_directory / ".failed" / "app.tar", spool_directory / "app.tar")
         await running.until(lambda: len(running.ends) == 2)
         assert failure(spool_directory, "app.tar")["error"] == "second"
-        await running.until(lambda: running.board.failed_count == 1)
-        assert [(record["file"], record["error"]) for record in running.board.failures] == [("app.tar", "second")]
+        await running.until(lambda: running.state.failed_count == 1)
+        assert [(record["file"], record["error"]) for record in running.state.failures] == [("app.tar", "second")]
         os.rename(spool_directory / ".failed" / "app.tar", spool_directory / "app.tar")
-        await running.until(lambda: len(running.ends) == 3 and running.board.failed_count == 0)
-        assert not running.board.failures
+        await running.until(lambda: len(running.ends) == 3 and running.state.failed_count == 0)
+        assert not running.state.failures
     assert os.listdir(spool_directory / ".failed") == []
     assert handler.registry == {"app:latest": b"bytes"}
 
@@ -241,7 +241,7 @@ async def test_a_failure_that_somebody_has_taken_away_is_not_shown(spool_directo
         os.unlink(spool_directory / ".failed" / "app.tar")
         drop(spool_directory, "other.tar")
         await running.until_done("other.tar")
-        await running.until(lambda: [record["file"] for record in running.board.failures] == ["other.tar"])
+        await running.until(lambda: [record["file"] for record in running.state.failures] == ["other.tar"])
 
 
 async def test_a_hard_link_that_others_may_have_made_is_refused(spool_directory: Path, handler: Handler) -> None:
@@ -255,8 +255,8 @@ async def test_a_hard_link_that_others_may_have_made_is_refused(spool_directory:
     os.link(outside, spool_directory / "app.tar")
     async with spooling(spool_directory, handler) as running:
         if os.geteuid() == 0:
-            await running.until(lambda: running.board.deferred())
-            (deferred,) = running.board.deferred()
+            await running.until(lambda: running.state.deferred())
+            (deferred,) = running.state.deferred()
             assert "it has another name elsewhere (a hard link)" in deferred.error
             assert handler.attempts == []
             outside.unlink()
@@ -270,7 +270,7 @@ async def test_failures_of_the_same_name_are_all_kept(spool_directory: Path, han
         for count, content in enumerate((b"1", b"2", b"3"), start=1):
             drop(spool_directory, "app.tar", content)
             await running.until(lambda count=count: len(running.ends) == count)
-        await running.until(lambda: running.board.failed_count == 3)
+        await running.until(lambda: running.state.failed_count == 3)
     failed = spool_directory / ".failed"
     assert {path.name: path.read_bytes() for path in failed.iterdir() if not path.name.endswith(".json")} == {
         "app.tar.1": b"1",
@@ -349,10 +349,10 @@ async def test_odd_entries_are_never_opened_and_warned_of_once(
         os.rename(spool_directory / "later-dir~", spool_directory / "later-dir")
         drop(spool_directory, "app.tar")
         await running.until_done("app.tar")
-        await running.until(lambda: len(running.board.odd) == 5)
-        first = running.board.last_scan
-        await running.until(lambda: running.board.last_scan != first)
-        assert [(entry.name, entry.kind) for entry in running.board.odd] == [
+        await running.until(lambda: len(running.state.odd) == 5)
+        first = running.state.last_scan
+        await running.until(lambda: running.state.last_scan != first)
+        assert [(entry.name, entry.kind) for entry in running.state.odd] == [
             ("directory.tar", "directory"),
             ("later!", "symbolic link"),
             ("later-dir", "directory"),
@@ -368,7 +368,7 @@ async def test_what_is_no_file_is_told_of_when_it_is_made(spool_directory: Path,
     async with spooling(spool_directory, handler) as running:
         await running.until_ready()
         (spool_directory / "link.tar").symlink_to("/etc/passwd")
-        await running.until(lambda: [entry.name for entry in running.board.odd] == ["link.tar"])
+        await running.until(lambda: [entry.name for entry in running.state.odd] == ["link.tar"])
     assert handler.attempts == []
 
 
@@ -422,10 +422,10 @@ async def test_an_observer_that_fails_does_not_stop_the_spool(spool_directory: P
         raise RuntimeError("a mistake")
 
     async with spooling(spool_directory, handler) as running:
-        running.board.on_job_end = fail
+        running.state.on_job_end = fail
         drop(spool_directory, "a.tar")
         drop(spool_directory, "b.tar")
-        await running.until(lambda: len(handler.pushes) == 2 and running.board.queue_depth == 0)
+        await running.until(lambda: len(handler.pushes) == 2 and running.state.queue_depth == 0)
     assert sorted(name for name, _ in handler.pushes) == ["a.tar", "b.tar"]
 
 
@@ -435,11 +435,11 @@ async def test_the_board_shows_what_runs_and_what_waits(spool_directory: Path, h
 
         async def look(job: Job, file: OpenedFile, progress: Progress) -> None:
             progress.bytes_sent = 100
-            (job_shown,) = running.board.running()
+            (job_shown,) = running.state.running()
             seen.append((job_shown.name, job_shown.action, job_shown.size_bytes, job_shown.progress is progress))
-            seen.append([waiting.name for waiting in running.board.waiting()])
-            seen.append((running.board.queue_depth, running.board.waiting_count))
-            seen.append(running.board.totals().bytes_sent)
+            seen.append([waiting.name for waiting in running.state.waiting()])
+            seen.append((running.state.queue_depth, running.state.waiting_count))
+            seen.append(running.state.totals().bytes_sent)
 
         handler.first("a.tar", look)
         drop(spool_directory, "a.tar", b"1234")
@@ -447,11 +447,11 @@ async def test_the_board_shows_what_runs_and_what_waits(spool_directory: Path, h
         drop(spool_directory, "c.tar", b"")
         await running.until_done("a.tar", "b.tar", "c.tar")
         assert seen == [("a.tar", Action.PUSH, 4, True), ["b.tar", "c.tar"], (3, 2), 100]
-        assert running.board.totals().bytes_sent == 106
-        assert running.board.queue_depth == 0
-        assert running.board.oldest_waiting_seconds == 0
-        assert running.board.last_success is not None
-        assert [document["file"] for document in running.board.receipts] == ["a.tar", "b.tar", "c.tar"]
+        assert running.state.totals().bytes_sent == 106
+        assert running.state.queue_depth == 0
+        assert running.state.oldest_waiting_seconds == 0
+        assert running.state.last_success is not None
+        assert [document["file"] for document in running.state.receipts] == ["a.tar", "b.tar", "c.tar"]
 
 
 async def test_an_incomplete_file_that_was_not_renamed_has_time_to_settle(
@@ -461,7 +461,7 @@ async def test_an_incomplete_file_that_was_not_renamed_has_time_to_settle(
     async with spooling(spool_directory, handler, settle_seconds=30) as running:
         await running.until_ready()
         (spool_directory / "app.tar").write_bytes(b"first half, ")
-        await running.until(lambda: [entry.reason for entry in running.board.deferred()] == [Reason.SETTLING])
+        await running.until(lambda: [entry.reason for entry in running.state.deferred()] == [Reason.SETTLING])
         with (spool_directory / "app.tar").open("ab") as file:
             file.write(b"second half")
         await running.until_done("app.tar")

@@ -15,7 +15,7 @@ from registry_spooler.folder import Folder
 from registry_spooler.spool.directory import files as rename
 from registry_spooler.spool.directory.files import Identity, rename_noreplace
 from registry_spooler.spool.directory.locks import clear_locks, try_lock
-from registry_spooler.spool.directory.workdir import open_room
+from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.housekeeping import recover
 
 
@@ -93,7 +93,7 @@ def test_renaming_never_replaces(tmp_path: Path, folder: Folder, system: str, mo
 
 
 def test_a_room_leaves_nothing_but_what_is_aside(spool_directory: Path) -> None:
-    room = open_room(spool_directory)
+    room = open_workdir(spool_directory)
     (spool_directory / "app.tar").write_bytes(b"content")
     aside = room.set_aside(room.layout.directory, "app.tar", done=None)
     path = aside.folder.path / aside.name
@@ -101,10 +101,10 @@ def test_a_room_leaves_nothing_but_what_is_aside(spool_directory: Path) -> None:
     room.close()
     assert path.read_bytes() == b"content"
 
-    later = open_room(spool_directory)
+    later = open_workdir(spool_directory)
     assert not recover(later)
     assert (spool_directory / "app.tar").read_bytes() == b"content"
-    assert later.displaced == []
+    assert later.orphaned == []
     later.close()
     assert debris(spool_directory) == []
 
@@ -113,7 +113,7 @@ def test_a_room_leaves_nothing_but_what_is_aside(spool_directory: Path) -> None:
 def test_what_was_aside_to_be_removed_is_removed_if_it_is_what_was_pushed(
     spool_directory: Path, as_pushed: bool
 ) -> None:
-    room = open_room(spool_directory)
+    room = open_workdir(spool_directory)
     (spool_directory / "app.tar").write_bytes(b"content")
     identity = Identity.of(os.stat(spool_directory / "app.tar"))
     aside = room.set_aside(room.layout.directory, "app.tar", done=identity)
@@ -122,7 +122,7 @@ def test_what_was_aside_to_be_removed_is_removed_if_it_is_what_was_pushed(
             file.write(b" and more")
     room.close()
 
-    later = open_room(spool_directory)
+    later = open_workdir(spool_directory)
     recover(later)
     later.close()
     assert visible(spool_directory) == ([] if as_pushed else ["app.tar"])
@@ -130,23 +130,23 @@ def test_what_was_aside_to_be_removed_is_removed_if_it_is_what_was_pushed(
 
 
 def test_what_was_aside_while_its_name_was_taken_is_kept_beside_it(spool_directory: Path) -> None:
-    room = open_room(spool_directory)
+    room = open_workdir(spool_directory)
     (spool_directory / "app.tar").write_bytes(b"older")
     room.set_aside(room.layout.directory, "app.tar", done=None)
     (spool_directory / "app.tar").write_bytes(b"newer")
     room.close()
 
-    later = open_room(spool_directory)
+    later = open_workdir(spool_directory)
     recover(later)
-    (displaced,) = later.displaced
-    assert (displaced.name, displaced.folder.read("app.tar", 100)) == ("app.tar", b"older")
+    (orphaned,) = later.orphaned
+    assert (orphaned.name, orphaned.folder.read("app.tar", 100)) == ("app.tar", b"older")
     assert (spool_directory / "app.tar").read_bytes() == b"newer"
     later.close()
 
 
 def test_the_living_are_left_alone(spool_directory: Path) -> None:
     (spool_directory / "app.tar").write_bytes(b"content")
-    living, other = open_room(spool_directory), open_room(spool_directory)
+    living, other = open_workdir(spool_directory), open_workdir(spool_directory)
     assert not recover(other)
     aside = living.set_aside(living.layout.directory, "app.tar", done=None)
     assert recover(other)
@@ -159,7 +159,7 @@ def test_the_living_are_left_alone(spool_directory: Path) -> None:
 
 
 def test_the_longest_name_can_be_set_aside(spool_directory: Path) -> None:
-    room = open_room(spool_directory)
+    room = open_workdir(spool_directory)
     path = spool_directory / ("x" * 255)
     path.touch()
     room.give_back(room.set_aside(room.layout.directory, path.name, done=Identity.of(os.stat(path))))

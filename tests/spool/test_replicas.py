@@ -116,7 +116,7 @@ async def test_the_work_of_a_dead_spooler_is_taken_over(nursery: Nursery, place:
     while not any(line.event == "start" for line in Logged.read(log)):  # noqa: ASYNC110 - another process's log
         await anyio.sleep(0.01)
     async with spooling(directory, handler) as running:
-        await running.until(lambda: running.board.elsewhere_count == 1)
+        await running.until(lambda: running.state.elsewhere_count == 1)
         assert handler.attempts == []
         nursery.kill(pid)
         died = time.monotonic()
@@ -134,7 +134,7 @@ async def test_what_a_dead_spooler_had_set_aside_comes_back(nursery: Nursery, pl
         await running.until_done("app.tar")
         pid = nursery.start(directory, log)
         await running.until(lambda: len({*os.listdir(directory / ".work")} - ALWAYS) == 2)
-        ours = running.spool._house.room
+        ours = running.spool._housekeeper.workdir
         assert ours is not None
         (theirs,) = (
             path for path in (directory / ".work").iterdir() if path.is_dir() and path.name != ours.folder.path.name

@@ -50,7 +50,7 @@ async def test_jobs_that_take_longer_than_the_grace_are_cancelled(spool_director
         running.spool.stop()
     assert cancelled == ["a.tar"]
     assert running.outcomes == [("a.tar", Outcome.ABANDONED)]
-    assert running.board.jobs == {("push", "abandoned"): 1}
+    assert running.state.jobs == {("push", "abandoned"): 1}
     assert visible(spool_directory) == ["a.tar"]
     assert debris(spool_directory) == []
 
@@ -91,7 +91,7 @@ async def test_a_spool_cancelled_at_random_instants_loses_nothing(
             await running.until_done("a.tar", "b.tar")
     assert debris(spool_directory) == []
     async with spooling(spool_directory, handler) as running:
-        await running.until(lambda: not visible(spool_directory) and running.board.scanned.holds)
+        await running.until(lambda: not visible(spool_directory) and running.state.scanned.holds)
     assert handler.registry == {"a:latest": b"content", "b:latest": b"content"}
 
 

@@ -26,10 +26,10 @@ from registry_spooler.spool.settings import SpoolSettings
 async def main():
     spool = Spool(SpoolSettings(directory=Path(sys.argv[2]), settle_seconds=float(sys.argv[4])))
     handler = LoggingHandler(Path(sys.argv[3]))
-    spool.board.on_job_end = lambda end: handler.note("end", end.name, end.outcome.value.encode())
+    spool.state.on_job_end = lambda end: handler.note("end", end.name, end.outcome.value.encode())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(spool.run, handler)
-        while not (spool.board.scanned.holds and spool.board.writable.holds):
+        while not (spool.state.scanned.holds and spool.state.writable.holds):
             await anyio.sleep(0.01)
         print("ready", flush=True)
 

@@ -177,7 +177,7 @@ async def _work(
     work = Work(client, Pusher(client, known, settings.push))
     health = settings.health
     async with serve(
-        spool.board,
+        spool.state,
         about,
         ping=client.ping,
         address=health.address,

@@ -1,6 +1,6 @@
 """The health port: probes, metrics, a status for programs and a page for people.
 
-    async with serve(spool.board, about, ping=client.ping, address="0.0.0.0", port=8086) as health:
+    async with serve(spool.state, about, ping=client.ping, address="0.0.0.0", port=8086) as health:
         log(f"listening on port {health.port}")
         await spool.run(handler)
 

@@ -47,17 +47,17 @@ class Metrics:
     def __init__(
         self,
         version: str,
-        board: SpoolState,
+        state: SpoolState,
         checks: Checks,
         volume: Volume,
-        pulse: LoopLag,
+        lag: LoopLag,
         request_retries: Mapping[str, int],
         remote: RemoteWork | None = None,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         ended = _EndedJobs()
         self.job_ended = ended.note
-        self._registry.register(_Families(version, board, checks, volume, pulse, request_retries))
+        self._registry.register(_Families(version, state, checks, volume, lag, request_retries))
         self._registry.register(_RemoteFamilies(remote or RemoteWork()))
         self._registry.register(ended)
         self.process = ProcessFamilies()
@@ -118,36 +118,36 @@ class ProcessFamilies(Collector):
         """What was read last."""
         yield from self._families
 
-    async def look(self) -> None:
+    async def read(self) -> None:
         """Read once."""
         self._families = await in_thread(lambda: tuple(self._process.collect()))
 
 
 class _Families(Collector):
-    """All that is read from the board and the checks at the time of the scrape."""
+    """All that is read from the spool's state and the checks at the time of the scrape."""
 
     def __init__(
         self,
         version: str,
-        board: SpoolState,
+        state: SpoolState,
         checks: Checks,
         volume: Volume,
-        pulse: LoopLag,
+        lag: LoopLag,
         request_retries: Mapping[str, int],
     ) -> None:
         self._request_retries = request_retries
-        self._version, self._board, self._checks, self._volume, self._pulse = version, board, checks, volume, pulse
+        self._version, self._state, self._checks, self._volume, self._lag = version, state, checks, volume, lag
 
     def collect(self) -> Iterator[Metric]:
         """Family by family."""
-        self._checks.look()
+        self._checks.update()
         yield from self._about_work()
         yield from self._about_spool()
         yield from self._about_process()
 
     def _about_work(self) -> Iterator[Metric]:
-        board, totals = self._board, self._board.totals()
-        yield _counter("jobs", "Attempts that have ended, by action and outcome.", _job_counts(board))
+        state, totals = self._state, self._state.totals()
+        yield _counter("jobs", "Attempts that have ended, by action and outcome.", _job_counts(state))
         yield _counter("read_bytes", "Bytes read from files in the spool.", _plain(totals.bytes_read))
         yield _counter(
             "sent_bytes", "Bytes of blobs sent to the registry, retries included.", _plain(totals.bytes_sent)
@@ -159,7 +159,7 @@ class _Families(Collector):
             "mounted": totals.blobs_mounted,
         }
         yield _counter("blobs", "Blobs, by what became of them.", _by("how", blobs))
-        yield _counter("retries", "Retries, by reason.", _by("reason", _retries(board)))
+        yield _counter("retries", "Retries, by reason.", _by("reason", _retries(state)))
         requests = {reason: self._request_retries.get(reason, 0) for reason in _REQUEST_REASONS}
         yield _counter(
             "request_retries",
@@ -167,10 +167,10 @@ class _Families(Collector):
             _by("reason", requests),
         )
         queue = {
-            "running": len(board.running()),
-            "waiting": board.waiting_count,
-            "deferred": board.deferred_count,
-            "elsewhere": board.elsewhere_count,
+            "running": len(state.running()),
+            "waiting": state.waiting_count,
+            "deferred": state.deferred_count,
+            "elsewhere": state.elsewhere_count,
         }
         yield _gauge(
             "queue_files", "Files in the spool that are to be pushed or deleted, by state.", _by("state", queue)
@@ -178,31 +178,35 @@ class _Families(Collector):
         yield _gauge(
             "oldest_waiting_seconds",
             "Age of the file that has waited longest; 0 when none waits.",
-            _plain(board.oldest_waiting_seconds),
+            _plain(state.oldest_waiting_seconds),
         )
-        success = () if board.last_success is None else _plain(board.last_success)
+        success = () if state.last_success is None else _plain(state.last_success)
         yield _gauge("last_success_timestamp_seconds", "When a file was last pushed or deleted successfully.", success)
 
     def _about_spool(self) -> Iterator[Metric]:
-        board, room = self._board, self._volume.room
+        state, capacity = self._state, self._volume.capacity
         yield _gauge(
             "stale_files",
             "Files being written (names ending in ~) that are older than --stale-after.",
-            _plain(board.stale_count),
+            _plain(state.stale_count),
         )
-        yield _gauge("failed_files", "Files in .failed/.", _plain(board.failed_count))
+        yield _gauge("failed_files", "Files in .failed/.", _plain(state.failed_count))
         yield _gauge(
             "odd_entries",
             "Directories, links and other entries of the spool that are never opened.",
-            _plain(len(board.odd)),
+            _plain(len(state.odd)),
         )
         yield _gauge(
-            "spool_free_bytes", "Free bytes of the spool's volume, or of the spool's limit.", _plain(room.free_bytes)
+            "spool_free_bytes",
+            "Free bytes of the spool's volume, or of the spool's limit.",
+            _plain(capacity.free_bytes),
         )
-        yield _gauge("spool_size_bytes", "Size of the spool's volume, or the spool's limit.", _plain(room.size_bytes))
-        yield _gauge("spool_free_inodes", "Free inodes of the spool's volume.", _plain(room.free_inodes))
         yield _gauge(
-            "spool_inodes", "Inodes of the spool's volume; 0 when it has no fixed number.", _plain(room.inodes)
+            "spool_size_bytes", "Size of the spool's volume, or the spool's limit.", _plain(capacity.size_bytes)
+        )
+        yield _gauge("spool_free_inodes", "Free inodes of the spool's volume.", _plain(capacity.free_inodes))
+        yield _gauge(
+            "spool_inodes", "Inodes of the spool's volume; 0 when it has no fixed number.", _plain(capacity.inodes)
         )
 
     def _about_process(self) -> Iterator[Metric]:
@@ -211,7 +215,7 @@ class _Families(Collector):
         states = {check.name: check.passing for check in (*checks.live, *checks.ready)}
         yield _gauge("check_passing", "The checks behind the probes: 1 if passing, else 0.", _by("check", states))
         yield _gauge(
-            "event_loop_lag_seconds", "How late the event loop's last beat was.", _plain(self._pulse.lag_seconds)
+            "event_loop_lag_seconds", "How late the event loop's last beat was.", _plain(self._lag.lag_seconds)
         )
         about = {"version": self._version, "python": platform.python_version()}
         yield _gauge("build_info", "Always 1; the labels say what runs.", [(about, 1)])
@@ -238,15 +242,15 @@ class _RemoteFamilies(Collector):
         yield _counter("remote_sent_bytes", "Bytes that went to kubectl spool.", _plain(remote.sent_bytes))
 
 
-def _job_counts(board: SpoolState) -> _Labelled:
+def _job_counts(state: SpoolState) -> _Labelled:
     kinds = ((action, outcome) for action in _ACTIONS for outcome in _OUTCOMES)
-    return [({"action": action, "outcome": outcome}, board.jobs[action, outcome]) for action, outcome in kinds]
+    return [({"action": action, "outcome": outcome}, state.jobs[action, outcome]) for action, outcome in kinds]
 
 
-def _retries(board: SpoolState) -> dict[str, int]:
+def _retries(state: SpoolState) -> dict[str, int]:
     """By the known reasons; all others together, so that no engine's word can add a series."""
-    counts = {reason: board.retries[reason] for reason in _REASONS}
-    return {**counts, "other": board.retries.total() - sum(counts.values())}
+    counts = {reason: state.retries[reason] for reason in _REASONS}
+    return {**counts, "other": state.retries.total() - sum(counts.values())}
 
 
 def _plain(value: float) -> _Labelled:

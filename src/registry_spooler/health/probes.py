@@ -1,18 +1,15 @@
-"""What the probes ask: each check with its state, and who keeps it fresh.
+"""What the probes ask: each check with its state, and the tasks that keep it fresh.
 
-A check is told what is the case as often as anybody looks; it remembers when that last changed. Times are wall-clock
-seconds since the epoch.
-
-`/live` asks only for what a restart can mend: the event loop and the watch. `/ready` asks also for the world around: a
-registry that is down or a spool that cannot be written to makes the pod unready and never restarts it. Little room is
-told and decides nothing: the spooler works on within its reserve, and an unready pod would take the registry beside it
-out of its Service.
+`/live` asks only for what a restart can fix: the event loop and the watch. `/ready` also asks for the world around: a
+registry that is down or a spool that cannot be written to makes the pod unready and never restarts it. Little free
+space is shown and decides nothing: the spooler works on within its reserve, and an unready pod would take the registry
+beside it out of its Service.
 
 An event loop that is blocked for good answers no probe at all, and the kubelet's time-out ends the pod. One that is
-blocked again and again does answer, in between; this is where it shows.
+blocked again and again does answer in between; this is where it shows.
 
-Each check that has to ask somebody is a task that asks at intervals (`check_periodically`); a probe is answered from
-memory.
+What has to be asked is asked by periodic tasks (`check_periodically`); a probe is answered from memory. Times are
+wall-clock seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -34,110 +31,83 @@ from registry_spooler.spool.state import Condition, SpoolState
 from registry_spooler.text import rfc3339
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that has to be so. It starts out failing, since nobody has looked yet."""
+    """One thing that has to be so, as its condition was found last."""
 
     name: str
-    passing: bool = False
-    since: float = 0.0
-    detail: str = "not looked at yet"
+    condition: Condition
+    good: str
+    """What to say when it holds."""
+    unknown: str = ""
+    """What to say before anybody has found out."""
     is_advice: bool = False
-    """Is it only told, without a say in the probe's answer?"""
-    clock: Callable[[], float] = field(default=time.time, repr=False)
+    """Whether it is only shown, without a say in the probe's answer."""
+    started: float = field(default_factory=time.time)
 
-    def __post_init__(self) -> None:
-        self.since = self.clock()
+    @property
+    def passing(self) -> bool:
+        """Return whether it is so."""
+        return self.condition.holds
 
-    def passes(self, detail: str = "", *, since: float | None = None) -> None:
-        """It is so; `since` when the one who says it knows better than the time of the first look."""
-        self._set(True, detail, since)
+    @property
+    def since(self) -> float:
+        """Return since when; from the start, while nobody has found out."""
+        return self.started if self.condition.since is None else self.condition.since
 
-    def fails(self, detail: str, *, since: float | None = None) -> None:
-        """It is not so, and `detail` says what is the case instead."""
-        self._set(False, detail, since)
+    @property
+    def detail(self) -> str:
+        """Return what is the case, in a sentence."""
+        return self.good if self.passing else self.condition.error or self.unknown
 
     def to_json(self) -> dict[str, Any]:
-        """As the probes answer it."""
+        """Return it as the probes answer it."""
         state = "ok" if self.passing else "warning" if self.is_advice else "failing"
         return {"state": state, "since": rfc3339(self.since), "detail": self.detail}
 
-    def _set(self, passing: bool, detail: str, since: float | None) -> None:
-        if passing != self.passing:
-            self.since = self.clock()
-        self.passing, self.detail = passing, detail
-        if since is not None:
-            self.since = since
-
 
 class Checks:
-    """The checks of one process, brought up to date by `look`."""
+    """The checks of one process: `live` is what `/live` and `/healthz` ask for, `ready` what `/ready` asks besides."""
 
-    def __init__(self, board: SpoolState, pulse: LoopLag, volume: Volume) -> None:
-        self._board, self._pulse, self._volume = board, pulse, volume
-        self.loop = Check("event_loop")
-        self.watch = Check("watch")
-        self.scan = Check("first_scan")
-        self.registry = Check("registry")
-        self.spool = Check("spool_writable")
-        self.space = Check("spool_space", is_advice=True)
-
-    @property
-    def live(self) -> tuple[Check, ...]:
-        """What `/live` and `/healthz` ask for."""
-        return (self.loop, self.watch)
-
-    @property
-    def ready(self) -> tuple[Check, ...]:
-        """What `/ready` tells besides."""
-        return (self.scan, self.registry, self.spool, self.space)
+    def __init__(self, state: SpoolState, lag: LoopLag, volume: Volume) -> None:
+        self._lag, self._volume = lag, volume
+        self.registry = Check("registry", state.registry, "the registry answers", "the registry has not been asked yet")
+        self.space = Check("spool_space", Condition(), "the volume has room", is_advice=True)
+        self.live = (
+            Check("event_loop", Condition(), "the event loop comes round"),
+            Check("watch", state.watching, "the spool directory is watched", "it is not watched yet"),
+        )
+        self.ready = (
+            Check("first_scan", state.scanned, "the first scan is done", "the first scan is not done"),
+            self.registry,
+            Check("spool_writable", state.writable, "the spool can be written to", "that has not been tried yet"),
+            self.space,
+        )
 
     @property
     def is_live(self) -> bool:
-        """Need nobody restart this process?"""
+        """Return whether nobody need restart this process."""
         return all(check.passing for check in self.live)
 
     @property
     def is_ready(self) -> bool:
-        """Will a file that is dropped now be pushed now?"""
+        """Return whether a file that is dropped now will be pushed now."""
         return self.is_live and all(check.passing or check.is_advice for check in self.ready)
 
-    def look(self) -> None:
-        """Bring all of them up to date. Asks nothing that could wait."""
-        self._look_at_process()
-        self._look_at_spool()
-
-    def _look_at_process(self) -> None:
-        _say(self.loop, self._pulse.trouble, "the event loop comes round")
-        _take_over(self.watch, self._board.watching, "the spool directory is watched", "it is not watched yet")
-
-    def _look_at_spool(self) -> None:
-        board = self._board
-        _take_over(self.registry, board.registry, "the registry answers", "the registry has not been asked yet")
-        _take_over(self.scan, board.scanned, "the first scan is done", "the first scan is not done")
-        _take_over(self.spool, board.writable, "the spool can be written to", "that has not been tried yet")
-        _say(self.space, self._volume.error or self._volume.room.shortage, "the volume has room")
-
-
-def _say(check: Check, trouble: str, otherwise: str) -> None:
-    if trouble:
-        check.fails(trouble)
-    else:
-        check.passes(otherwise)
-
-
-def _take_over(check: Check, condition: Condition, good: str, unknown: str) -> None:
-    if condition.holds:
-        check.passes(good, since=condition.since)
-    else:
-        check.fails(condition.error or unknown, since=condition.since)
+    def update(self) -> None:
+        """Bring those up to date that are found out here; nothing is asked that could wait."""
+        for check, trouble in (
+            (self.live[0], self._lag.trouble),
+            (self.space, self._volume.error or self._volume.capacity.shortage),
+        ):
+            check.condition.set(not trouble, trouble)
 
 
 BEAT_SECONDS: Final = 2.0
 STALL_SECONDS: Final = 5.0
 """As long as the probes in the manifests wait for an answer. Nothing of ours keeps the loop for a hundredth of it."""
 HELD_SECONDS: Final = 10.0
-"""A stall shows for as long, so that the probe after it sees it."""
+"""A stall shows for so long, so that the probe after it sees it."""
 
 
 class LoopLag:
@@ -158,7 +128,7 @@ class LoopLag:
 
     @property
     def trouble(self) -> str:
-        """What is wrong, as a sentence; empty when nothing is."""
+        """Return what is wrong, as a sentence; empty when nothing is."""
         self._note()
         if self._stalled_at is None or self._clock() - self._stalled_at > HELD_SECONDS:
             return ""
@@ -178,7 +148,7 @@ UP_INTERVAL_SECONDS: Final = 10.0
 DOWN_INTERVAL_SECONDS: Final = 2.0
 """Sooner, so that the pod is ready soon after its registry."""
 TIMEOUT_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 10.0
+MEASURE_SECONDS: Final = 10.0
 
 
 class RegistryPing:
@@ -189,7 +159,7 @@ class RegistryPing:
 
     @property
     def interval_seconds(self) -> float:
-        """When to ask again, from now."""
+        """Return when to ask again, from now."""
         return UP_INTERVAL_SECONDS if self._condition.holds else DOWN_INTERVAL_SECONDS
 
     async def ask(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
@@ -211,18 +181,18 @@ class RegistryPing:
 
 
 class Volume:
-    """A directory's room as it was at the last look. Loop thread only."""
+    """A directory's free space as it was measured last. Loop thread only."""
 
     def __init__(self, directory: Path, limit_bytes: int | None = None) -> None:
         self._directory, self._limit_bytes = directory, limit_bytes
-        self.room = Capacity()
+        self.capacity = Capacity()
         self.error = ""
-        """Why the last look failed; empty when it did not."""
+        """Why it could not be measured last; empty when it could."""
 
-    async def look(self) -> None:
-        """Look once."""
+    async def measure(self) -> None:
+        """Measure it once."""
         try:
-            self.room = await in_thread(measure, self._directory, self._limit_bytes)
+            self.capacity = await in_thread(measure, self._directory, self._limit_bytes)
             self.error = ""
         except OSError as exc:
             self.error = f"the volume cannot be looked at: {exc.strerror or exc}"
@@ -231,15 +201,15 @@ class Volume:
 _log: Final = logging.getLogger("registry_spooler.health")
 
 
-async def check_periodically(look: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
-    """Look at once and then again and again, `interval()` seconds after the last look ended, until cancelled.
+async def check_periodically(check: Callable[[], Awaitable[None]], interval: Callable[[], float]) -> None:
+    """Check at once and then again, `interval()` seconds after the last check ended, until cancelled.
 
     An unexpected error is logged once with its traceback, and ends nothing.
     """
     logged: type[Exception] | None = None
     while True:
         try:
-            await look()
+            await check()
             logged = None
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other checks, the spool and the process go on
             if logged is not type(exc):

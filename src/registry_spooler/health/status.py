@@ -15,14 +15,14 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
 import orjson
 
-from registry_spooler.health.probes import Check, Checks, Volume
+from registry_spooler.health.probes import Checks, Volume
 from registry_spooler.health.remote import RemoteWork
 from registry_spooler.oci.reference import Reference
 from registry_spooler.spool.filename import Action
@@ -34,18 +34,18 @@ _TEXT_MAX: Final = 1_000
 
 
 def safe_json(document: Mapping[str, Any]) -> bytes:
-    """One line of JSON."""
-    return terminal_safe_json(orjson.dumps(_clean(document), default=str, option=orjson.OPT_APPEND_NEWLINE))
+    """Return one line of JSON that a terminal can show as it is."""
+    return terminal_safe_json(orjson.dumps(_bounded(document), default=str, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def _clean(value: Any) -> Any:
-    """At most as much as anybody reads of a text, and nothing in it that UTF-8 cannot say."""
+def _bounded(value: Any, items_max: int | None = None) -> Any:
+    """Return the value with texts no longer than anybody reads, in Unicode, and at most `items_max` items in a list."""
     if isinstance(value, str):
         return encodable(value if len(value) <= _TEXT_MAX else value[: _TEXT_MAX - 1] + "…")
     if isinstance(value, Mapping):
-        return {str(key): _clean(inner) for key, inner in value.items()}
+        return {str(key): _bounded(inner, items_max) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_clean(inner) for inner in value]
+        return [_bounded(inner, items_max) for inner in value[:items_max]]
     return value
 
 
@@ -75,16 +75,16 @@ class Status:
     """Writes the document. Loop thread only; reads memory and nothing else."""
 
     def __init__(
-        self, about: About, board: SpoolState, checks: Checks, volume: Volume, remote: RemoteWork | None = None
+        self, about: About, state: SpoolState, checks: Checks, volume: Volume, remote: RemoteWork | None = None
     ) -> None:
-        self._about, self._board, self._checks, self._volume = about, board, checks, volume
+        self._about, self._state, self._checks, self._volume = about, state, checks, volume
         self._remote = remote or RemoteWork()
 
     def document(self) -> dict[str, Any]:
         """The whole status, now."""
         now = time.time()
         checks = self._checks
-        checks.look()
+        checks.update()
         return {
             "version": self._about.version,
             "time": rfc3339(now),
@@ -97,50 +97,47 @@ class Status:
                 "address": self._about.registry,
                 "pull_host": self._about.pull_host or None,
                 "up": checks.registry.passing,
-                **_since(checks.registry),
+                "since": rfc3339(checks.registry.since),
+                "detail": checks.registry.detail,
             },
             "spool": self._spool(),
             "queue": self._queue(now),
             "running": self._running(now),
             "waiting": self._waiting(now),
             "deferred": self._deferred(now),
-            "receipts": _newest(self._board.receipts),
-            "failures": _newest(_latest_of_each_file(self._board.failures)),
-            "odd": [{"name": entry.name, "kind": entry.kind} for entry in self._board.odd[:LISTED_FILES]],
+            "receipts": _newest(self._state.receipts),
+            "failures": _newest(_latest_of_each_file(self._state.failures)),
+            "odd": [{"name": entry.name, "kind": entry.kind} for entry in self._state.odd[:LISTED_FILES]],
             "totals": self._totals(),
             "remote": self._remote_work(now),
         }
 
-    def to_bytes(self) -> bytes:
-        """The document as JSON that a terminal can show as it is."""
-        return safe_json(self.document())
-
     def _spool(self) -> dict[str, Any]:
-        board, room = self._board, self._volume.room
+        state, capacity = self._state, self._volume.capacity
         return {
             "directory": self._about.directory,
-            "writable": board.writable.holds,
-            "free_bytes": room.free_bytes,
-            "size_bytes": room.size_bytes,
-            "limit_bytes": room.limit_bytes,
-            "free_inodes": room.free_inodes,
-            "inodes": room.inodes,
-            "failed_files": board.failed_count,
-            "stale_files": board.stale_count,
-            "odd_entries": len(board.odd),
-            "last_scan": rfc3339_or_none(board.last_scan),
+            "writable": state.writable.holds,
+            "free_bytes": capacity.free_bytes,
+            "size_bytes": capacity.size_bytes,
+            "limit_bytes": capacity.limit_bytes,
+            "free_inodes": capacity.free_inodes,
+            "inodes": capacity.inodes,
+            "failed_files": state.failed_count,
+            "stale_files": state.stale_count,
+            "odd_entries": len(state.odd),
+            "last_scan": rfc3339_or_none(state.last_scan),
         }
 
     def _queue(self, now: float) -> dict[str, Any]:
-        board = self._board
-        last_success = board.last_success
+        state = self._state
+        last_success = state.last_success
         return {
-            "depth": board.queue_depth,
-            "running": len(board.running()),
-            "waiting": board.waiting_count,
-            "deferred": board.deferred_count,
-            "elsewhere": board.elsewhere_count,
-            "oldest_waiting_seconds": round(board.oldest_waiting_seconds, 3),
+            "depth": state.queue_depth,
+            "running": len(state.running()),
+            "waiting": state.waiting_count,
+            "deferred": state.deferred_count,
+            "elsewhere": state.elsewhere_count,
+            "oldest_waiting_seconds": round(state.oldest_waiting_seconds, 3),
             "last_success": rfc3339_or_none(last_success),
             "last_success_seconds_ago": None if last_success is None else round(now - last_success, 3),
         }
@@ -157,7 +154,7 @@ class Status:
                 "bytes_sent": job.progress.bytes_sent,
                 "bytes_skipped": job.progress.bytes_skipped,
             }
-            for job in self._board.running()[:LISTED_FILES]
+            for job in self._state.running()[:LISTED_FILES]
         ]
 
     def _waiting(self, now: float) -> list[dict[str, Any]]:
@@ -169,7 +166,7 @@ class Status:
                 "seconds": round(now - file.since, 3),
                 "behind": file.behind,
             }
-            for file in self._board.waiting(LISTED_FILES)
+            for file in self._state.waiting(LISTED_FILES)
         ]
 
     def _deferred(self, now: float) -> list[dict[str, Any]]:
@@ -184,7 +181,7 @@ class Status:
                 "reason": file.reason.value,
                 "error": file.error,
             }
-            for file in self._board.deferred(LISTED_FILES)
+            for file in self._state.deferred(LISTED_FILES)
         ]
 
     def _remote_work(self, now: float) -> dict[str, Any]:
@@ -199,9 +196,9 @@ class Status:
         }
 
     def _totals(self) -> dict[str, Any]:
-        totals = self._board.totals()
+        totals = self._state.totals()
         return {
-            "jobs": {f"{action}_{outcome}": count for (action, outcome), count in sorted(self._board.jobs.items())},
+            "jobs": {f"{action}_{outcome}": count for (action, outcome), count in sorted(self._state.jobs.items())},
             "bytes_read": totals.bytes_read,
             "bytes_sent": totals.bytes_sent,
             "bytes_skipped": totals.bytes_skipped,
@@ -211,12 +208,8 @@ class Status:
                 "mounted": totals.blobs_mounted,
             },
             "uploaded_bytes": totals.uploaded_bytes,
-            "retries": dict(sorted(self._board.retries.items())),
+            "retries": dict(sorted(self._state.retries.items())),
         }
-
-
-def _since(check: Check) -> dict[str, str]:
-    return {"since": rfc3339(check.since), "detail": check.detail}
 
 
 def _job(name: str, action: Action, reference: Reference | None) -> dict[str, Any]:
@@ -228,7 +221,7 @@ def _job(name: str, action: Action, reference: Reference | None) -> dict[str, An
 
 
 def _latest_of_each_file(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A file that failed again after a retry has two records; the later one counts."""
+    """Return the later one of two records of a file that failed again after a retry."""
     latest: dict[object, dict[str, Any]] = {}
     for record in records:
         latest.pop(record.get("file"), None)
@@ -236,17 +229,8 @@ def _latest_of_each_file(records: Iterable[dict[str, Any]]) -> list[dict[str, An
     return list(latest.values())
 
 
-def _newest(records: Sequence[dict[str, Any]]) -> list[Any]:
-    """The newest first."""
-    return [_bounded(record) for record, _ in zip(reversed(records), range(LISTED_RECORDS), strict=False)]
-
-
-def _bounded(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _bounded(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_bounded(inner) for inner in value[:_LISTED_INNER]]
-    return value
+def _newest(records: Iterable[dict[str, Any]]) -> list[Any]:
+    return [_bounded(record, _LISTED_INNER) for record in list(records)[: -LISTED_RECORDS - 1 : -1]]
 
 
 _STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)

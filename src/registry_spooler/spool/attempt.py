@@ -25,7 +25,7 @@ from registry_spooler.aio import foremost, in_thread
 from registry_spooler.errors import InvalidFileName, RegistryError, SpoolerDied, SpoolerError
 from registry_spooler.folder import Folder
 from registry_spooler.progress import Progress
-from registry_spooler.spool import log as journal
+from registry_spooler.spool import log
 from registry_spooler.spool.directory.deaths import DEATHS_MAX, Deaths, begin_work, deaths_over, end_work, forget_deaths
 from registry_spooler.spool.directory.files import Identity, OddEntry, OpenedFile, Writers, look_for_writers, open_file
 from registry_spooler.spool.directory.locks import Lock, try_lock, try_lock_spool
@@ -61,7 +61,7 @@ from registry_spooler.spool.scheduling.outcome import (
     Suspected,
     deferral,
     disk_trouble,
-    said,
+    os_reason,
 )
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.state import SpoolState
@@ -70,27 +70,27 @@ from registry_spooler.spool.state import SpoolState
 class JobLocks:
     """One attempt's locks. All methods block for a moment; OSError when the spool cannot be written to."""
 
-    def __init__(self, entry: Entry, room: WorkDir) -> None:
+    def __init__(self, entry: Entry, workdir: WorkDir) -> None:
         self._entry = entry
-        self._room = room
+        self._workdir = workdir
         self._spool: int | None = None
         self._repository: Lock | None = None
         self._job = ""
 
     def begin(self) -> bool:
         """Return whether both locks were free; nobody waits for a lock who holds one."""
-        self._room.layout.check()
-        return self._room.in_need(self._take)
+        self._workdir.layout.check()
+        return self._workdir.in_need(self._take)
 
     def begin_work(self, content: Identity) -> Deaths:
         """Remember on the disk that this content is worked on. Return who has died over it."""
-        self._job = begin_work(self._room.folder, self._entry.name, content.mark, alone=self._entry.alone)
-        return deaths_over(self._room.layout.work, content.mark)
+        self._job = begin_work(self._workdir.folder, self._entry.name, content.mark, alone=self._entry.alone)
+        return deaths_over(self._workdir.layout.work, content.mark)
 
     def end(self) -> None:
         """Work on it no longer, and let all locks go."""
         if self._job:
-            end_work(self._room.folder, self._job)
+            end_work(self._workdir.folder, self._job)
         if self._repository is not None:
             self._repository.release()
         if self._spool is not None:
@@ -98,10 +98,10 @@ class JobLocks:
 
     def _take(self) -> bool:
         if self._spool is None:
-            self._spool = try_lock_spool(self._room.layout.work, exclusive=self._entry.is_bundle)
+            self._spool = try_lock_spool(self._workdir.layout.work, exclusive=self._entry.is_bundle)
         if self._spool is None or self._entry.is_bundle:
             return self._spool is not None
-        self._repository = try_lock(self._room.layout.locks, self._entry.repository)
+        self._repository = try_lock(self._workdir.layout.locks, self._entry.repository)
         return self._repository is not None
 
 
@@ -115,24 +115,24 @@ class Runner:
 
     handler: Handler
     settings: SpoolSettings
-    board: SpoolState
+    state: SpoolState
     clock: Clock
     """The monotonic clock of the queue."""
 
-    async def attempt(self, entry: Entry, room: WorkDir) -> Ending:
+    async def attempt(self, entry: Entry, workdir: WorkDir) -> Ending:
         """Try to do what the file asks for. Nothing but a cancellation is raised."""
-        turn = JobLocks(entry, room)
+        locks = JobLocks(entry, workdir)
         try:
-            return await _begin(turn) or await self._open(entry, room, turn)
+            return await _begin(locks) or await self._open(entry, workdir, locks)
         except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
             return self._crashed(entry, exc)
         finally:
             with anyio.CancelScope(shield=True):
-                await in_thread(turn.end)
+                await in_thread(locks.end)
 
-    async def _open(self, entry: Entry, room: WorkDir, turn: JobLocks) -> Ending:
+    async def _open(self, entry: Entry, workdir: WorkDir, locks: JobLocks) -> Ending:
         try:
-            file = await in_thread(_open_entry, entry, room)
+            file = await in_thread(_open_entry, entry, workdir)
         except FileNotFoundError:
             return Missing()
         except OddEntry as odd:
@@ -140,32 +140,32 @@ class Runner:
         except OSError as exc:
             return _unreadable(exc)
         try:
-            return await self._decide(entry, room, turn, file)
+            return await self._decide(entry, workdir, locks, file)
         finally:
             file.close()
 
-    async def _decide(self, entry: Entry, room: WorkDir, turn: JobLocks, file: OpenedFile) -> Ending:
+    async def _decide(self, entry: Entry, workdir: WorkDir, locks: JobLocks, file: OpenedFile) -> Ending:
         """What is there to be done, given what is known of this content from earlier attempts?"""
-        writers = await in_thread(_examine, entry, turn, file)
+        writers = await in_thread(_examine, entry, locks, file)
         if writers is Writers.SOME:
             return _WRITING
         if isinstance(entry.parsed, InvalidFileName):
             entry.attempts += 1
-            return await self._fail(entry, room, file, entry.parsed)
+            return await self._fail(entry, workdir, file, entry.parsed)
         if entry.pushed is not None and entry.pushed.identity == file.identity:
-            return await self._finish(entry, room, file, entry.pushed, writers)
+            return await self._finish(entry, workdir, file, entry.pushed, writers)
         if entry.settling is not None and entry.settling.identity == file.identity:
             remaining = entry.settling.until - self.clock()
             if remaining > 0:
                 return _settling(entry.settling.error, remaining)
-            return await self._fail(entry, room, file, entry.settling.error)
+            return await self._fail(entry, workdir, file, entry.settling.error)
         if writers is Writers.UNKNOWN and (obstacle := self._rest(entry, file)) is not None:
             return obstacle
         if entry.deaths.alone:
-            return await self._fail(entry, room, file, SpoolerDied(entry.deaths.count))
+            return await self._fail(entry, workdir, file, SpoolerDied(entry.deaths.count))
         if entry.deaths.count >= DEATHS_MAX and not entry.alone:
             return Suspected()
-        return await self._handle(entry, entry.parsed, room, turn, file, writers)
+        return await self._handle(entry, entry.parsed, workdir, locks, file, writers)
 
     def _rest(self, entry: Entry, file: OpenedFile) -> Deferred | None:
         """Writers cannot be seen: wait until the content has lain still, unless an event has told of its end."""
@@ -177,22 +177,28 @@ class Runner:
         return None if _is_told_of(entry, file) or remaining <= 0 else _resting("is pushed", remaining)
 
     async def _handle(
-        self, entry: Entry, filename: FileName, room: WorkDir, turn: JobLocks, file: OpenedFile, writers: Writers | None
+        self,
+        entry: Entry,
+        filename: FileName,
+        workdir: WorkDir,
+        locks: JobLocks,
+        file: OpenedFile,
+        writers: Writers | None,
     ) -> Ending:
         entry.attempts += 1
         opened_at, started = self.clock(), time.time()
         progress = Progress(bytes_total=file.size)
-        self.board.job_started(entry, progress, started)
-        journal.started(entry, file.size)
+        self.state.job_started(entry, progress, started)
+        log.started(entry, file.size)
         try:
             results = await self.handler(Job(filename=filename, attempt=entry.attempts), file, progress)
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
-            return await self._answer(entry, room, file, foremost(exc), opened_at)
+            return await self._answer(entry, workdir, file, foremost(exc), opened_at)
         entry.pushed = Pushed(identity=file.identity, results=results, started=started, opened_at=opened_at)
-        return await self._finish(entry, room, file, entry.pushed, writers)
+        return await self._finish(entry, workdir, file, entry.pushed, writers)
 
     async def _answer(
-        self, entry: Entry, room: WorkDir, file: OpenedFile, error: BaseException, opened_at: float
+        self, entry: Entry, workdir: WorkDir, file: OpenedFile, error: BaseException, opened_at: float
     ) -> Ending:
         """The handler could not do it: deferred, or failed for good?"""
         if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
@@ -207,10 +213,10 @@ class Runner:
             until = opened_at + self.settings.settle_seconds
             entry.settling = Settling(file.identity, until, error)
             return _settling(error, until - self.clock())
-        return await self._fail(entry, room, file, error)
+        return await self._fail(entry, workdir, file, error)
 
     async def _finish(
-        self, entry: Entry, room: WorkDir, file: OpenedFile, pushed: Pushed, writers: Writers | None
+        self, entry: Entry, workdir: WorkDir, file: OpenedFile, pushed: Pushed, writers: Writers | None
     ) -> Ending:
         # A close tells of one writer; a rename of all.
         if writers is Writers.UNKNOWN and not (entry.arrival is Arrival.RENAMED and _is_told_of(entry, file)):
@@ -219,12 +225,12 @@ class Runner:
                 return _resting("is removed", remaining)
         try:
             with anyio.CancelScope(shield=True):
-                ending = await in_thread(self._conclude, entry, room, file, pushed)
+                ending = await in_thread(self._conclude, entry, workdir, file, pushed)
         except OSError as exc:
             return disk_trouble("the receipt cannot be written, or the file not be removed", exc)
         return ending
 
-    def _conclude(self, entry: Entry, room: WorkDir, file: OpenedFile, pushed: Pushed) -> Done | Deferred:
+    def _conclude(self, entry: Entry, workdir: WorkDir, file: OpenedFile, pushed: Pushed) -> Done | Deferred:
         """Write the receipt, then remove the file; blocks."""
         if not file.is_unchanged():
             return _CHANGED
@@ -237,23 +243,23 @@ class Runner:
             started=pushed.started,
             finished=time.time(),
         )
-        write_receipt(room, entry.name, receipt)
-        forget_deaths(room.layout.work, file.identity.mark)
-        taken = take_away(file, room, Aside.remove, done=True, check_writers=entry.action is Action.PUSH)
+        write_receipt(workdir, entry.name, receipt)
+        forget_deaths(workdir.layout.work, file.identity.mark)
+        taken = take_away(file, workdir, Aside.remove, done=True, check_writers=entry.action is Action.PUSH)
         if taken not in {Taken.REMOVED, Taken.GONE}:
             return _not_taken(taken)
-        return Done(pushed.results, receipt, self._tidy(entry, room))
+        return Done(pushed.results, receipt, self._tidy(entry, workdir))
 
-    def _tidy(self, entry: Entry, room: WorkDir) -> bool:
+    def _tidy(self, entry: Entry, workdir: WorkDir) -> bool:
         """What can be left for the next time; has the job made an earlier failure good?"""
         with suppress(OSError):
-            trim_receipts(room.layout.receipts, self.settings.receipts_kept)
-            room.keep_reserve()
+            trim_receipts(workdir.layout.receipts, self.settings.receipts_kept)
+            workdir.keep_reserve()
         with suppress(OSError):
-            return clear_error(room.layout.failed, entry.name)
+            return clear_error(workdir.layout.failed, entry.name)
         return False
 
-    async def _fail(self, entry: Entry, room: WorkDir, file: OpenedFile, error: Exception) -> Ending:
+    async def _fail(self, entry: Entry, workdir: WorkDir, file: OpenedFile, error: Exception) -> Ending:
         record = failure_document(
             entry.name,
             entry.action.value,
@@ -265,7 +271,7 @@ class Runner:
         )
         try:
             with anyio.CancelScope(shield=True):
-                taken = await in_thread(_move_to_failed, entry, room, file, record)
+                taken = await in_thread(_move_to_failed, entry, workdir, file, record)
         except OSError as exc:
             return disk_trouble(f"{_sentence(error)}; and the file cannot be moved to .failed", exc)
         if taken is Taken.GONE:
@@ -275,29 +281,29 @@ class Runner:
     def _crashed(self, entry: Entry, error: BaseException) -> Deferred:
         """An error that nobody foresaw is not the file's fault: it waits as for any other trouble that may pass."""
         ending = Deferred(reason=Reason.INTERNAL, error=_sentence(error))
-        journal.crashed(entry, ending.error, error)
+        log.crashed(entry, ending.error, error)
         return ending
 
 
-async def _begin(turn: JobLocks) -> LockedElsewhere | Deferred | None:
+async def _begin(locks: JobLocks) -> LockedElsewhere | Deferred | None:
     """Take the locks; what is in the way when they are not to be had."""
     try:
-        if await in_thread(turn.begin):
+        if await in_thread(locks.begin):
             return None
         return LockedElsewhere()
     except OSError as exc:
-        error = f"a lock in the spool directory cannot be taken: {said(exc)}"
+        error = f"a lock in the spool directory cannot be taken: {os_reason(exc)}"
         return Deferred(reason=Reason.SPOOL, error=error, is_shared=True)
 
 
-def _open_entry(entry: Entry, room: WorkDir) -> OpenedFile:
-    folder = entry.aside.folder if entry.aside is not None else room.layout.directory
+def _open_entry(entry: Entry, workdir: WorkDir) -> OpenedFile:
+    folder = entry.aside.folder if entry.aside is not None else workdir.layout.directory
     try:
         file = open_file(folder, entry.name, must_read=entry.action is Action.PUSH)
     except PermissionError as exc:
         status = folder.status(entry.name)
         whose = f"it belongs to user {status.st_uid} and group {status.st_gid}, mode {status.st_mode & 0o7777:o}"
-        raise PermissionError(exc.errno, f"{said(exc)} ({whose}; the spooler is user {os.geteuid()})") from exc
+        raise PermissionError(exc.errno, f"{os_reason(exc)} ({whose}; the spooler is user {os.geteuid()})") from exc
     if entry.action is Action.PUSH and _is_linked_by_others(file, folder):
         file.close()
         raise PermissionError(
@@ -315,9 +321,9 @@ def _is_linked_by_others(file: OpenedFile, folder: Folder) -> bool:
     return where.st_uid not in {0, own} or bool(where.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
-def _examine(entry: Entry, turn: JobLocks, file: OpenedFile) -> Writers | None:
+def _examine(entry: Entry, locks: JobLocks, file: OpenedFile) -> Writers | None:
     """Look for writers, None where they do not matter; and note that the file is worked on."""
-    entry.deaths = turn.begin_work(file.identity)
+    entry.deaths = locks.begin_work(file.identity)
     return look_for_writers(file.fd) if entry.action is Action.PUSH else None
 
 
@@ -326,12 +332,12 @@ def _is_told_of(entry: Entry, file: OpenedFile) -> bool:
     return entry.arrival is not Arrival.FOUND and entry.identity.same_content(file.identity)
 
 
-def _move_to_failed(entry: Entry, room: WorkDir, file: OpenedFile, record: dict[str, Any]) -> Taken:
-    forget_deaths(room.layout.work, file.identity.mark)
+def _move_to_failed(entry: Entry, workdir: WorkDir, file: OpenedFile, record: dict[str, Any]) -> Taken:
+    forget_deaths(workdir.layout.work, file.identity.mark)
     return take_away(
         file,
-        room,
-        lambda aside: store_failure(room, aside, record),
+        workdir,
+        lambda aside: store_failure(workdir, aside, record),
         done=False,
         check_writers=entry.action is Action.PUSH,
     )
@@ -342,7 +348,7 @@ def _not_taken(taken: Taken) -> Deferred:
 
 
 def _unreadable(error: OSError) -> Deferred:
-    return Deferred(reason=Reason.FILE, error=f"the file cannot be read: {said(error)}")
+    return Deferred(reason=Reason.FILE, error=f"the file cannot be read: {os_reason(error)}")
 
 
 def _settling(error: Exception, remaining_seconds: float) -> Deferred:

@@ -12,7 +12,7 @@ from typing import Final
 from registry_spooler.aio import in_thread
 from registry_spooler.backoff import Backoff
 from registry_spooler.folder import Folder, NotAFolder
-from registry_spooler.spool import log as journal
+from registry_spooler.spool import log
 from registry_spooler.spool.directory.deaths import end_all_work, note_deaths, prune_deaths
 from registry_spooler.spool.directory.files import (
     WORK,
@@ -24,7 +24,7 @@ from registry_spooler.spool.directory.files import (
     open_own,
     read_lease,
 )
-from registry_spooler.spool.directory.locks import births, clear_locks, try_flock_file
+from registry_spooler.spool.directory.locks import clear_locks, startup_lock, try_flock_file
 from registry_spooler.spool.directory.workdir import (
     ALIVE,
     LEFT,
@@ -35,50 +35,50 @@ from registry_spooler.spool.directory.workdir import (
     WorkDir,
     aside_folders,
     empty_run,
-    open_room,
+    open_workdir,
     return_aside,
 )
 from registry_spooler.spool.scheduling.job import Arrival, Clock, Entry, parse_name
-from registry_spooler.spool.scheduling.outcome import said
+from registry_spooler.spool.scheduling.outcome import os_reason
 from registry_spooler.spool.scheduling.queue import Queue
 from registry_spooler.spool.state import SpoolState
 
 
-def open_recovered_room(directory: Path, given_back: set[tuple[str, str]]) -> WorkDir:
-    """A room of this run, after all that the dead have left is seen to; OSError when there can be none.
+def open_recovered_workdir(directory: Path, given_back: set[tuple[str, str]]) -> WorkDir:
+    """The folder of this run, after all that the dead have left is dealt with; OSError when there can be none.
 
     On a full disk, one of the dead gives its reserve for it. `given_back` is told of files as
     `WorkDir.given_back` has it.
     """
     try:
-        room = open_room(directory)
+        workdir = open_workdir(directory)
     except OSError as exc:
         if exc.errno not in NO_ROOM or not _give_up_reserve(directory):
             raise
-        room = open_room(directory)
-    room.given_back = given_back
+        workdir = open_workdir(directory)
+    workdir.given_back = given_back
     try:
-        recover(room)
+        recover(workdir)
     except BaseException:
-        room.close()
+        workdir.close()
         raise
-    return room
+    return workdir
 
 
-def recover(room: WorkDir) -> bool:
+def recover(workdir: WorkDir) -> bool:
     """Clear up after dead runs; blocks. Return whether live ones hold files aside: then it is worth coming back soon.
 
-    Files whose names are taken are in `room.displaced` then.
+    Files whose names are taken are in `workdir.orphaned` then.
     """
     waiting = False
-    work = room.layout.work
-    for run, alive in _runs(work, but=room.folder.path.name):
+    work = workdir.layout.work
+    for run, alive in _runs(work, but=workdir.folder.path.name):
         if alive is None:
             waiting = waiting or any(_asides(run))
         else:
             note_deaths(work, run)
-            _clear(room, run)
-    prune_deaths(work, room.layout.directory)
+            _clear(workdir, run)
+    prune_deaths(work, workdir.layout.directory)
     return waiting
 
 
@@ -87,7 +87,7 @@ def _runs(work: Folder, *, but: str) -> Iterator[tuple[Folder, int | None]]:
     for name in work.folder_names():
         if name != but and RUN.fullmatch(name):
             with suppress(FileNotFoundError, PermissionError, NotAFolder), work.subfolder(name) as run:
-                with births(work):
+                with startup_lock(work):
                     alive = _lock_dead(run)
                 try:
                     yield run, alive
@@ -110,22 +110,22 @@ def _lock_dead(run: Folder) -> int | None:
     return None
 
 
-def _clear(room: WorkDir, run: Folder) -> None:
+def _clear(workdir: WorkDir, run: Folder) -> None:
     for own, name in list(_asides(run)):
         with run.subfolder(own) as folder:
             aside = Aside(folder, name)
             if _remove_done(aside):
                 continue
             with suppress(OSError, OddEntry):
-                room.given_back.add((name, look_at(folder, name).mark))
+                workdir.given_back.add((name, look_at(folder, name).mark))
             try:
-                return_aside(aside, room.layout.directory)
+                return_aside(aside, workdir.layout.directory)
             except FileExistsError:
-                room.adopt(run, own, name)
+                workdir.adopt(run, own, name)
     with suppress(OSError):
         empty_run(run)
         run.remove(ALIVE, missing_ok=True)
-        room.layout.work.remove_folder(run.path.name)
+        workdir.layout.work.remove_folder(run.path.name)
 
 
 def _asides(run: Folder) -> Iterator[tuple[str, str]]:
@@ -183,16 +183,16 @@ _PROBING: Final = Backoff(base_seconds=0.4, cap_seconds=TROUBLE_SECONDS)
 
 
 class Housekeeper:
-    """Keeps the room of one run; `tend` is called when `due` says so."""
+    """Keeps the folder of one run; `tend` is called when `due` says so."""
 
     def __init__(
-        self, directory: Path, queue: Queue, board: SpoolState, *, clock: Clock, wake: Callable[[], None]
+        self, directory: Path, queue: Queue, state: SpoolState, *, clock: Clock, wake: Callable[[], None]
     ) -> None:
-        self.room: WorkDir | None = None
+        self.workdir: WorkDir | None = None
         """This run's folder, while the spool can be written to."""
         self._directory = directory
         self._queue = queue
-        self._board = board
+        self._state = state
         self._clock = clock
         self._wake = wake
         self._retired: list[WorkDir] = []
@@ -202,19 +202,19 @@ class Housekeeper:
 
     @property
     def due(self) -> float:
-        """When to tend the room again."""
-        return self._probe_at if self.room is None else min(self._probe_at, self._recover_at)
+        """When to call `tend` again."""
+        return self._probe_at if self.workdir is None else min(self._probe_at, self._recover_at)
 
     def retire(self) -> None:
-        """The directory is gone, or another one: the next one gets a room of its own. Jobs may use the old one."""
-        if self.room is not None:
-            self._retired.append(self.room)
-        self.room = None
+        """The directory is gone, or another one: the next one gets a folder of its own. Jobs may use the old one."""
+        if self.workdir is not None:
+            self._retired.append(self.workdir)
+        self.workdir = None
         self._recover_at = self._probe_at = 0.0
         self._failures = 0
 
     def leave(self) -> float:
-        """The folder of all rooms is gone: leave ours now, and look when the next is due, which is returned.
+        """The folder of all runs is gone: leave ours now, and look when the next is due, which is returned.
 
         When the whole directory is being removed, its end is told only once nothing in it is open any more; and
         whoever removes it shall not find new folders in it.
@@ -224,7 +224,7 @@ class Housekeeper:
         return self._probe_at
 
     async def close_retired(self) -> None:
-        """Clear up the rooms that were left; to be called when no job uses them any more."""
+        """Clear up the folders that were left; to be called when no job uses them any more."""
         while self._retired:
             await in_thread(self._retired.pop().close)
 
@@ -234,20 +234,20 @@ class Housekeeper:
 
     def suspect(self, error: str) -> None:
         """A job could not write to the spool: find out whether that is so for all, and when it heals."""
-        if self._board.writable.set(False, error):
-            journal.trouble(error)
+        if self._state.writable.set(False, error):
+            log.trouble(error)
         self._probe_at = self._clock() + 1.0
 
     async def tend(self, *, rest_until: float) -> None:
-        """Have a room that can be written to, and nothing of the dead in the others; all well, until `rest_until`."""
+        """Have a folder that can be written to, and nothing of the dead in the others; all well, until `rest_until`."""
         now = self._clock()
         try:
             if now >= self._probe_at:
                 await self._probe()
                 self._probe_at = rest_until
-            if self.room is not None and now >= self._recover_at:
+            if self.workdir is not None and now >= self._recover_at:
                 self._recover_at = rest_until
-                await self._recover(self.room)
+                await self._recover(self.workdir)
         except OSError as exc:
             self._not_writable(exc)
 
@@ -257,53 +257,53 @@ class Housekeeper:
 
     async def forgive(self) -> None:
         """The spooler has been asked to stop: whatever ends it from here on is not the fault of what it works on."""
-        for room in (*self._retired, self.room):
-            if room is not None:
-                await in_thread(end_all_work, room.folder)
+        for workdir in (*self._retired, self.workdir):
+            if workdir is not None:
+                await in_thread(end_all_work, workdir.folder)
 
-    async def collect(self, room: WorkDir) -> None:
+    async def collect(self, workdir: WorkDir) -> None:
         """Make jobs of the files that lost their names."""
-        while room.displaced:
-            displaced = room.displaced.pop(0)
+        while workdir.orphaned:
+            orphaned = workdir.orphaned.pop(0)
             with suppress(OSError, OddEntry):
-                identity = await in_thread(look_at, displaced.folder, displaced.name)
+                identity = await in_thread(look_at, orphaned.folder, orphaned.name)
                 entry = Entry(
-                    name=displaced.name,
-                    parsed=parse_name(displaced.name),
+                    name=orphaned.name,
+                    parsed=parse_name(orphaned.name),
                     identity=identity,
                     arrival=Arrival.FOUND,
-                    aside=displaced,
+                    aside=orphaned,
                 )
                 self._queue.arrive(entry, self._clock(), event=False)
         self._wake()
 
     async def _probe(self) -> None:
-        if self.room is None:
+        if self.workdir is None:
             # What the dead have worked on is known before the first job starts.
-            room = await in_thread(open_recovered_room, self._directory, self._given_back)
+            workdir = await in_thread(open_recovered_workdir, self._directory, self._given_back)
             self._recover_at = self._clock() + RECOVER_SECONDS
             try:
                 with suppress(OSError):
-                    await in_thread(clear_locks, room.layout.locks)
-                await self.collect(room)
-                await self._readmit(room)
+                    await in_thread(clear_locks, workdir.layout.locks)
+                await self.collect(workdir)
+                await self._readmit(workdir)
             except BaseException:  # cancelled before it is in use
-                self._retired.append(room)
+                self._retired.append(workdir)
                 raise
-            self.room = room
+            self.workdir = workdir
             self._wake()
         else:
-            await in_thread(self.room.probe)
+            await in_thread(self.workdir.probe)
         self._failures = 0
-        was_known = self._board.writable.since is not None
-        if self._board.writable.set(True) and was_known:
-            journal.recovered("the spool directory can be written to again")
+        was_known = self._state.writable.since is not None
+        if self._state.writable.set(True) and was_known:
+            log.recovered("the spool directory can be written to again")
 
-    async def _readmit(self, room: WorkDir) -> None:
+    async def _readmit(self, workdir: WorkDir) -> None:
         """Tell the queue of files that have their names again before anything newer starts: events come later."""
         for name, mark in tuple(self._given_back):
             with suppress(OSError, OddEntry):
-                identity = await in_thread(look_at, room.layout.directory, name)
+                identity = await in_thread(look_at, workdir.layout.directory, name)
                 if identity.mark == mark:
                     entry = Entry(
                         name=name,
@@ -314,10 +314,10 @@ class Housekeeper:
                     )
                     self._queue.arrive(entry, self._clock(), event=False)
 
-    async def _recover(self, room: WorkDir) -> None:
-        if await in_thread(recover, room):
+    async def _recover(self, workdir: WorkDir) -> None:
+        if await in_thread(recover, workdir):
             self.file_left()  # live spoolers hold files aside: are they still alive when those should be back?
-        await self.collect(room)
+        await self.collect(workdir)
 
     def _not_writable(self, error: OSError) -> None:
         failures = self._failures + 1
@@ -325,5 +325,5 @@ class Housekeeper:
             self.retire()
         self._failures = failures
         self._probe_at = self._recover_at = self._clock() + _PROBING.bound_seconds(failures)
-        if self._board.writable.set(False, f"the spool directory cannot be written to: {said(error)}"):
-            journal.trouble(self._board.writable.error)
+        if self._state.writable.set(False, f"the spool directory cannot be written to: {os_reason(error)}"):
+            log.trouble(self._state.writable.error)

@@ -30,13 +30,13 @@ from asyncinotify import Event, Inotify, Mask
 from registry_spooler.aio import in_thread
 from registry_spooler.backoff import Backoff
 from registry_spooler.folder import Folder
-from registry_spooler.spool import log as journal
+from registry_spooler.spool import log
 from registry_spooler.spool.directory.files import OWN, Identity, OddEntry, kind_of, look_at
 from registry_spooler.spool.filename import display, is_ignored
 from registry_spooler.spool.housekeeping import TROUBLE_SECONDS, Housekeeper
 from registry_spooler.spool.records import look_for_failed
 from registry_spooler.spool.scheduling.job import Arrival, Clock, Entry, Phase, parse_name
-from registry_spooler.spool.scheduling.outcome import said
+from registry_spooler.spool.scheduling.outcome import os_reason
 from registry_spooler.spool.scheduling.queue import Queue
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.state import OddEntryShown, SpoolState
@@ -205,17 +205,17 @@ class DirectoryMonitor:
     """Keeps one directory; `run` is a task of its own."""
 
     def __init__(
-        self, settings: SpoolSettings, queue: Queue, board: SpoolState, *, clock: Clock, wake: Callable[[], None]
+        self, settings: SpoolSettings, queue: Queue, state: SpoolState, *, clock: Clock, wake: Callable[[], None]
     ) -> None:
         self._settings = settings
         self._queue = queue
-        self._board = board
+        self._state = state
         self._clock = clock
         self._wake = wake
         self._warned: dict[str, str] = {}
         self._wanted = anyio.Event()
         self._scan_at = 0.0
-        self.housekeeper = Housekeeper(settings.directory, queue, board, clock=clock, wake=wake)
+        self.housekeeper = Housekeeper(settings.directory, queue, state, clock=clock, wake=wake)
 
     async def run(self) -> None:
         """Keep the directory until cancelled; trouble of the directory is waited for, never raised."""
@@ -224,18 +224,18 @@ class DirectoryMonitor:
             began = self._clock()
             try:
                 async with open_watch(self._settings.directory) as watch:
-                    if self._board.watching.set(True) and failures:
-                        journal.recovered(f"the spool directory {self._settings.directory} is watched again")
+                    if self._state.watching.set(True) and failures:
+                        log.recovered(f"the spool directory {self._settings.directory} is watched again")
                     await self._keep(watch)
                 error = f"the spool directory {self._settings.directory} was removed, replaced or unmounted"
             except OSError as exc:
-                error = f"the spool directory {self._settings.directory} cannot be watched: {said(exc)}"
+                error = f"the spool directory {self._settings.directory} cannot be watched: {os_reason(exc)}"
             except ExceptionGroup as exc:
                 error = f"watching the spool directory {self._settings.directory} failed: internal error"
-                logging.getLogger(journal.LOGGER).exception("%s", error, exc_info=exc)
+                logging.getLogger(log.LOGGER).exception("%s", error, exc_info=exc)
             self.housekeeper.retire()
-            if self._board.watching.set(False, error):
-                journal.trouble(error)
+            if self._state.watching.set(False, error):
+                log.trouble(error)
             failures = 1 if self._clock() - began > TROUBLE_SECONDS else failures + 1
             await anyio.sleep(_REOPENING.bound_seconds(failures))
 
@@ -258,8 +258,8 @@ class DirectoryMonitor:
     async def count_failed(self) -> None:
         """Files have come to `.failed/`, or were fetched back from there."""
         with suppress(OSError):
-            shown = tuple(self._board.failures)
-            self._board.keep_failures(await in_thread(look_for_failed, self._settings.directory), shown)
+            shown = tuple(self._state.failures)
+            self._state.keep_failures(await in_thread(look_for_failed, self._settings.directory), shown)
 
     def suspect(self, error: str) -> None:
         """A job could not write to the spool: find out more, now."""
@@ -339,14 +339,14 @@ class DirectoryMonitor:
     def _note_odd(self, odd: dict[str, str]) -> None:
         for name, kind in odd.items():
             if self._warned.get(name) != kind:
-                journal.odd(name, kind)
+                log.odd(name, kind)
         self._warned = odd
-        self._board.odd = tuple(OddEntryShown(display(name), kind) for name, kind in sorted(odd.items()))
+        self._state.odd = tuple(OddEntryShown(display(name), kind) for name, kind in sorted(odd.items()))
 
     # What comes around by time
 
     async def _tend(self) -> None:
-        """Scan, keep the room, clear up after the dead; returns when the directory is not the watched one any more."""
+        """Scan, keep our folder, clear up after the dead; return when the directory is not the watched one any more."""
         watched = await in_thread(_inode_of, self._settings.directory)
         while True:
             self._wanted = anyio.Event()
@@ -360,21 +360,21 @@ class DirectoryMonitor:
 
     async def _scan(self, watched: tuple[int, int] | None) -> bool:
         """Look at everything. False when another directory has come into the place of the one that is watched."""
-        started, shown = self._clock(), tuple(self._board.failures)
+        started, shown = self._clock(), tuple(self._state.failures)
         self._scan_at = started + self._settings.rescan_seconds
         try:
             listing = await in_thread(self._list)
         except OSError as exc:
             self._scan_at = started + min(TROUBLE_SECONDS, self._settings.rescan_seconds)
-            if self._board.watching.set(False, f"the spool directory cannot be read: {said(exc)}"):
-                journal.trouble(self._board.watching.error)
+            if self._state.watching.set(False, f"the spool directory cannot be read: {os_reason(exc)}"):
+                log.trouble(self._state.watching.error)
             return await in_thread(_inode_of, self._settings.directory) == watched
         if await in_thread(_inode_of, self._settings.directory) != watched:
             return False
-        self._board.watching.set(True)
+        self._state.watching.set(True)
         await self._take_listing(listing, started)
         if listing.failed is not None:
-            self._board.keep_failures(listing.failed, shown)
+            self._state.keep_failures(listing.failed, shown)
         return True
 
     def _list(self) -> Listing:
@@ -390,9 +390,9 @@ class DirectoryMonitor:
         await self._enqueue(files, {})
         self._queue.keep_only(listing.files, self._clock(), seen_before=started)
         self._note_odd(listing.odd)
-        self._board.stale_count = listing.stale
-        self._board.scanned.set(True)
-        self._board.last_scan = time.time()
+        self._state.stale_count = listing.stale
+        self._state.scanned.set(True)
+        self._state.last_scan = time.time()
 
 
 def _inode_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:

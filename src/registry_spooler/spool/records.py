@@ -54,10 +54,10 @@ def receipt_name(name: str) -> str:
     return derived_name(name, RECEIPT)
 
 
-def write_receipt(room: WorkDir, name: str, document: dict[str, Any]) -> None:
+def write_receipt(workdir: WorkDir, name: str, document: dict[str, Any]) -> None:
     """Write it so that it is on the disk when this returns; blocks."""
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    room.write(room.layout.receipts, receipt_name(name), content)
+    workdir.write(workdir.layout.receipts, receipt_name(name), content)
 
 
 def trim_receipts(folder: Folder, keep: int) -> None:
@@ -99,15 +99,15 @@ def error_name(name: str) -> str:
     return derived_name(name, ERROR)
 
 
-def store_failure(room: WorkDir, aside: Aside, document: dict[str, Any]) -> None:
+def store_failure(workdir: WorkDir, aside: Aside, document: dict[str, Any]) -> None:
     """Put a file that was set aside, and the record, into `.failed/`; blocks.
 
     The record comes first: a file in `.failed/` is never there without its reason.
     """
-    folder, name = room.layout.failed, aside.name
+    folder, name = workdir.layout.failed, aside.name
     _make_way(folder, name)
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    room.write(folder, error_name(name), content)
+    workdir.write(folder, error_name(name), content)
     rename_noreplace(aside.folder, name, folder, name)
     folder.sync()
 

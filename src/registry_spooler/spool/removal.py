@@ -52,13 +52,13 @@ class Taken(enum.Enum):
 
 
 def take_away(
-    file: OpenedFile, room: WorkDir, dispose: Callable[[Aside], None], *, done: bool, check_writers: bool
+    file: OpenedFile, workdir: WorkDir, dispose: Callable[[Aside], None], *, done: bool, check_writers: bool
 ) -> Taken:
     """Take the file of a job that has ended out of the spool; blocks for a few hundredths of a second.
 
     `dispose` is called with the place of the file set aside and makes an end of it. `done`: a durable receipt speaks
     of it. `check_writers` is off where the content does not matter. A file that cannot be given its name back is in
-    `room.displaced`. OSError when the disk does not let us: the file is in the spool then.
+    `workdir.orphaned`. OSError when the disk does not let us: the file is in the spool then.
     """
     with read_lease(file.fd) if check_writers else nullcontext() as writers:
         if writers is Writers.SOME:
@@ -66,7 +66,7 @@ def take_away(
         if not file.is_unchanged():
             return Taken.CHANGED
         try:
-            aside = room.set_aside(file.folder, file.file_name, done=file.identity if done else None)
+            aside = workdir.set_aside(file.folder, file.file_name, done=file.identity if done else None)
         except FileNotFoundError:
             return Taken.GONE
         try:
@@ -74,12 +74,12 @@ def take_away(
             if taken is Taken.REMOVED:
                 dispose(aside)
         except BaseException:
-            room.give_back(aside)
+            workdir.give_back(aside)
             raise
         if taken is Taken.REMOVED:
-            room.drop_folder(aside)
+            workdir.drop_folder(aside)
         else:
-            room.give_back(aside)
+            workdir.give_back(aside)
         return taken
 
 

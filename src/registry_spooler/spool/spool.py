@@ -1,7 +1,7 @@
 """The spool: starts jobs when it is their turn, and does what their endings ask for.
 
-Flow: the keeper tells the queue what is in the directory; `_dispatch` starts what the queue says; the runner does one
-attempt; `_apply` tells the queue, the board and the log how it ended. All state is changed in the event loop's thread.
+Flow: the monitor tells the queue what is in the directory; `_dispatch` starts what the queue says; the runner does one
+attempt; `_apply` tells the queue, the state and the log how it ended. All state is changed in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio
 
 from registry_spooler.errors import SpoolerError
 from registry_spooler.progress import ImageResult
-from registry_spooler.spool import log as journal
+from registry_spooler.spool import log
 from registry_spooler.spool.attempt import Runner
 from registry_spooler.spool.directory.workdir import WorkDir
 from registry_spooler.spool.filename import display
@@ -58,9 +58,9 @@ class Spool:
         self._ping: Ping | None = None
         self._ping_crash: type[Exception] | None = None
         self._scopes: dict[Entry, anyio.CancelScope] = {}
-        self.board = SpoolState(self._queue)
-        self._keeper = DirectoryMonitor(settings, self._queue, self.board, clock=self._clock, wake=self._wake)
-        self._house = self._keeper.housekeeper
+        self.state = SpoolState(self._queue)
+        self._monitor = DirectoryMonitor(settings, self._queue, self.state, clock=self._clock, wake=self._wake)
+        self._housekeeper = self._monitor.housekeeper
 
     def stop(self) -> None:
         """Take no new work; `run` returns when the running jobs have ended, or their grace has."""
@@ -73,29 +73,29 @@ class Spool:
         `ping` asks whether the registry answers, so that no file has to be tried to find that out.
         """
         self._ping = ping
-        runner = Runner(handler=handler, settings=self._settings, board=self.board, clock=self._clock)
+        runner = Runner(handler=handler, settings=self._settings, state=self.state, clock=self._clock)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._keeper.run)
+                tasks.start_soon(self._monitor.run)
                 await self._dispatch(runner)
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                self._house.retire()
-                await self._house.close_retired()
+                self._housekeeper.retire()
+                await self._housekeeper.close_retired()
 
     async def _dispatch(self, runner: Runner) -> None:
         async with anyio.create_task_group() as jobs:
             while not self._stopping:
-                if (room := self._house.room) is not None:
+                if (workdir := self._housekeeper.workdir) is not None:
                     for entry in self._queue.start_next(self._clock()):
-                        jobs.start_soon(self._do, entry, room, runner)
+                        jobs.start_soon(self._do, entry, workdir, runner)
                     if self._ping is not None and self._queue.wants_ping(self._clock()):
                         jobs.start_soon(self._ask, self._ping)
                     if (overdue := self._queue.give_way(self._clock())) is not None and overdue in self._scopes:
                         self._scopes[overdue].cancel()
-                await self._wait_for_news(until=self._queue.next_due(self._clock()) if room is not None else None)
-            await self._house.forgive()
+                await self._wait_for_news(until=self._queue.next_due(self._clock()) if workdir is not None else None)
+            await self._housekeeper.forgive()
             with anyio.move_on_after(self._settings.shutdown_grace_seconds):
                 while self._queue.count(Phase.RUNNING):
                     await self._wait_for_news(until=None)
@@ -112,7 +112,7 @@ class Spool:
             pass
         except Exception as exc:  # noqa: BLE001 - no error that nobody foresaw may end the spool
             if self._ping_crash is not type(exc):
-                journal.ping_crashed(exc)
+                log.ping_crashed(exc)
             self._ping_crash = type(exc)
         now = self._clock()
         delay = self._settings.backoff.delay_seconds(self._queue.shared_failures)
@@ -127,31 +127,31 @@ class Spool:
     def _wake(self) -> None:
         self._news.set()
 
-    async def _do(self, entry: Entry, room: WorkDir, runner: Runner) -> None:
+    async def _do(self, entry: Entry, workdir: WorkDir, runner: Runner) -> None:
         """One attempt, from the queue and back to it."""
         began = self._clock()
         try:
-            ending = await self._attempt(entry, room, runner)
+            ending = await self._attempt(entry, workdir, runner)
         except anyio.get_cancelled_exc_class():
             self._end(entry, Outcome.ABANDONED, began)
             self._queue.finish(entry, self._clock())
-            journal.abandoned(entry)
+            log.abandoned(entry)
             raise
         # Before this job gives way to the next: what it left aside is older than what has the name now, and what has
         # the name now is not to start as if it were still the same.
-        await self._house.collect(room)
+        await self._housekeeper.collect(workdir)
         listing, arrivals = await self._look_again(entry, ending)
         self._apply(entry, ending, began)
-        await self._keeper.take_look(listing, arrivals)
+        await self._monitor.take_look(listing, arrivals)
         await self._look_after(ending)
         self._wake()
 
-    async def _attempt(self, entry: Entry, room: WorkDir, runner: Runner) -> Ending:
+    async def _attempt(self, entry: Entry, workdir: WorkDir, runner: Runner) -> Ending:
         """One attempt, unless it has to give way to others."""
         ending: Ending = GaveWay()
         with anyio.CancelScope() as self._scopes[entry]:
             try:
-                ending = await runner.attempt(entry, room)
+                ending = await runner.attempt(entry, workdir)
             finally:
                 del self._scopes[entry]
         return ending
@@ -164,27 +164,27 @@ class Spool:
             if entry.arrived_again is not None:
                 arrivals[entry.name] = entry.arrived_again
             entry.arrived_again, wanted = None, False
-            listing = await self._keeper.look_at([entry.name])
+            listing = await self._monitor.look_at([entry.name])
         return listing, arrivals
 
     async def _look_after(self, ending: Ending) -> None:
         """What the end of a job changes in the directory, besides its file."""
         if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
-            await self._keeper.count_failed()
+            await self._monitor.count_failed()
         if not self._queue.count(Phase.RUNNING):
-            await self._house.close_retired()
+            await self._housekeeper.close_retired()
 
     def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
         now = self._clock()
         if isinstance(ending, Done):
-            journal.done(entry, ending, self.board.progress_of(entry), now - began)
-            self.board.receipts.append(ending.receipt)
+            log.done(entry, ending, self.state.progress_of(entry), now - began)
+            self.state.receipts.append(ending.receipt)
             self._end(entry, Outcome.DONE, began, results=ending.results)
             self._queue.finish(entry, now)
             self._queue.release(now)
         elif isinstance(ending, Failed):
-            journal.failed(entry, ending, now - began)
-            self.board.job_failed(ending.record)
+            log.failed(entry, ending, now - began)
+            self.state.job_failed(ending.record)
             self._end(entry, Outcome.FAILED, began, error=str(ending.record["error"]))
             self._queue.finish(entry, now)
             if ending.answered or self._queue.held_for is Reason.SPOOL:
@@ -195,11 +195,11 @@ class Spool:
             due = now + random.uniform(*ELSEWHERE_SECONDS)  # noqa: S311 - no secret hangs on it
             self._queue.leave_elsewhere(entry, now, due=due)
         elif isinstance(ending, GaveWay):
-            if self.board.job_put_back(entry):
-                journal.gave_way(entry)
+            if self.state.job_put_back(entry):
+                log.gave_way(entry)
             self._queue.put_back(entry, now)
         elif isinstance(ending, Suspected):
-            journal.suspected(entry)
+            log.suspected(entry)
             self._queue.set_apart(entry, now)
         else:
             self._queue.finish(entry, now)
@@ -207,10 +207,10 @@ class Spool:
     def _apply_deferred(self, entry: Entry, ending: Deferred, began: float) -> None:
         now = self._clock()
         delay = self._delay(ending, entry.failures)
-        journal.deferred(entry, ending, delay)
+        log.deferred(entry, ending, delay)
         self._end(entry, Outcome.DEFERRED, began, reason=ending.reason, error=ending.error)
         if ending.reason is Reason.SPOOL:
-            self._keeper.suspect(ending.error)
+            self._monitor.suspect(ending.error)
         due = now + delay
         if ending.is_shared:
             pings = self._ping is not None and ending.reason in WITHOUT_ANSWER
@@ -252,4 +252,4 @@ class Spool:
             reason=reason,
             error=error,
         )
-        self.board.job_ended(entry, end)
+        self.state.job_ended(entry, end)

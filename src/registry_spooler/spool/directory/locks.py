@@ -98,7 +98,7 @@ def try_flock_file(folder: Folder, name: str) -> int | None:
 
 
 @contextmanager
-def births(work: Folder) -> Iterator[None]:
+def startup_lock(work: Folder) -> Iterator[None]:
     """Keep apart who makes a folder and who clears up: one that has just been made looks like a dead one's."""
     fd = work.open_file(".births", os.O_RDWR | os.O_CREAT)
     try:

@@ -1,4 +1,4 @@
-"""A spooler's own folder in `.work/`, and the room that the volume has.
+"""A spooler's own folder in `.work/`, and how much the volume can hold.
 
 A file system may be larger than what the spool may fill of it: an emptyDir, or a claim that nobody holds to its size.
 
@@ -31,7 +31,7 @@ from typing import Final, TypeVar
 from registry_spooler.folder import Folder
 from registry_spooler.spool.directory.deaths import JOB
 from registry_spooler.spool.directory.files import Identity, Layout, open_layout, rename_noreplace, write_durably
-from registry_spooler.spool.directory.locks import births
+from registry_spooler.spool.directory.locks import startup_lock
 from registry_spooler.text import size_text
 
 _LOW_BYTES: Final = 1 << 20
@@ -42,7 +42,7 @@ _BLOCK_BYTES: Final = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """The room of a spool directory at one moment. A file system without a fixed number of inodes has 0 of 0."""
+    """The free space of a spool directory at one moment. A file system without a fixed number of inodes has 0 of 0."""
 
     free_bytes: int = 0
     """What can still be written: by the file system, and by the limit."""
@@ -65,7 +65,7 @@ class Capacity:
 
 
 def measure(directory: Path, limit_bytes: int | None = None) -> Capacity:
-    """Return the directory's room; blocks. OSError if its file system does not answer."""
+    """Return the directory's free space; blocks. OSError if its file system does not answer."""
     found = os.statvfs(directory)
     free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     if limit_bytes is not None:
@@ -124,7 +124,7 @@ class WorkDir:
     def __init__(self, layout: Layout, folder: Folder, alive: int) -> None:
         self.layout = layout
         self.folder = folder
-        self.displaced: list[Aside] = []
+        self.orphaned: list[Aside] = []
         """Files whose names are taken, for the spool to make jobs of and to remove from here: each is older than what
         has the name now."""
         self.given_back: set[tuple[str, str]] = set()
@@ -216,11 +216,11 @@ class WorkDir:
         return aside
 
     def give_back(self, aside: Aside) -> None:
-        """Put a file that was set aside back under its name; when that cannot be done, it stays here as `displaced`."""
+        """Put a file that was set aside back under its name; when that cannot be done, it stays here as `orphaned`."""
         try:
             return_aside(aside, self.layout.directory)
         except OSError:
-            self.displaced.append(aside)
+            self.orphaned.append(aside)
         else:
             self._drop(aside.folder)
 
@@ -232,7 +232,7 @@ class WorkDir:
         """Take over a file that a dead run had set aside, and whose name is taken."""
         number = str(next(self._numbers))
         run.rename(own, self.folder, number)
-        self.displaced.append(self._open_aside(number, name))
+        self.orphaned.append(self._open_aside(number, name))
 
     def _open_aside(self, own: str, name: str) -> Aside:
         folder = self.folder.subfolder(own)
@@ -246,22 +246,22 @@ class WorkDir:
         folder.close()
 
 
-def open_room(directory: Path) -> WorkDir:
+def open_workdir(directory: Path) -> WorkDir:
     """Open the spool's folders and, in `.work/`, make the folder of this run; OSError when that cannot be done."""
     layout = open_layout(directory)
     try:
-        room = _make_room(layout)
+        workdir = _make_workdir(layout)
     except BaseException:
         layout.close()
         raise
     with suppress(OSError):  # it is made later, by `probe`
-        room.keep_reserve()
-    return room
+        workdir.keep_reserve()
+    return workdir
 
 
-def _make_room(layout: Layout) -> WorkDir:
+def _make_workdir(layout: Layout) -> WorkDir:
     run = secrets.token_hex(8)
-    with births(layout.work):
+    with startup_lock(layout.work):
         layout.work.make_folder(run)
         folder = layout.work.subfolder(run)
         try:

@@ -128,10 +128,10 @@ def disk_trouble(action: str, error: OSError) -> Deferred:
     """Something in the spool cannot be done: everybody's trouble when it is the disk's, else this file's."""
     is_shared = error.errno in _DISK_ERRORS
     return Deferred(
-        reason=Reason.SPOOL if is_shared else Reason.FILE, error=f"{action}: {said(error)}", is_shared=is_shared
+        reason=Reason.SPOOL if is_shared else Reason.FILE, error=f"{action}: {os_reason(error)}", is_shared=is_shared
     )
 
 
-def said(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """What the system says of an error, without the paths of our own that come with it."""
     return error.strerror or str(error) or type(error).__name__

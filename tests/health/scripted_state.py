@@ -1,4 +1,4 @@
-"""A board that tests write themselves: every list and counter of the spool's, set to what the test wants to see."""
+"""A state that tests write themselves: every list and counter of the spool's, set to what the test wants to see."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from registry_spooler.spool.state import Condition, Counters, DeferredFile, OddE
 from registry_spooler.text import rfc3339
 
 
-class ScriptedBoard:
-    """Everything healthy and empty, until a test says otherwise. The same names as `spool.board.Board`."""
+class ScriptedState:
+    """Everything healthy and empty, until a test says otherwise. The same names as `SpoolState`."""
 
     def __init__(self) -> None:
         self.waiting_files: list[WaitingFile] = []
@@ -76,7 +76,7 @@ class ScriptedBoard:
         seconds: float = 1.0,
         archive_bytes: int = 1_000,
     ) -> None:
-        """An attempt has ended, as the real board tells its observer."""
+        """An attempt has ended, as the real state tells its observer."""
         self.jobs[action.value, outcome.value] += 1
         assert self.on_job_end is not None
         self.on_job_end(
@@ -175,10 +175,10 @@ def receipt(
     }
 
 
-def busy_board() -> ScriptedBoard:
+def busy_state() -> ScriptedState:
     """A busy day: two pushes, a deletion, files that wait, that failed and that are done."""
-    board = ScriptedBoard()
-    board.running_jobs = [
+    state = ScriptedState()
+    state.running_jobs = [
         running(
             "team\\shop\\api:2026.11.3.tar.gz",
             "team/shop/api:2026.11.3",
@@ -196,11 +196,11 @@ def busy_board() -> ScriptedBoard:
         ),
         running("team\\old:1.0!", "team/old:1.0", action=Action.DELETE),
     ]
-    board.waiting_files = [
+    state.waiting_files = [
         waiting(f"team\\worker-{n}.tar", f"team/worker-{n}", seconds=30 - n, size_bytes=48_000_000 * n)
         for n in range(1, 4)
     ]
-    board.deferred_files = [
+    state.deferred_files = [
         deferred(
             "team\\models\\weights:q4.tar.zst",
             "team/models/weights:q4",
@@ -208,29 +208,29 @@ def busy_board() -> ScriptedBoard:
             "(UNAVAILABLE: service is starting)",
         )
     ]
-    board.failures.append(
+    state.failures.append(
         failure(
             "Team\\Shop.tar",
             "the file name 'Team\\Shop.tar' does not name an image: 'Team' has upper-case letters, "
             "and repository names are lower-case",
         )
     )
-    board.failed_count = 1
-    board.receipts.extend(
+    state.failed_count = 1
+    state.receipts.extend(
         (
             receipt("alpine:3.22", seconds_ago=400),
             receipt("team/shop/web:2026.11.2", size_bytes=212_000_000, uploaded_bytes=1_200_000, seconds_ago=300),
             receipt("registry.k8s.io/pause:3.10", size_bytes=743_000, uploaded_bytes=0, seconds_ago=198),
         )
     )
-    board.jobs.update({("push", "done"): 1287, ("delete", "done"): 12, ("push", "failed"): 1, ("push", "deferred"): 5})
-    board.retries.update({"status": 4, "unreachable": 1})
-    board.sums = Counters(bytes_read=9_000_000_000, bytes_sent=2_000_000_000, blobs_uploaded=310, blobs_existing=1940)
-    board.oldest_waiting_seconds = 64.0
-    board.last_success = time.time() - 198
-    board.stale_count = 1
-    board.odd = (OddEntryShown("backups", "directory"),)
-    return board
+    state.jobs.update({("push", "done"): 1287, ("delete", "done"): 12, ("push", "failed"): 1, ("push", "deferred"): 5})
+    state.retries.update({"status": 4, "unreachable": 1})
+    state.sums = Counters(bytes_read=9_000_000_000, bytes_sent=2_000_000_000, blobs_uploaded=310, blobs_existing=1940)
+    state.oldest_waiting_seconds = 64.0
+    state.last_success = time.time() - 198
+    state.stale_count = 1
+    state.odd = (OddEntryShown("backups", "directory"),)
+    return state
 
 
 def _reference(text: str | None) -> Reference | None:
