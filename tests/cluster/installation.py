@@ -46,10 +46,11 @@ class Installation:
         self.cluster = cluster
 
     def install(self, *options: str) -> None:
-        """Install it as the README says, and let the group `pushers` push."""
+        """Install it as the README says, or bring it up to date, and let the group `pushers` push."""
         admin = [*self.cluster.command(), str(PROGRAM)]
         namespace = ("--create-namespace", "--namespace", NAMESPACE)
         subprocess.run([*admin, "install", *namespace, *options], check=True)
+        self.kubectl("delete", "rolebinding", "registry-pushers", "--ignore-not-found")
         self.kubectl("create", "rolebinding", "registry-pushers", f"--role={ROLE}", "--group=pushers")
 
     def kubectl(self, *arguments: str) -> str:
@@ -86,7 +87,7 @@ class Installation:
     def kill(self, container: str) -> None:
         """Kill one of the pod's containers, as the kernel does when memory is short."""
         (pod,) = self.pods()
-        (found,) = (status for status in pod["status"]["containerStatuses"] if status["name"] == container)
+        (found,) = (status for status in statuses(pod) if status["name"] == container)
         number = found["containerID"].removeprefix("containerd://")
         self.cluster.nodes[0].run("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", number)
 
@@ -123,6 +124,11 @@ class Installation:
     def _start(self, command: list[str], folder: Path, user: str) -> subprocess.Popen[bytes]:
         whole = [*self.cluster.command(user), f"HOME={folder}", *command]
         return subprocess.Popen(whole, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def statuses(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states of a pod's containers, the sidecars first."""
+    return [*pod["status"]["initContainerStatuses"], *pod["status"]["containerStatuses"]]
 
 
 def finish(process: subprocess.Popen[bytes]) -> Outcome:

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 from image_archives import diff_ids, write_archive
-from installation import Installation
+from installation import Installation, statuses
 
 
 def test_the_default_installation_becomes_ready(installation: Installation) -> None:
     (pod,) = installation.pods()
 
     assert "True" == {found["type"]: found["status"] for found in pod["status"]["conditions"]}["Ready"]
-    started = {status["name"]: status["started"] for status in pod["status"]["containerStatuses"]}
+    started = {status["name"]: status["started"] for status in statuses(pod)}
     assert {"registry": True, "registry-reader": True, "spooler": True} == started
     claims = json.loads(installation.kubectl("get", "persistentvolumeclaims", "--output=json"))["items"]
     assert ["Bound", "Bound"] == [claim["status"]["phase"] for claim in claims]

@@ -31,7 +31,7 @@ class Pod:
         self._machine = machine
         # A DaemonSet is for the nodes of a cluster.
         loaded = yaml.safe_load_all(PINNED_REGISTRY.sub(REGISTRY, manifest))
-        documents = [found for found in loaded if found["kind"] != "DaemonSet"]
+        documents = [_without_sidecars(found) for found in loaded if found["kind"] != "DaemonSet"]
         self._manifest = yaml.safe_dump_all(documents)
         self.deployment: dict[str, Any] = next(found for found in documents if found["kind"] == "Deployment")
         self._play()
@@ -155,3 +155,14 @@ def tar_of(files: dict[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return written.getvalue()
+
+
+def _without_sidecars(document: dict[str, Any]) -> dict[str, Any]:
+    """Make sidecars plain containers: podman waits for the end of an init container, whatever its `restartPolicy`."""
+    if document["kind"] == "Deployment":
+        pod = document["spec"]["template"]["spec"]
+        sidecars = pod.pop("initContainers", [])
+        for container in sidecars:
+            del container["restartPolicy"]
+        pod["containers"] = [*sidecars, *pod["containers"]]
+    return document

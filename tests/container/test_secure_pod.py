@@ -46,7 +46,12 @@ def for_podman(manifest: str) -> str:
             for volume in pod["volumes"]:
                 if "secret" in volume:
                     volume["secret"] |= {"optional": False, "defaultMode": 0o444}
-            for variable in (variable for container in pod["containers"] for variable in container["env"]):
+            for variable in (
+                variable
+                for kind in ("initContainers", "containers")
+                for container in pod[kind]
+                for variable in container["env"]
+            ):
                 if variable.pop("valueFrom", None):
                     variable["value"] = USER
     return yaml.safe_dump_all(documents)

@@ -78,7 +78,8 @@ def storage_class(name: str, *, default: bool = False) -> dict[str, Any]:
 
 def images(documents: list[dict[str, Any]]) -> dict[str, str]:
     pods = [found["spec"]["template"]["spec"] for found in documents if found["kind"] in ("Deployment", "DaemonSet")]
-    return {container["name"]: container["image"] for pod in pods for container in pod["containers"]}
+    containers = [container for pod in pods for container in (*pod.get("initContainers", ()), *pod["containers"])]
+    return {container["name"]: container["image"] for container in containers}
 
 
 def one(documents: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:

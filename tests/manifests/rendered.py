@@ -54,3 +54,8 @@ def one(documents: list[dict[str, Any]], kind: str, name: str | None = None) -> 
 def pod_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
     pod: dict[str, Any] = one(documents, "Deployment")["spec"]["template"]["spec"]
     return pod
+
+
+def containers_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """A pod's containers, the sidecars first."""
+    return [*pod.get("initContainers", ()), *pod["containers"]]

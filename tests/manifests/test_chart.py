@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(BUILD_SECONDS + 120)
 SECURE = ("tls.enabled=true", "registry.auth.enabled=true")
 MONITORED = ("metrics.podMonitor.enabled=true", "metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true")
 HELMS_OWN = {"helm.sh/chart", "app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "helm.sh/resource-policy"}
-NAMED_LISTS = {"containers", "env", "volumes", "volumeMounts", "items"}
+NAMED_LISTS = {"initContainers", "containers", "env", "volumes", "volumeMounts", "items"}
 """Whose order says nothing."""
 
 Objects = dict[tuple[str, str], Any]

@@ -10,13 +10,26 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from rendered import COMPONENTS, FOREIGN, MANIFESTS, OVERLAYS, PROBES, VERSIONS, kinds, one, pod_of, render, together
+from rendered import (
+    COMPONENTS,
+    FOREIGN,
+    MANIFESTS,
+    OVERLAYS,
+    PROBES,
+    VERSIONS,
+    containers_of,
+    kinds,
+    one,
+    pod_of,
+    render,
+    together,
+)
 
 from registry_spooler.spool.settings import SpoolSettings
 
 
 def container(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    (found,) = [container for container in pod_of(documents)["containers"] if container["name"] == name]
+    (found,) = [container for container in containers_of(pod_of(documents)) if container["name"] == name]
     assert isinstance(found, dict)
     return found
 
@@ -55,7 +68,7 @@ def test_every_container_is_confined(overlay: str) -> None:
         "seccompProfile": {"type": "RuntimeDefault"},
     }.items() <= pod["securityContext"].items()
     assert pod["automountServiceAccountToken"] is False
-    for described in pod["containers"]:
+    for described in containers_of(pod):
         assert {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -73,12 +86,12 @@ def test_nothing_hangs_in_the_air(overlay: str) -> None:
     """Every mount has a volume, every volume a mount, every probe and policy a port."""
     documents = render(MANIFESTS / overlay)
     pod = pod_of(documents)
-    mounted = {mount["name"] for described in pod["containers"] for mount in described.get("volumeMounts", ())}
+    mounted = {mount["name"] for described in containers_of(pod) for mount in described.get("volumeMounts", ())}
     assert {volume["name"] for volume in pod["volumes"]} == mounted
     for volume in pod["volumes"]:
         assert 1 == len(volume.keys() - {"name"})
-    ports = {port["name"] for described in pod["containers"] for port in described.get("ports", ())}
-    for described in pod["containers"]:
+    ports = {port["name"] for described in containers_of(pod) for port in described.get("ports", ())}
+    for described in containers_of(pod):
         own = {port["name"] for port in described.get("ports", ())}
         assert {described[probe]["httpGet"]["port"] for probe in PROBES if probe in described} <= own
     for document in documents:
@@ -96,8 +109,8 @@ def test_the_base_is_a_registry_and_a_spooler_in_one_pod() -> None:
     assert ["DaemonSet", "Deployment", "NetworkPolicy", *claims, "Role", "Service", "ServiceAccount"] == kinds(
         documents
     )
-    assert ["registry", "registry-reader", "spooler"] == [
-        described["name"] for described in pod_of(documents)["containers"]
+    assert ["registry", "spooler", "registry-reader"] == [
+        described["name"] for described in containers_of(pod_of(documents))
     ]
     assert "true" == environment(container(documents, "registry"))["REGISTRY_STORAGE_DELETE_ENABLED"]
     assert "http://localhost:5000" == environment(container(documents, "spooler"))["REGISTRY_SPOOLER_REGISTRY"]
@@ -107,7 +120,7 @@ def test_the_base_is_a_registry_and_a_spooler_in_one_pod() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_registry_is_pinned_by_digest(overlay: str) -> None:
-    images = [described["image"] for described in pod_of(render(MANIFESTS / overlay))["containers"]]
+    images = [described["image"] for described in containers_of(pod_of(render(MANIFESTS / overlay)))]
     pinned = [
         image for image in images if re.fullmatch(r"docker\.io/library/registry:[\d.]+@sha256:[0-9a-f]{64}", image)
     ]
@@ -149,14 +162,16 @@ def test_no_policy_lets_a_pod_reach_link_local_addresses(overlay: str) -> None:
 def test_the_registry_outlives_the_spoolers_grace(overlay: str) -> None:
     documents = render(MANIFESTS / overlay)
 
-    slept = container(documents, "registry")["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert SpoolSettings(directory=Path()).shutdown_grace_seconds < slept
-    assert slept < pod_of(documents)["terminationGracePeriodSeconds"]
+    assert ("registry", "Always") == tuple(
+        pod_of(documents)["initContainers"][0][key] for key in ("name", "restartPolicy")
+    )
+    grace = SpoolSettings(directory=Path()).shutdown_grace_seconds
+    assert grace + 5 <= pod_of(documents)["terminationGracePeriodSeconds"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_probe_asks_before_a_program_can_have_started(overlay: str) -> None:
-    for described in pod_of(render(MANIFESTS / overlay))["containers"]:
+    for described in containers_of(pod_of(render(MANIFESTS / overlay))):
         if "startupProbe" in described:
             assert 2 <= described["startupProbe"]["initialDelaySeconds"]
 
@@ -215,7 +230,7 @@ def test_secure_has_tls_and_a_password_from_secrets() -> None:
         "REGISTRY_SPOOLER_USERNAME": "registry-spooler-credentials/username",
         "REGISTRY_SPOOLER_PASSWORD_FILE": "/etc/registry/credentials/password",
     }.items() <= spooler.items()
-    assert ["registry", "spooler"] == [described["name"] for described in pod_of(documents)["containers"]]
+    assert ["registry", "spooler"] == [described["name"] for described in containers_of(pod_of(documents))]
     assert ":5000" == registry["REGISTRY_HTTP_ADDR"]
     for probe in PROBES:
         assert "HTTPS" == container(documents, "registry")[probe]["httpGet"]["scheme"]
@@ -271,7 +286,7 @@ def test_for_an_existing_registry_the_spooler_is_alone() -> None:
     documents = render(MANIFESTS / "existing-registry")
 
     assert "Service" not in kinds(documents)
-    assert ["spooler"] == [described["name"] for described in pod_of(documents)["containers"]]
+    assert ["spooler"] == [described["name"] for described in containers_of(pod_of(documents))]
     spooler = environment(container(documents, "spooler"))
     assert spooler["REGISTRY_SPOOLER_REGISTRY"].startswith("https://")
     assert "/etc/registry/credentials/.dockerconfigjson" == spooler["REGISTRY_SPOOLER_DOCKER_CONFIG"]

@@ -72,7 +72,8 @@ class _Pod:
     def state(self) -> str:
         """`name: what it waits for`, as `kubectl get pods` shows it."""
         phase = "Terminating" if self._is_going else _text(self._status, "phase") or "unknown"
-        for container in _list(self._status.get("containerStatuses")):
+        statuses = (*_list(self._status.get("initContainerStatuses")), *_list(self._status.get("containerStatuses")))
+        for container in statuses:
             waiting = _object(_object(_object(container).get("state")).get("waiting"))
             phase = _text(waiting, "reason") or phase
         return f"{_text(self._metadata, 'name')}: {phase}"

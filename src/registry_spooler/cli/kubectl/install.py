@@ -27,6 +27,8 @@ from registry_spooler.cli.kubectl.install_manifests import (
     InstallError,
     Kubectl,
     KubectlError,
+    all_containers,
+    containers_of,
     manifests,
     of_kind,
     pods,
@@ -106,7 +108,7 @@ def _references(pod: Document) -> Iterator[tuple[str, str, str]]:
         if "secret" in volume and not volume["secret"].get("optional"):
             for item in volume["secret"].get("items") or [{"key": ""}]:
                 yield volume["secret"]["secretName"], item["key"], "--from-file"
-    for container in pod["containers"]:
+    for container in containers_of(pod):
         for variable in container.get("env", ()):
             reference = variable.get("valueFrom", {}).get("secretKeyRef", {"optional": True})
             if not reference.get("optional"):
@@ -310,8 +312,7 @@ def _pull_host(documents: list[Document]) -> str:
     """Return where nodes reach the registry; an empty text without node access."""
     if not any(found["metadata"]["name"] == NODE_ACCESS for found in of_kind(documents, "DaemonSet")):
         return ""
-    containers = [container for pod in pods(documents) for container in pod["containers"]]
-    variables = [variable for container in containers for variable in container.get("env", ())]
+    variables = [variable for container in all_containers(documents) for variable in container.get("env", ())]
     return next((str(found["value"]) for found in variables if found["name"] == "REGISTRY_SPOOLER_PULL_HOST"), "")
 
 
@@ -378,7 +379,7 @@ def _images(documents: list[Document]) -> dict[str, list[dict[str, str]]]:
     return {
         container["image"]: pod.get("imagePullSecrets", [])
         for pod in pods(documents)
-        for container in (*pod.get("initContainers", ()), *pod["containers"])
+        for container in containers_of(pod)
     }
 
 

@@ -178,6 +178,16 @@ def pods(documents: list[Document]) -> list[Document]:
     return [document["spec"]["template"]["spec"] for kind in kinds for document in of_kind(documents, kind)]
 
 
+def containers_of(pod: Document) -> list[Document]:
+    """Return a pod's containers, the sidecars first."""
+    return [*pod.get("initContainers", ()), *pod["containers"]]
+
+
+def all_containers(documents: list[Document]) -> list[Document]:
+    """Return the containers of all pods."""
+    return [container for pod in pods(documents) for container in containers_of(pod)]
+
+
 def write(directory: Path, choices: Choices) -> None:
     """Write all manifests into a directory, over those that an earlier call wrote there and nobody changed."""
     files = dict(_files(choices))
@@ -210,7 +220,7 @@ def _folder(overlay: str) -> Path:
 
 
 def _set_images(documents: list[Document], choices: Choices) -> None:
-    containers = [container for pod in pods(documents) for container in pod["containers"]]
+    containers = all_containers(documents)
     for option, image, names in (
         ("--image", choices.image, SPOOLERS),
         ("--registry-image", choices.registry_image, REGISTRIES),
@@ -227,7 +237,7 @@ def _set_sizes(documents: list[Document], choices: Choices) -> None:
         for claim in of_kind(documents, "PersistentVolumeClaim"):
             if claim["metadata"]["name"].endswith(f"-{name}"):
                 claim["spec"]["resources"]["requests"]["storage"] = size
-    for container in (container for pod in pods(documents) for container in pod["containers"]):
+    for container in all_containers(documents):
         requests, volume = container.get("resources", {}).get("requests", {}), _VOLUMES.get(container["name"])
         if _EPHEMERAL in requests and volume in choices.sizes:
             requests[_EPHEMERAL] = choices.sizes[volume]
@@ -239,18 +249,17 @@ def _set_sizes(documents: list[Document], choices: Choices) -> None:
 def _check_chosen(documents: list[Document]) -> None:
     """Refuse what is in the manifests only to be replaced."""
     image, registry = _PLACEHOLDERS
-    for pod in pods(documents):
-        for container in pod["containers"]:
-            if container["image"].startswith(image):
-                raise click.UsageError(
-                    "say which image of Registry Spooler the nodes are to run: --image NAME:TAG. None is published; "
-                    "build one with `container/build --tag NAME:TAG`, and push it to where the nodes pull from"
-                )
-            if any(variable.get("value") == registry for variable in container.get("env", ())):
-                raise click.UsageError(
-                    f"the registry is still {registry}: write the manifests with --output DIRECTORY, put your registry "
-                    "into existing-registry/deployment.yaml, and install with --overlay DIRECTORY/existing-registry"
-                )
+    for container in all_containers(documents):
+        if container["image"].startswith(image):
+            raise click.UsageError(
+                "say which image of Registry Spooler the nodes are to run: --image NAME:TAG. None is published; "
+                "build one with `container/build --tag NAME:TAG`, and push it to where the nodes pull from"
+            )
+        if any(variable.get("value") == registry for variable in container.get("env", ())):
+            raise click.UsageError(
+                f"the registry is still {registry}: write the manifests with --output DIRECTORY, put your registry "
+                "into existing-registry/deployment.yaml, and install with --overlay DIRECTORY/existing-registry"
+            )
 
 
 def _files(choices: Choices) -> Iterator[tuple[str, bytes]]:
