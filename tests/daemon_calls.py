@@ -17,7 +17,11 @@ SECONDS = 30.0
 
 def settings(spool: Path, registry_url: str) -> dict[str, str]:
     """What the environment of a container says to both programs."""
-    return {"REGISTRY_SPOOLER_DIRECTORY": str(spool), "REGISTRY_SPOOLER_REGISTRY": registry_url}
+    return {
+        "REGISTRY_SPOOLER_DIRECTORY": str(spool),
+        "REGISTRY_SPOOLER_REGISTRY": registry_url,
+        "REGISTRY_SPOOLER_HEALTH_PORT": "8086",
+    }
 
 
 class Daemon(RunningSpooler):

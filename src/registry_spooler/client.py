@@ -97,16 +97,21 @@ class SpoolerClient:
         pod: str | None = None,
         bytes_per_second: float | None = None,
         on_retry: Callable[[KubeError], None] = lambda _: None,
+        on_waiting: Callable[[int], None] = lambda _: None,
     ) -> AsyncGenerator[Self]:
         """Log in as kubectl would, for the time of an `async with`. Nothing is asked of the pod yet.
 
         Of several pods that `selector` finds the first by name is used, or `pod`. `bytes_per_second` limits what is
-        sent. `on_retry` is told of each broken connection that is dialled again.
+        sent. `on_retry` is told of each broken connection that is dialled again, `on_waiting` how many other transfers
+        the pod does first.
         """
         login = await log_in(kubeconfig=kubeconfig, context=context, namespace=namespace)
         rate = RateLimit(bytes_per_second) if bytes_per_second is not None else None
         async with Cluster(login) as cluster:
-            yield cls(PodSession(cluster, selector, container, pod=pod, rate=rate, redial=Redial(on_retry=on_retry)))
+            redial = Redial(on_retry=on_retry)
+            yield cls(
+                PodSession(cluster, selector, container, pod=pod, rate=rate, redial=redial, on_waiting=on_waiting)
+            )
 
     @property
     def server(self) -> str:

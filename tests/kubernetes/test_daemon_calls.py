@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import io
@@ -12,13 +13,18 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 
+import archives
+from apiserver import ApiServer
+from archive_parts import Image, big_layer
 from daemon_calls import Daemon, RemoteCall, settings
 from registry_spooler.cli.registry_client.remote_end import SharedRegistry
-from registry_spooler.cli.registry_client.start import TAKEN, greeting, request, socket_paths
+from registry_spooler.cli.registry_client.start import TAKEN, greeting, is_private, request, socket_paths
 from registry_spooler.daemon import remote_jobs
 from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.health.remote import RemoteWork
@@ -26,6 +32,8 @@ from registry_spooler.options import RegistrySettings
 from registry_spooler.push.layer_cache import KnownBlobs
 from running_registry import RunningRegistry
 from running_spooler import program
+from verify import Reader
+from wire import Wire
 
 LOST = 143
 SMALL_BYTES = 14 << 20
@@ -34,9 +42,8 @@ BLOB = os.urandom(3 << 20)
 
 
 @pytest.fixture
-def daemon(tmp_path: Path, registry: RunningRegistry) -> Iterator[Daemon]:
-    (tmp_path / "spool").mkdir()
-    with Daemon(tmp_path / "spool", registry.url) as running:
+def daemon(spool: Path, registry: RunningRegistry) -> Iterator[Daemon]:
+    with Daemon(spool, registry.url) as running:
         yield running
 
 
@@ -59,6 +66,30 @@ def begin(call: RemoteCall, content: bytes) -> None:
     """Send half, and wait until the work has begun."""
     call.write(content[: len(content) // 2])
     call.line(lambda line: "progress" in line)
+
+
+@dataclass
+class Pusher:
+    """A user outside the cluster."""
+
+    kubeconfig: Path
+    folder: Path
+
+    async def start(self, content: bytes, reference: str) -> asyncio.subprocess.Process:
+        path = self.folder / "image.tar"
+        path.write_bytes(content)
+        return await asyncio.create_subprocess_exec(
+            program("kubectl-spool"),
+            *("push", f"--kubeconfig={self.kubeconfig}", "--quiet", str(path), reference),
+            env={"PATH": "/usr/bin:/bin", "HOME": str(self.folder)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def push(self, content: bytes, reference: str) -> tuple[int | None, str]:
+        process = await self.start(content, reference)
+        _, said = await process.communicate()
+        return process.returncode, said.decode()
 
 
 def memory_bytes(call: RemoteCall) -> int:
@@ -248,15 +279,16 @@ def test_a_daemon_of_another_version_is_given_nothing(tmp_path: Path, greets: by
     assert b"[]\n" == call.stdout
 
 
-def test_a_folder_that_others_can_enter_is_not_trusted(daemon: Daemon) -> None:
-    (folder,) = {Path(path).parent for path in socket_paths(str(daemon.spool.folder)) if Path(path).exists()}
-    folder.chmod(0o711)
-    try:
-        with RemoteCall(daemon.settings, "failed", "--json") as call:
-            assert 0 == call.ended()
-    finally:
-        folder.chmod(0o700)
-    assert {} == daemon.status()["calls"]
+def test_a_folder_that_others_can_enter_is_not_trusted(tmp_path: Path) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir(mode=0o700)
+    link.symlink_to(folder)
+    assert [True, False, False] == [is_private(str(path)) for path in (folder, link, tmp_path / "none")]
+    folder.chmod(0o701)
+    assert not is_private(str(folder))
+    folder.chmod(0o700)
+    os.chown(folder, 65534, 65534)
+    assert not is_private(str(folder))
 
 
 CONNECT = (
@@ -270,13 +302,67 @@ def test_another_user_is_not_greeted(daemon: Daemon) -> None:
     command = ["/usr/bin/python3", "-c", CONNECT, str(path)]
     refused = subprocess.run(command, user=65534, capture_output=True, check=False)
     assert b"PermissionError" in refused.stderr
-    path.parent.chmod(0o711)
     path.chmod(0o777)
+    elsewhere = path.parents[1] / f"registry-spooler-test-{os.getpid()}"
+    os.link(path, elsewhere)
     try:
+        command[-1] = str(elsewhere)
         ignored = subprocess.run(command, user=65534, capture_output=True, check=True)
     finally:
-        path.parent.chmod(0o700)
+        elsewhere.unlink()
     assert b"b''\n" == ignored.stdout
+
+
+@pytest.fixture
+async def pusher(api: ApiServer, daemon: Daemon, registry: RunningRegistry, kubeconfig: Path, tmp_path: Path) -> Pusher:
+    """`kubectl spool`, and a pod in which the daemon runs."""
+    api.registry = registry.url
+    return Pusher(kubeconfig, tmp_path)
+
+
+async def test_an_image_is_pushed_by_the_daemon(
+    pusher: Pusher, api: ApiServer, daemon: Daemon, registry: RunningRegistry, repository: str
+) -> None:
+    image = Image(layers=(big_layer(2 << 20, seed=1), big_layer(1 << 20, seed=2)))
+    for tag in ("1", "2"):
+        code, said = await pusher.push(archives.podman_docker(image), f"{repository}:{tag}")
+        assert 0 == code, said
+    assert tuple(image.diff_ids) == Reader(registry).image(repository, "2").diff_ids
+    assert ["requests"] == [running.command[4] for running in api.executions[-1:]]
+    assert SMALL_BYTES > max(running.peak_bytes for running in api.executions)
+    calls = daemon.status()["calls"]
+    assert {"missing_done", "receive_done"} == calls.keys()
+
+
+async def test_who_has_to_wait_is_told(pusher: Pusher, daemon: Daemon, repository: str) -> None:
+    content = archive(BLOB)
+    others = [receiving(daemon.settings, repository, len(content)) for _ in range(4)]
+    for other in others:
+        begin(other, content)
+    pushing = await pusher.start(archives.crane(Image(layers=(big_layer(1 << 20, seed=3),))), f"{repository}:1")
+    assert pushing.stderr is not None
+    assert b"kubectl spool: 4 transfers ahead of yours; waiting\n" == await pushing.stderr.readline()
+    for other in others:
+        other.write(content[len(content) // 2 :])
+    assert 0 == await pushing.wait()
+    for other in others:
+        assert 0 == other.ended()
+        other.__exit__()
+    pushing._transport.close()
+
+
+async def test_a_push_survives_a_daemon_that_is_started_anew(
+    pusher: Pusher, daemon: Daemon, wire: Wire, registry: RunningRegistry, repository: str
+) -> None:
+    image = Image(layers=(big_layer(8 << 20, seed=4),))
+    wire.bytes_per_second = 4 << 20
+    pushing = await pusher.start(archives.crane(image), f"{repository}:1")
+    await anyio.to_thread.run_sync(daemon.wait_for_log, "remote missing .*: done")
+    await anyio.to_thread.run_sync(daemon.terminate)
+    await anyio.to_thread.run_sync(daemon.start)
+    _, said = await pushing.communicate()
+    assert 0 == pushing.returncode, said
+    assert tuple(image.diff_ids) == Reader(registry).image(repository, "1").diff_ids
 
 
 async def test_what_nobody_expects_is_told_and_goes_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,3 +255,24 @@ async def test_what_a_killed_push_left_is_swept(outside: Outside, tmp_path: Path
     os.utime(blobs / "blob-old", (0, 0))
     await outside.push(archives.podman_docker(image(outside.repository)))
     assert [] == list(blobs.iterdir())
+
+
+def commands(api: ApiServer, since: int) -> list[str]:
+    """What was started in the pod after so many execs."""
+    return sorted(running.command[4] for running in api.executions[since:])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+async def test_an_unchanged_image_takes_one_exec(outside: Outside, api: ApiServer, name: str) -> None:
+    archive = FORMATS[name](image(outside.repository, 2 * MEGA))
+    await outside.push(archive)
+    before = len(api.executions)
+    assert 0 == (await outside.push(archive, "2")).counts.blobs_uploaded
+    assert ["requests"] == commands(api, before)
+
+
+async def test_one_changed_layer_takes_one_exec_more(outside: Outside, api: ApiServer) -> None:
+    await outside.push(archives.oci_archive(image(outside.repository, MEGA)))
+    before = len(api.executions)
+    await outside.push(archives.oci_archive(image(outside.repository, MEGA, 2 * MEGA)))
+    assert ["receive", "requests"] == commands(api, before)

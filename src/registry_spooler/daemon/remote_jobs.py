@@ -46,7 +46,7 @@ from registry_spooler.cli.registry_client.start import (
 from registry_spooler.daemon.stop_signals import SIGNALS
 from registry_spooler.errors import SpoolerError
 from registry_spooler.health.remote import RemoteTransfer, RemoteWork
-from registry_spooler.kubernetes.wire import RemoteFailure, SpoolerStopping
+from registry_spooler.kubernetes.wire import REQUESTS, RemoteFailure, SpoolerStopping
 from registry_spooler.progress import Progress
 
 TRANSFERS_MAX: Final = 4
@@ -69,16 +69,11 @@ class Call:
     stdin_bytes: int
     arguments: list[str]
 
-    @property
-    def command(self) -> str:
-        """The command's name."""
-        return self.arguments[0]
-
 
 class DaemonSession(RemoteSession):
     """A caller's session in the daemon. Made in the event loop, used in the thread of its command."""
 
-    def __init__(self, call: Call, shared: SharedRegistry, transfer: RemoteTransfer) -> None:
+    def __init__(self, call: Call, shared: SharedRegistry) -> None:
         loop = asyncio.get_running_loop()
 
         def cancel() -> None:
@@ -86,7 +81,7 @@ class DaemonSession(RemoteSession):
 
         super().__init__(call.descriptors, stdin_bytes=call.stdin_bytes, on_gone=cancel)
         self.shared = shared
-        self.transfer = transfer
+        self.transfer = RemoteTransfer(command=call.arguments[0])
         self.is_cancelled = False
         self._reason: SpoolerError | None = None
         self._scopes: list[anyio.CancelScope] = []
@@ -105,9 +100,10 @@ class DaemonSession(RemoteSession):
         self.stop()
 
     def tell_reason(self) -> None:
-        """Say why the work was cancelled."""
-        if self._reason is not None:
-            super().fail(failure(self._reason))
+        """Say once why the work was cancelled."""
+        reason, self._reason = self._reason, None
+        if reason is not None:
+            super().fail(failure(reason))
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run asynchronous work in the daemon's event loop, for the thread that calls this."""
@@ -286,8 +282,7 @@ class RemoteJobs:
 
     async def _do(self, connection: socket.socket, call: Call) -> None:
         code: int = ExitCode.FAILED
-        transfer = RemoteTransfer(command=call.command)
-        session = DaemonSession(call, self._shared, transfer)
+        session = DaemonSession(call, self._shared)
         self._sessions.add(session)
         try:
             connection.send(TAKEN)
@@ -296,35 +291,52 @@ class RemoteJobs:
                 tasks.start_soon(_keep_alive, session)
                 with anyio.CancelScope(shield=True):
                     # What cancels this task cancels the session, whose thread is waited for.
-                    code = await self._run(session, call)
+                    code = await self._run_all(session, call)
                 tasks.cancel_scope.cancel()
         finally:
-            self._count(call, session, code)
             self._sessions.remove(session)
             session.close()
             _close(call.descriptors)
         connection.send(bytes((code,)))
 
-    async def _run(self, session: DaemonSession, call: Call) -> int:
+    async def _run_all(self, session: DaemonSession, call: Call) -> int:
+        """Run the one command, or all commands of a conversation; return the last exit code."""
+        if call.arguments[0] != REQUESTS:
+            return await self._run(session, call.arguments)
+        code: int = ExitCode.DONE
+        while (arguments := await self._next(session)) is not None:
+            code = await self._run(session, arguments)
+        session.tell_reason()
+        return code
+
+    async def _next(self, session: DaemonSession) -> list[str] | None:
+        if session.is_cancelled:
+            return None
+        try:
+            return await anyio.to_thread.run_sync(session.next_request, limiter=self._threads)
+        except SpoolerError:  # it was cancelled meanwhile
+            return None
+
+    async def _run(self, session: DaemonSession, arguments: list[str]) -> int:
         code: int = ExitCode.FAILED
+        command, stdin_bytes = arguments[0], session.input.left_bytes or 0
+        transfer = session.transfer = RemoteTransfer(command=command)
         with session.cancelled_with():
             async with AsyncExitStack() as stack:
-                if call.command in _TRANSFERS:
-                    self._work.transfers.append(session.transfer)
-                    stack.callback(self._work.transfers.remove, session.transfer)
+                if command in _TRANSFERS:
+                    self._work.transfers.append(transfer)
+                    stack.callback(self._work.transfers.remove, transfer)
                     await stack.enter_async_context(self._line.place(session.wait_in_line))
-                code = await anyio.to_thread.run_sync(_run_here, session, call.arguments, limiter=self._threads)
+                code = await anyio.to_thread.run_sync(_run_here, session, arguments, limiter=self._threads)
+        outcome = "cancelled" if session.is_cancelled else "failed" if code else "done"
+        received_bytes = stdin_bytes - (session.input.left_bytes or 0)
+        sent_bytes = session.output.written_bytes
+        self._work.count(command, outcome, received_bytes=received_bytes, sent_bytes=sent_bytes)
+        _log.debug("remote %s %s: %s", command, transfer.reference, outcome)
         session.tell_reason()
         with session.cancelled_with():
             await anyio.to_thread.run_sync(session.conclude, code, limiter=self._threads)
         return code
-
-    def _count(self, call: Call, session: DaemonSession, code: int) -> None:
-        outcome = "cancelled" if session.is_cancelled else "failed" if code else "done"
-        received_bytes = call.stdin_bytes - (session.input.left_bytes or 0)
-        sent_bytes = session.output.written_bytes
-        self._work.count(call.command, outcome, received_bytes=received_bytes, sent_bytes=sent_bytes)
-        _log.debug("remote %s %s: %s", call.command, session.transfer.reference, outcome)
 
 
 def _run_here(session: DaemonSession, arguments: list[str]) -> int:

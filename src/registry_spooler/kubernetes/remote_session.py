@@ -64,7 +64,11 @@ class Input:
 
 
 class Remote:
-    """`registry-client` in one container. `check`, asked after a cut, raises PodReplaced when the pod is no more."""
+    """`registry-client` in one container.
+
+    `check`, asked after a cut, raises PodReplaced when the pod is no more. `on_waiting` is told how many others come
+    first, when a command has to wait for its turn.
+    """
 
     def __init__(
         self,
@@ -74,9 +78,11 @@ class Remote:
         rate: RateLimit | None = None,
         silence_seconds: float = SILENCE_SECONDS,
         check: Callable[[Container], Awaitable[None]] | None = None,
+        on_waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.cluster = cluster
         self.container = container
+        self.on_waiting = on_waiting
         self._rate = rate
         self.silence_seconds = silence_seconds
         self._check = check
@@ -84,7 +90,7 @@ class Remote:
 
     async def version(self) -> str:
         """The version of the program in the pod, which may be one that says no last word."""
-        call = _Call(self.container, None)
+        call = Call(self)
         async with execute(self.cluster, self.container, [PROGRAM, "--version"]) as execution:
             code = await run(execution, call.take, silence_seconds=self.silence_seconds)
         if code != 0:
@@ -105,12 +111,19 @@ class Remote:
         a command that went well.
         RemoteError when the command failed; other KubeErrors when it could not be run to its end.
         """
+        line = command(*arguments, stdin_bytes=stdin.size if stdin is not None else 0)
+        call = Call(self, on_stdout)
+        await self.attempt(lambda: self._run(line, self.pieces(stdin, on_sent), call))
+        for warning in call.warnings:
+            on_warning(warning)
+        return bytes(call.answer)
+
+    async def attempt(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what needs the pod; after a cut see first that it is still there."""
         if self._was_cut and self._check is not None:
             await self._check(self.container)
-        line = command(*arguments, stdin_bytes=stdin.size if stdin is not None else 0)
-        call = _Call(self.container, on_stdout)
         try:
-            answer = await self._run(line, self._pieces(stdin, on_sent), call)
+            await work()
         except KubeNotFound as exc:
             if self._check is None:
                 raise
@@ -122,21 +135,14 @@ class Remote:
             self._was_cut = exc.temporary
             raise
         self._was_cut = False
-        for warning in call.warnings:
-            on_warning(warning)
-        return answer
 
     async def call_json(
         self, *arguments: str, stdin: Input | None = None, on_sent: Callable[[int], None] | None = None
     ) -> Document:
         """Run one command whose answer is JSON."""
-        answer = await self.call(*arguments, stdin=stdin, on_sent=on_sent)
-        try:
-            return Document(orjson.loads(answer), arguments[0])
-        except orjson.JSONDecodeError as exc:
-            raise UnreadableAnswer(arguments[0], "JSON") from exc
+        return parse_answer(arguments[0], await self.call(*arguments, stdin=stdin, on_sent=on_sent))
 
-    async def _run(self, line: list[str], stdin: AsyncGenerator[Buffer] | None, call: _Call) -> bytes:
+    async def _run(self, line: list[str], stdin: AsyncGenerator[Buffer] | None, call: Call) -> None:
         async with execute(self.cluster, self.container, line) as execution:
             code = await run(
                 execution,
@@ -147,20 +153,29 @@ class Remote:
                 is_over=call.is_over,
             )
         call.conclude(code)
-        return bytes(call.answer)
 
-    def _pieces(self, stdin: Input | None, on_sent: Callable[[int], None] | None) -> AsyncGenerator[Buffer] | None:
+    def pieces(self, stdin: Input | None, on_sent: Callable[[int], None] | None) -> AsyncGenerator[Buffer] | None:
+        """Return the input as it may be sent: not too fast, and counted."""
         if stdin is None:
             return None
         pieces = _told(stdin.pieces, on_sent) if on_sent is not None else stdin.pieces
         return self._rate.limited(pieces) if self._rate is not None else pieces
 
 
-class _Call:
+def parse_answer(command: str, answer: bytes) -> Document:
+    """Return a command's answer; UnreadableAnswer when it is not JSON."""
+    try:
+        return Document(orjson.loads(answer), command)
+    except orjson.JSONDecodeError as exc:
+        raise UnreadableAnswer(command, "JSON") from exc
+
+
+class Call:
     """What one command says, and what that comes to."""
 
-    def __init__(self, container: Container, on_stdout: OnStdout | None) -> None:
-        self._container = container
+    def __init__(self, remote: Remote, on_stdout: OnStdout | None = None) -> None:
+        self._container = remote.container
+        self._on_waiting = remote.on_waiting
         self._on_stdout = on_stdout
         self._stderr = StderrReader()
         self._stdout_bytes = 0
@@ -169,7 +184,10 @@ class _Call:
     async def take(self, output: ChannelOutput) -> None:
         """Take the next output."""
         if output.channel is Channel.STDERR:
+            ahead = self._stderr.ahead
             self._stderr.feed(output.data)
+            if self._stderr.ahead != ahead:
+                self._on_waiting(self._stderr.ahead)
             return
         self._stdout_bytes += len(output.data)
         if self._on_stdout is not None:
@@ -187,6 +205,10 @@ class _Call:
     def is_over(self) -> bool:
         """Has it said all that it had to say?"""
         return self._stderr.is_over(self._stdout_bytes)
+
+    def has_last_word(self) -> bool:
+        """Return whether nothing of it can come any more."""
+        return self._stderr.last_word is not None and self.is_over()
 
     def conclude(self, code: int | None) -> None:
         """Return when all went well, whatever the cluster thinks of it; raise what did not."""
@@ -264,8 +286,10 @@ class PodSession:
         pod: str | None = None,
         rate: RateLimit | None = None,
         redial: Redial | None = None,
+        on_waiting: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.cluster = cluster
+        self._on_waiting = on_waiting
         self.redial = redial or Redial()
         self._selector = selector
         self._container = container
@@ -282,7 +306,7 @@ class PodSession:
         """`registry-client` in the pod that is worked with: chosen once, until `use` finds it gone."""
         if self._remote is None:
             chosen = await self.redial.run(self._choose, heals=False)
-            self._remote = Remote(self.cluster, chosen, rate=self._rate, check=self._check)
+            self._remote = Remote(self.cluster, chosen, rate=self._rate, check=self._check, on_waiting=self._on_waiting)
             self._had_pod = True
         return self._remote
 

@@ -15,7 +15,7 @@ without a last word was cut, whatever the exit code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -51,6 +51,25 @@ _PROGRESS: Final = (
 def command(*arguments: str, stdin_bytes: int) -> list[str]:
     """Return the command to run in the pod; standard input stays open, so its length has to be told."""
     return [PROGRAM, "--remote", "--stdin-bytes", str(stdin_bytes), *arguments]
+
+
+REQUESTS: Final = "requests"
+"""The command that reads commands from standard input: see `transfer/conversation.py`."""
+
+
+def encode_request(arguments: Sequence[str], stdin_bytes: int) -> bytes:
+    """Return one command of a conversation; its input follows."""
+    document = orjson.dumps({"arguments": arguments, "stdin_bytes": stdin_bytes})
+    return len(document).to_bytes(4) + document
+
+
+def decode_request(document: bytes) -> tuple[list[str], int]:
+    """Return the arguments and the input's length of what follows the four bytes; ValueError when it is none."""
+    match orjson.loads(document):
+        case {"arguments": [str(), *_] as arguments, "stdin_bytes": int() as stdin_bytes} if stdin_bytes >= 0:
+            if arguments[0] != REQUESTS and all(isinstance(text, str) for text in arguments):
+                return arguments, stdin_bytes
+    raise ValueError("that is no request")
 
 
 def encode_line(document: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 import click
 
 from registry_spooler.cli.printing import warn
-from registry_spooler.text import quoted
+from registry_spooler.text import count_text, quoted
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -63,6 +63,19 @@ def _tell(error: KubeError) -> None:
     warn(f"{error}; reconnecting")
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """Tells how many transfers come first, as they become fewer: several of one push may wait at once."""
+
+    told: int | None = None
+
+    def tell(self, ahead: int) -> None:
+        """Take the news of one of them."""
+        if self.told is None or ahead < self.told:
+            self.told = ahead
+            warn(f"{count_text(ahead, 'transfer')} ahead of yours; waiting")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterTarget:
     """What the options say; None is what was not said."""
@@ -81,7 +94,10 @@ class ClusterTarget:
         from registry_spooler.client import SpoolerClient
 
         said = {name: value for name, value in self.to_dict().items() if value is not None}
-        return SpoolerClient.connect(bytes_per_second=bytes_per_second, on_retry=on_retry, **said)
+        on_waiting = _Waiting().tell
+        return SpoolerClient.connect(
+            bytes_per_second=bytes_per_second, on_retry=on_retry, on_waiting=on_waiting, **said
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields."""

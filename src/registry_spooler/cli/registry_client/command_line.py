@@ -13,14 +13,14 @@ import click
 
 from registry_spooler.cli import printing
 from registry_spooler.cli.process import ExitCode, Interrupted, end_at_once, end_by, exit_code
-from registry_spooler.cli.registry_client.connection import PREFIXES, Context
+from registry_spooler.cli.registry_client.connection import PREFIXES, Context, with_context
 from registry_spooler.cli.registry_client.contents_commands import delete, inspect, list_images, tags
 from registry_spooler.cli.registry_client.missing import missing
 from registry_spooler.cli.registry_client.remote_end import RemoteSession
 from registry_spooler.cli.registry_client.spool_commands import deposit, discard, failed, retry, status, wait
 from registry_spooler.cli.registry_client.transfers import pull, push, receive
 from registry_spooler.errors import SpoolerError
-from registry_spooler.kubernetes.wire import RemoteFailure
+from registry_spooler.kubernetes.wire import REQUESTS, RemoteFailure
 from registry_spooler.options import registry_options
 from registry_spooler.pull.output import OutputClosed
 
@@ -81,8 +81,22 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+@click.command(REQUESTS, hidden=True)
+@with_context
+def requests(context: Context) -> None:
+    """Do what standard input asks for, command by command: see `kubernetes/transfer/conversation.py`."""
+    session = context.remote
+    if session is None:
+        raise click.UsageError("this is the remote end of an exec channel, and needs --remote")
+    while (arguments := session.next_request()) is not None:
+        session.conclude(run_for(session, arguments))
+
+
+cli.add_command(requests)
+
+
 def run_for(session: RemoteSession, arguments: list[str]) -> int:
-    """Run one command for a remote caller, in a thread of the daemon; its exit code."""
+    """Run one command for a remote caller; its exit code."""
     try:
         with cli.make_context(PROGRAM, arguments, obj=Context(session)) as context:
             cli.invoke(context)

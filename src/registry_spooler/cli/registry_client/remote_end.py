@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from registry_spooler.cli.process import run
-from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, encode_line, progress_line
+from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, decode_request, encode_line, progress_line
 from registry_spooler.progress import Progress
 from registry_spooler.pull.output import Output, OutputClosed, enlarge_pipe
 
@@ -45,6 +45,9 @@ DRAIN_SECONDS: Final = 10.0
 QUIET_SECONDS: Final = 0.5
 """Nothing came for so long: it has stopped sending."""
 _DRAIN_BYTES: Final = 1 << 20
+_LENGTH_BYTES: Final = 4
+REQUEST_BYTES_MAX: Final = 1 << 20
+"""A command of a conversation, without its input."""
 
 T = TypeVar("T")
 
@@ -114,6 +117,14 @@ class Outlet:
             del self._pending[:written]
 
 
+def _exactly(read: Callable[[int], bytes], count: int) -> bytes:
+    """Return so many bytes; fewer at the end of the input."""
+    content = b""
+    while len(content) < count and (piece := read(count - len(content))):
+        content += piece
+    return content
+
+
 def _end_process() -> None:
     """End the program as Ctrl-C would: it cancels what it does, and leaves nothing behind."""
     os.kill(os.getpid(), signal.SIGTERM)
@@ -157,6 +168,20 @@ class RemoteSession:
 
     def started(self, title: str, progress: Progress) -> None:
         """A transfer has begun."""
+
+    def next_request(self) -> list[str] | None:
+        """Wait for the next command of a conversation, whose input is the session's then; None when no more come."""
+        self.input.left_bytes = None
+        with self.reading() as read:
+            size = int.from_bytes(_exactly(read, _LENGTH_BYTES))
+            if not 0 < size <= REQUEST_BYTES_MAX:
+                return None
+            try:
+                arguments, self.input.left_bytes = decode_request(_exactly(read, size))
+            except ValueError:
+                return None
+        self.output.written_bytes = 0
+        return arguments
 
     @contextmanager
     def reading(self) -> Generator[Callable[[int], bytes]]:

@@ -1,6 +1,7 @@
 """A registry that is reached only through its pod: what the push engine asks of a registry, over exec calls.
 
-Questions are collected: all that is asked within a few milliseconds is one `registry-client missing`. A blob that
+Questions are collected: all that is asked within a few milliseconds is one `registry-client missing`. Questions and
+manifests go over one exec, so that an image that the registry has already takes no other. A blob that
 the registry lacks is packed first, so that its digest and size are known: read once for that when the source can be
 read again, else written to a file in the user's cache (a layer that is compressed here, or comes from a pipe). Then
 it goes out in one `receive --blobs`, a few of them side by side. Small blobs and manifests wait for the image's
@@ -23,6 +24,7 @@ from registry_spooler.errors import NotFound
 from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import Input, Remote
+from registry_spooler.kubernetes.transfer.conversation import Conversation
 from registry_spooler.kubernetes.transfer.thin_archive import (
     ArchivePart,
     PackedBlob,
@@ -79,8 +81,18 @@ class _Waiting:
 class RemoteRegistry:
     """`push.Registry` over `registry-client` in a pod. `folder` takes blobs that cannot be read twice."""
 
-    def __init__(self, remote: Remote, folder: Path, progress: Progress, *, redial: Redial, streams: int = 3) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        conversation: Conversation,
+        folder: Path,
+        progress: Progress,
+        *,
+        redial: Redial,
+        streams: int = 3,
+    ) -> None:
         self._remote = remote
+        self._conversation = conversation
         self._progress = progress
         self.pull_host = ""
         """What the pod says of it with the first tag."""
@@ -153,7 +165,7 @@ class RemoteRegistry:
         if waiting is not None and reference.digest in waiting.manifests:
             return waiting.manifests[reference.digest]
         try:
-            content = await self._again(lambda: self._remote.call("inspect", "--raw", "--", str(reference)))
+            content = await self._again(lambda: self._conversation.call("inspect", "--raw", "--", str(reference)))
         except RemoteError as exc:
             if exc.exit_code == NOT_FOUND:
                 raise NotFound("GET", str(reference), 404) from exc
@@ -173,7 +185,7 @@ class RemoteRegistry:
             companions=waiting.companions,
             blobs=waiting.blobs.values(),
         )
-        answer = await self._again(lambda: self._send("receive", "--", str(reference), parts=parts))
+        answer = await self._again(lambda: self._send(self._conversation, "receive", "--", str(reference), parts=parts))
         digest = answer["digest"].digest()
         self.pull_host = (answer["pull_reference"].text_or_none() or "").partition("/")[0]
         media_type = answer["media_type"].text_or_none() or manifest.media_type
@@ -213,16 +225,16 @@ class RemoteRegistry:
                 present = await self._missing(repository, list(left))
                 left = {digest: part for digest, part in left.items() if digest not in present}
             if left:
-                await self._send("receive", "--blobs", "--", repository, parts=list(left.values()))
+                await self._send(self._remote, "receive", "--blobs", "--", repository, parts=list(left.values()))
 
         async with self._streams:
             await self._redial.run(attempt, progress=lambda: -len(left), has_worked=self._has_worked)
         self._arrived(repository, blobs.values())
 
-    async def _send(self, *arguments: str, parts: list[ArchivePart]) -> Document:
+    async def _send(self, to: Remote | Conversation, *arguments: str, parts: list[ArchivePart]) -> Document:
         stdin = pack(parts)
         self._progress.bytes_to_send += stdin.size
-        return await self._remote.call_json(*arguments, stdin=stdin, on_sent=self._count)
+        return await to.call_json(*arguments, stdin=stdin, on_sent=self._count)
 
     def _count(self, size: int) -> None:
         self._progress.bytes_sent += size
@@ -241,7 +253,9 @@ class RemoteRegistry:
     async def _missing(self, repository: str, digests: list[Digest]) -> dict[Digest, int]:
         """The sizes of those blobs that the repository holds."""
         lines = "".join(f"{digest}\n" for digest in digests).encode()
-        answer = await self._remote.call_json("missing", "--json", "--mount", "--", repository, stdin=Input.of(lines))
+        answer = await self._conversation.call_json(
+            "missing", "--json", "--mount", "--", repository, stdin=Input.of(lines)
+        )
         present = answer["present"]
         sizes = present.fields()
         return {digest: present[str(digest)].count() for digest in digests if str(digest) in sizes}

@@ -27,6 +27,7 @@ from registry_spooler.errors import SourceChanged, SourceUnreadable
 from registry_spooler.kubernetes.cluster_errors import ExecCut, RemoteError
 from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import Input, PodSession, Remote
+from registry_spooler.kubernetes.transfer.conversation import Conversation, conversing
 from registry_spooler.kubernetes.transfer.remote_registry import RemoteRegistry
 from registry_spooler.kubernetes.transfer.thin_archive import sweep
 from registry_spooler.kubernetes.wire import ArrivedMeanwhile, ChecksumMismatch, Document, NothingArrived
@@ -80,7 +81,13 @@ async def send(
         is_archive = not isinstance(source, FileSource) or await is_image_archive(source)
 
     async def work(remote: Remote) -> tuple[ImageResult, ...]:
-        registry = RemoteRegistry(remote, cache / "blobs", progress, redial=session.redial, streams=options.streams)
+        async with conversing(remote) as conversation:
+            return await push(remote, conversation)
+
+    async def push(remote: Remote, conversation: Conversation) -> tuple[ImageResult, ...]:
+        registry = RemoteRegistry(
+            remote, conversation, cache / "blobs", progress, redial=session.redial, streams=options.streams
+        )
         pusher = Pusher(
             registry, known, PushOptions(compression=options.compression, hashes=True, transfers=_QUESTIONS)
         )
