@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,8 +111,7 @@ async def test_a_certificate_that_is_not_there(config: Callable[..., Path]) -> N
 
 
 async def test_the_account_of_a_pod(api: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kubernetes_asyncio.config import incluster_config
-
+    incluster_config = kube_login._library().incluster_config
     (tmp_path / "token").write_text(api.token)
     (tmp_path / "namespace").write_text("registry\n")
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
@@ -192,3 +193,16 @@ async def test_no_secret_in_what_is_shown(config: Callable[..., Path], api: ApiS
     with pytest.raises(KubeLoginRejected) as caught:
         await pods(login)
     assert "hush" not in f"{caught.value} {caught.value.detail} {caught.value!r}"
+
+
+@pytest.mark.parametrize("before", ["", "import kubernetes_asyncio.client; "])
+def test_the_library_is_imported_as_far_as_it_is_used(config: Callable[..., Path], before: str) -> None:
+    program = (
+        f"import anyio, sys; {before}from registry_spooler.kubernetes.config import log_in; from pathlib import Path; "
+        "anyio.run(lambda: log_in(kubeconfig=Path(sys.argv[1]))); "
+        "print('kubernetes_asyncio.client.models' in sys.modules); "
+        "import kubernetes_asyncio.client; print(kubernetes_asyncio.client.CoreV1Api.__name__)"
+    )
+    command = [sys.executable, "-c", program, str(config())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [str(bool(before)), "CoreV1Api"] == done.stdout.split()

@@ -12,8 +12,15 @@ import logging
 import os
 import re
 import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from registry_spooler.aio import in_thread
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
 
+_NAME: Final = "kubernetes_asyncio"
 _NO_SUCH_ENTRY: Final = re.compile(r"Expected object with name (?P<name>.*) in .*/(?P<kind>context|cluster|user)s list")
 _IN_CLUSTER_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -82,14 +90,61 @@ def _log_in(kubeconfig: Path | None, context: str | None, namespace: str | None)
     return _from_pod(namespace)
 
 
-def _from_kubeconfig(paths: str, context: str | None, namespace: str | None) -> ClusterLogin:
-    from kubernetes_asyncio.client import Configuration
-    from kubernetes_asyncio.config.kube_config import KubeConfigLoader, KubeConfigMerger
+@dataclass(frozen=True, slots=True)
+class _Library:
+    """What is used of kubernetes_asyncio: a class and two modules."""
 
-    configuration = Configuration()
+    configuration: type[Configuration]
+    kube_config: Any
+    incluster_config: Any
+
+
+_importing: Final = threading.Lock()
+_imported: list[_Library] = []
+
+
+def _library() -> _Library:
+    """Import the library once, in any thread."""
+    with _importing:
+        if not _imported:
+            with nullcontext() if _NAME in sys.modules else _package_stand_ins():
+                configuration = import_module(f"{_NAME}.client.configuration").Configuration
+                modules = [import_module(f"{_NAME}.config.{name}") for name in ("kube_config", "incluster_config")]
+            _imported.append(_Library(configuration, *modules))
+    return _imported[0]
+
+
+@contextmanager
+def _package_stand_ins() -> Iterator[None]:
+    """Import only what is asked for in the block, not what the library's packages import of themselves.
+
+    Those are 1,300 modules with a class for every kind of object in a cluster: more than half of the time that a
+    command takes. Afterwards the library is as if it had never been imported, for whoever wants the rest.
+    """
+    spec = find_spec(_NAME)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ModuleNotFoundError(f"No module named {_NAME!r}", name=_NAME)
+    for name in (_NAME, f"{_NAME}.client", f"{_NAME}.config"):
+        package = ModuleType(name)
+        package.__path__ = [os.path.join(path, *name.split(".")[1:]) for path in spec.submodule_search_locations]
+        sys.modules[name] = package
     try:
-        merger = KubeConfigMerger(paths)
-        loader = KubeConfigLoader(
+        client: Any = sys.modules[f"{_NAME}.client"]
+        client.Configuration = import_module(f"{_NAME}.client.configuration").Configuration
+        client.ApiClient = None  # it is only named by functions that are not used here
+        yield
+    finally:
+        for name in tuple(sys.modules):
+            if name == _NAME or name.startswith(f"{_NAME}."):
+                del sys.modules[name]
+
+
+def _from_kubeconfig(paths: str, context: str | None, namespace: str | None) -> ClusterLogin:
+    library = _library()
+    configuration = library.configuration()
+    try:
+        merger = library.kube_config.KubeConfigMerger(paths)
+        loader = library.kube_config.KubeConfigLoader(
             config_dict=merger.config,
             config_base_path=None,
             active_context=context,
@@ -112,14 +167,12 @@ def _load(loader: KubeConfigLoader, configuration: Configuration) -> None:
 
 
 def _from_pod(namespace: str | None) -> ClusterLogin:
-    from kubernetes_asyncio.client import Configuration
-    from kubernetes_asyncio.config import ConfigException, load_incluster_config
-
-    configuration = Configuration()
+    library = _library()
+    configuration = library.configuration()
     try:
-        load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call] # the library has none
+        library.incluster_config.load_incluster_config(client_configuration=configuration)
         own = _IN_CLUSTER_NAMESPACE.read_text().strip() if _IN_CLUSTER_NAMESPACE.exists() else "default"
-    except (ConfigException, OSError) as exc:
+    except (library.incluster_config.ConfigException, OSError) as exc:
         raise KubeConfigurationError("there is no kubeconfig, and this is no pod of a cluster") from exc
     return _login(configuration, None, namespace or own)
 
