@@ -23,8 +23,8 @@ from registry_spooler.archive.compression import Compression
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeError
 from registry_spooler.kubernetes.config import log_in
-from registry_spooler.kubernetes.image_check import trouble_with
-from registry_spooler.kubernetes.nodes import list_nodes
+from registry_spooler.kubernetes.objects.image_check import trouble_with
+from registry_spooler.kubernetes.objects.nodes import list_nodes
 from registry_spooler.kubernetes.pods import CONTAINER, SELECTOR, read_log
 from registry_spooler.kubernetes.redial import RateLimit, Redial
 from registry_spooler.kubernetes.remote_session import PodSession

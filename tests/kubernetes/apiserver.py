@@ -23,6 +23,8 @@ import orjson
 import trustme
 from aiohttp import WSMsgType, web
 
+from workload_objects import WorkloadObjects
+
 V5 = "v5.channel.k8s.io"
 UNREAD_BYTES_MAX = 16 << 20
 """What a real runtime buffers of standard input for a command that has ended, before it says nothing more at all."""
@@ -103,6 +105,7 @@ class ApiServer:
     """What the callers call themselves."""
     forgets_status: bool = False
     """Say nothing of the end of a command that has left more than UNREAD_BYTES_MAX of its input unread."""
+    workloads: WorkloadObjects = field(default_factory=WorkloadObjects)
     _refusals: list[Refusal] = field(default_factory=list)
     _failed_starts: list[FailedStart] = field(default_factory=list)
     _kubelet_lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -118,6 +121,7 @@ class ApiServer:
         application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}", self._pod)
         application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/log", self._log)
         application.router.add_get("/api/v1/namespaces/{namespace}/pods/{pod}/exec", self._exec)
+        self.workloads.add_routes(application)
         self._runner = web.AppRunner(application, shutdown_timeout=1, access_log=None)
         await self._runner.setup()
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -177,12 +181,15 @@ class ApiServer:
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return _status(401, "Unauthorized")
         for refusal in self._refusals:
-            if request.path.endswith(refusal.path) and refusal.times > 0:
+            wanted = request.path if refusal.path.startswith("/") else f"{request.method} {request.path}"
+            if wanted.endswith(refusal.path) and refusal.times > 0:
                 refusal.times -= 1
                 return _status(refusal.status, refusal.message)
         namespace = request.match_info.get("namespace", self.namespace)
         pod = request.match_info.get("pod", self.pods[0] if self.pods else "")
-        if namespace != self.namespace or (pod and pod not in self.pods):
+        is_workload = namespace == self.workloads.namespace and (not pod or pod in self.workloads.pods)
+        is_ours = namespace == self.namespace and (not pod or pod in self.pods)
+        if not (is_ours or is_workload or "/apis/" in request.path or namespace == "kube-public"):
             return _status(404, f'pods "{pod}" not found')
         response: web.StreamResponse = await handler(request)
         return response
@@ -202,6 +209,8 @@ class ApiServer:
 
     async def _list(self, request: web.Request) -> web.Response:
         selector = request.query.get("labelSelector", "")
+        if labelled := self.workloads.labelled(selector):
+            return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": labelled})
         found = selector in ("", "app.kubernetes.io/name=registry-spooler")
         items = [self._object(name) for name in self.pods] if found else []
         return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
@@ -228,6 +237,8 @@ class ApiServer:
         }
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
+        if request.match_info["pod"] in self.workloads.pods:
+            return self.workloads.log(request)
         return web.Response(body=self.log, content_type="text/plain")
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:

@@ -13,9 +13,9 @@ import pytest
 
 import archives
 from archive_parts import Image, gz
-from registry_spooler.cli.kubectl.engines import EngineError, EngineImage
+from registry_spooler.cli.kubectl.pushing.engines import EngineError, EngineImage
 from registry_spooler.errors import ArchiveError
-from registry_spooler.kubernetes.nodes import Node, _node, pod_manifest
+from registry_spooler.kubernetes.objects.nodes import Node, _node, pod_manifest
 from registry_spooler.kubernetes.transfer.node_archive import LocalLayout, full_name
 from registry_spooler.kubernetes.transfer.send import open_source
 from registry_spooler.oci.digest import Digest

@@ -32,6 +32,7 @@ from registry_spooler.kubernetes.cluster_errors import (
     KubeNotFound,
     NoContainer,
     NoPod,
+    NoWorkload,
     RemoteError,
 )
 from registry_spooler.pull.output import InvalidPlatform, PlatformNotFound
@@ -60,7 +61,7 @@ class NotHere(SpoolerError):
 
 
 _CODES: Final[tuple[tuple[tuple[type[SpoolerError], ...], ExitCode], ...]] = (
-    ((NotFound, PlatformNotFound, NotHere, KubeNotFound, NoPod, NoContainer), ExitCode.NOT_FOUND),
+    ((NotFound, PlatformNotFound, NotHere, KubeNotFound, NoPod, NoContainer, NoWorkload), ExitCode.NOT_FOUND),
     ((AccessDenied, DeletesDisabled, KubeForbidden, KubeLoginRejected), ExitCode.NOT_ALLOWED),
     ((InvalidAddress, InvalidReference, InvalidFileName, InvalidPlatform), ExitCode.USAGE),
 )

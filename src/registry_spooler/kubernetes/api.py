@@ -1,7 +1,8 @@
 """Requests to the API server: the one module of this package that knows aiohttp.
 
-A few kinds are enough: read, create or delete a JSON object, read a log as it grows, and dial an exec. A request that
-is answered 401 is tried once more after the login has been renewed, since tokens expire while a terminal stays open.
+A few kinds are enough: read, create, patch or delete a JSON object, read a log as it grows, and dial an exec. A request
+that is answered 401 is tried once more after the login has been renewed, since tokens expire while a terminal stays
+open.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ USER_AGENT: Final = f"kubectl-spool/{version('registry-spooler')}"
 """Audit logs show it."""
 
 Query = Sequence[tuple[str, str]]
+
+_CONTENT_TYPES: Final = {"POST": "application/json", "PATCH": "application/strategic-merge-patch+json"}
 
 
 class Cluster:
@@ -86,6 +89,15 @@ class Cluster:
     async def create(self, path: str, document: Mapping[str, Any], *, asked: str, permission: str) -> dict[str, Any]:
         """Create an object in the collection at `path`, and return it as the server made it. Errors as `get_json`."""
         return await self._json("POST", path, asked=asked, permission=permission, document=document)
+
+    async def patch(
+        self, path: str, document: Mapping[str, Any], query: Query = (), *, asked: str, permission: str
+    ) -> dict[str, Any]:
+        """Merge a document into an object, strategically, and return what came of it. Errors as `get_json`.
+
+        https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/
+        """
+        return await self._json("PATCH", path, query, asked=asked, permission=permission, document=document)
 
     async def delete(self, path: str, query: Query = (), *, asked: str, permission: str) -> None:
         """Delete an object; KubeNotFound when it is gone already. Errors as `get_json`."""
@@ -198,7 +210,7 @@ class Cluster:
         document: Mapping[str, Any] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         content = orjson.dumps(document) if document is not None else None
-        typed = {"Content-Type": "application/json"} if content is not None else {}
+        typed = {"Content-Type": _CONTENT_TYPES[method]} if content is not None else {}
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
         try:
             for renewed in (False, True):

@@ -166,6 +166,39 @@ class NoContainer(KubeError):
         return f"pod {self.pod} has no container {self.container!r}; choose one with -c, it has: {has}"
 
 
+class NoWorkload(KubeError):
+    """No workload, or none of its containers, can be given an image as the user asked for."""
+
+    reason: str
+    sentence = "{reason}"
+
+
+class RolloutFailed(KubeError):
+    """A workload has a new image, and its pods do not run it. `events` and `log` are of `pod`, if there is one."""
+
+    workload: str
+    namespace: str
+    reason: str
+    _: KW_ONLY
+    pod: str = ""
+    events: tuple[str, ...] = ()
+    log: tuple[str, ...] = ()
+
+    sentence = (
+        "{workload} has the new image, and does not come up with it: {reason}; "
+        "`kubectl rollout undo {workload} -n {namespace}` takes it back"
+    )
+
+
+class NoPullHost(KubeError):
+    """It is not known how nodes reach the registry, so that no pod can be told to pull from it."""
+
+    sentence = (
+        "where nodes pull from is not known, so nothing was sent: the spooler has no --pull-host, and there is no "
+        "ConfigMap local-registry-hosting in kube-public; docs/nodes.md tells how to set it"
+    )
+
+
 class ExecCut(KubeError):
     """The connection to a running command ended before the command did, or fell silent."""
 

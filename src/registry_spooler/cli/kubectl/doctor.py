@@ -16,9 +16,8 @@ import anyio
 import click
 
 from registry_spooler.aio import task_group
-from registry_spooler.cli.kubectl.push_commands import json_option
 from registry_spooler.cli.kubectl.spooler_commands import troubles
-from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.kubectl.target import ClusterTarget, json_option, target_options
 from registry_spooler.cli.printing import say, say_json
 from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.errors import SpoolerError

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import click
 
 from registry_spooler.cli.bars import bars
-from registry_spooler.cli.kubectl.push_commands import json_option, quiet_option
-from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.kubectl.target import ClusterTarget, json_option, quiet_option, target_options
 from registry_spooler.cli.printing import say, say_json, warn
 from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.kubernetes.wire import Document

@@ -39,7 +39,7 @@ from registry_spooler.cli.kubectl.install_manifests import (
 from registry_spooler.cli.kubectl.load import load_images, names_in
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
 from registry_spooler.cli.printing import say_bytes, warn
-from registry_spooler.kubernetes.image_check import CHECK_SECONDS, POLL_SECONDS, check_pod, image_state
+from registry_spooler.kubernetes.objects.image_check import CHECK_SECONDS, POLL_SECONDS, check_pod, image_state
 from registry_spooler.text import quoted
 
 _DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"

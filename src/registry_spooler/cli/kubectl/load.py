@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_spooler.cli.bars import bars
-from registry_spooler.cli.kubectl.engines import EngineImage
-from registry_spooler.cli.kubectl.push_commands import quiet_option
-from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
+from registry_spooler.cli.kubectl.pushing.engines import EngineImage
+from registry_spooler.cli.kubectl.target import ClusterTarget, quiet_option, target_options
 from registry_spooler.cli.printing import say
 from registry_spooler.cli.process import run
 
 if TYPE_CHECKING:
     from registry_spooler.kubernetes.api import Cluster
-    from registry_spooler.kubernetes.nodes import Node
+    from registry_spooler.kubernetes.objects.nodes import Node
     from registry_spooler.kubernetes.transfer.node_archive import LocalLayout
 
 
@@ -93,7 +92,7 @@ def names_in(archive: Path) -> list[str]:
 
 async def choose_nodes(cluster: Cluster, names: tuple[str, ...], *, all_nodes: bool) -> list[Node]:
     """Return the nodes that are meant; with no name given, the one that there is. click.UsageError otherwise."""
-    from registry_spooler.kubernetes.nodes import list_nodes
+    from registry_spooler.kubernetes.objects.nodes import list_nodes
 
     found = {node.name: node for node in await list_nodes(cluster)}
     if unknown := [name for name in names if name not in found]:
@@ -118,7 +117,7 @@ async def read_image(layout: LocalLayout, word: str) -> tuple[str, ...]:
 
 async def load_into(cluster: Cluster, nodes: list[Node], layout: LocalLayout, *, socket: str, quiet: bool) -> None:
     """Import everything that was read into each node, one after the other, and show how far it is."""
-    from registry_spooler.kubernetes.nodes import import_images
+    from registry_spooler.kubernetes.objects.nodes import import_images
 
     with bars(quiet=quiet) as shown:
         for node in nodes:

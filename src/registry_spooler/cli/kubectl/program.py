@@ -21,7 +21,7 @@ from registry_spooler.cli.kubectl.doctor import doctor
 from registry_spooler.cli.kubectl.images import delete, inspect, list_images, pull, tags
 from registry_spooler.cli.kubectl.install import install
 from registry_spooler.cli.kubectl.load import load
-from registry_spooler.cli.kubectl.push_commands import publish, push
+from registry_spooler.cli.kubectl.pushing.push_commands import publish, push
 from registry_spooler.cli.kubectl.spooler_commands import discard, failed, logs, retry, status, wait
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
 from registry_spooler.cli.kubectl.uninstall import uninstall

@@ -1,4 +1,4 @@
-"""Which cluster, namespace, pods and container: the options that every command shares, named as kubectl names them."""
+"""Which cluster, namespace, pods and container: the options that commands share, named as kubectl names them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ class Rate(click.ParamType[float]):
 def _rate(number: str, unit: str, binary: str) -> float:
     return float(number) * float((1024 if binary else 1000) ** _FACTORS[unit])
 
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+rate_option = click.option(
+    "--rate-limit", type=Rate(), metavar="RATE", help="Send no faster than this: 500k, 2M (bytes per second)."
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")

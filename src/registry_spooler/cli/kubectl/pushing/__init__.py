@@ -1,0 +1,1 @@
+"""`push` and `publish`: what their arguments mean, and what they do."""

@@ -1,0 +1,119 @@
+"""`push` and `publish`: archives and files into the registry, at once or by way of the spool directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from registry_spooler.cli.bars import bars
+from registry_spooler.cli.kubectl.pushing.arguments import read_items
+from registry_spooler.cli.kubectl.pushing.rounds import PushFlags, push_round, show
+from registry_spooler.cli.kubectl.pushing.workload_updates import WorkloadType
+from registry_spooler.cli.kubectl.target import (
+    ClusterTarget,
+    json_option,
+    quiet_option,
+    rate_option,
+    target_options,
+)
+from registry_spooler.cli.printing import say, say_json
+from registry_spooler.cli.process import run
+from registry_spooler.spool.filename import published_name
+
+if TYPE_CHECKING:
+    from registry_spooler.client import Receipt
+
+
+@click.command(epilog="Example: kubectl spool push app:v2 catalog/app:v2")
+@click.argument("files", metavar="FILE|IMAGE… [NAME]", nargs=-1, required=True)
+@click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), default="gzip", show_default=True)
+@click.option(
+    "--streams", type=click.IntRange(1, 16), default=3, show_default=True, help="Number of blobs to send at once."
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Number of files to push at once."
+)
+@click.option("--all-pods", is_flag=True, help="Push to every pod; each has a registry of its own.")
+@click.option(
+    "--set",
+    "workloads",
+    type=WorkloadType(),
+    multiple=True,
+    metavar="KIND/NAME[:CONTAINER]",
+    help="Workload to run the image then, or [KIND/]LABEL=VALUE[:CONTAINER] of its pods; may be repeated.",
+)
+@click.option("--set-namespace", metavar="NAMESPACE", help="Namespace of the workloads (default: the spooler's).")
+@click.option(
+    "--set-timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=600,
+    show_default=True,
+    help="Give up waiting for a rollout after this long.",
+)
+@rate_option
+@quiet_option
+@json_option
+@target_options
+def push(target: ClusterTarget, /, files: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+    """Push image archives, sending only what the registry lacks, and print their digests.
+
+    IMAGE is the name of an image that docker, podman or nerdctl has here: a word that has a tag (app:v2) and does not
+    end like an archive, or that begins with an engine's name (podman:app). Every other word is a FILE.
+
+    Of two arguments the second is the NAME, unless it is a file that ends like an archive or is written with a path
+    (./app); more than two are all files or images.
+    FILE is an archive of `docker save`, `podman save`, `skopeo copy` and others, or `-` for one on standard input; any
+    other file becomes an image of one layer. NAME is REPOSITORY[:TAG]; without it the file's name says where the image
+    goes, as in the spool directory.
+
+    With --set, workloads get the image's pull reference with its digest once it is in the registry, and their rollouts
+    are waited for; the exit code is 1 if one does not come up, and what its pods and the cluster say of it is printed.
+    Workloads, containers and the right to patch them are checked before anything is sent.
+    """
+    items, chosen = read_items(files), PushFlags(**flags)
+    if chosen.workloads and (len(items) > 1 or items[0].reference is None):
+        raise click.UsageError("--set goes with a single FILE or IMAGE that is one image")
+    show(run(lambda: push_round(target, items, chosen)), as_json=as_json)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("name", required=False)
+@click.option("--wait", is_flag=True, help="Wait until the image is in the registry, and print its digest.")
+@rate_option
+@quiet_option
+@json_option
+@target_options
+def publish(
+    target: ClusterTarget,
+    file: Path,
+    name: str | None,
+    wait: bool,
+    rate_limit: float | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Put a file into the spool directory; the spooler pushes it when its turn comes.
+
+    NAME is the file's name there, or REPOSITORY[:TAG]; it gets the FILE's ending (.tar, .tgz, …) if it has none. A
+    broken connection is dialled again, and goes on where it broke.
+    """
+    spooled = published_name(file.name, name)
+
+    async def work() -> tuple[str, Receipt | None]:
+        async with target.connect(bytes_per_second=rate_limit) as client:
+            with bars(quiet=quiet) as shown:
+                async with shown.transfer(f"{file.name} → {spooled}") as told:
+                    published = await client.publish(file, spooled, on_sent=told)
+                return published.name, await client.wait(published) if wait else None
+
+    published, receipt = run(work)
+    if receipt is None:
+        say_json({"file": published}) if as_json else say(published)
+    else:
+        say_json({"file": published, **receipt.to_json()}) if as_json else say(
+            receipt.images[0].pull_reference or str(receipt.digest)
+        )

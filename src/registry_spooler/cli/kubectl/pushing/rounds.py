@@ -1,0 +1,144 @@
+"""One round of `push`: every file to one pod or to each, then the workloads; and what is printed of it."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+import anyio
+import click
+
+from registry_spooler.aio import task_group
+from registry_spooler.cli.bars import Bars, bars
+from registry_spooler.cli.kubectl.pushing.arguments import STDIN, Item
+from registry_spooler.cli.kubectl.pushing.workload_updates import Updates, explain, prepared, to_json
+from registry_spooler.cli.kubectl.target import ClusterTarget
+from registry_spooler.cli.printing import say, say_json, warn
+from registry_spooler.errors import SpoolerError
+
+if TYPE_CHECKING:
+    from registry_spooler.client import Receipt, SpoolerClient
+    from registry_spooler.kubernetes.objects.workloads import Workload, WorkloadChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushFlags:
+    """How to push, and what is to run the image then."""
+
+    compression: str
+    streams: int
+    jobs: int
+    rate_limit: float | None
+    quiet: bool
+    all_pods: bool = False
+    workloads: tuple[WorkloadChoice, ...] = ()
+    set_namespace: str | None = None
+    set_timeout: float = 0.0
+
+
+@dataclass(slots=True)
+class Round:
+    """What one round came to. `updated` has the workloads, each with why its rollout failed."""
+
+    outcomes: list[Receipt | SpoolerError] = field(default_factory=list)
+    image: str = ""
+    """What the workloads got; empty if none was to get anything, or nothing was pushed."""
+    updated: list[tuple[Workload, SpoolerError | None]] = field(default_factory=list)
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """What was pushed."""
+        return [outcome for outcome in self.outcomes if not isinstance(outcome, SpoolerError)]
+
+    @property
+    def failures(self) -> list[SpoolerError]:
+        """Everything that went wrong, in its order."""
+        pushes = [outcome for outcome in self.outcomes if isinstance(outcome, SpoolerError)]
+        return [*pushes, *(error for _, error in self.updated if error is not None)]
+
+
+async def push_round(target: ClusterTarget, items: tuple[Item, ...], flags: PushFlags) -> Round:
+    """Push every file, then update the workloads if all went well. SpoolerError before anything was sent."""
+    done = Round()
+    async with AsyncExitStack() as stack:
+        updates: Updates | None = None
+        if flags.workloads:
+            updates = await stack.enter_async_context(
+                prepared(
+                    target,
+                    flags.workloads,
+                    namespace=flags.set_namespace,
+                    timeout_seconds=flags.set_timeout,
+                    quiet=flags.quiet,
+                )
+            )
+        done.outcomes = await _push_all(target, items, flags)
+        if updates is not None and not done.failures:
+            done.image = updates.pull_reference(done.receipts[0])
+            done.updated = await updates.apply(done.image)
+    return done
+
+
+def show(done: Round, *, as_json: bool) -> None:
+    """Print the answer of a round; raise the first of what went wrong, when the others have been told."""
+    if as_json and done.receipts:
+        documents = [receipt.to_json() for receipt in done.receipts]
+        if done.updated:
+            documents[0]["set"] = [to_json(workload, done.image, error) for workload, error in done.updated]
+        say_json(documents[0] if len(done.outcomes) == 1 else documents)
+    elif not as_json:
+        for image in (image for receipt in done.receipts for image in receipt.images):
+            say(image.pull_reference or done.image or str(image.digest))
+    for failure in done.failures:
+        explain(failure)
+    for failure in done.failures[1:]:
+        warn(str(failure))
+    if done.failures:
+        raise done.failures[0]
+
+
+async def _push_all(target: ClusterTarget, items: tuple[Item, ...], flags: PushFlags) -> list[Receipt | SpoolerError]:
+    """Push every file to one pod, or to each; one's failure does not stop the others."""
+    targets = [target]
+    if flags.all_pods:
+        async with target.connect() as client:
+            targets = [replace(target, pod=pod) for pod in await client.pods()]
+    if len(targets) > 1 and any(item.file == STDIN for item in items):
+        raise click.UsageError("standard input can be read for one pod only; save the archive to a file first")
+    limiter = anyio.Semaphore(flags.jobs)
+    outcomes: dict[tuple[int, int], Receipt | SpoolerError] = {}
+
+    async def one(client: SpoolerClient, at: tuple[int, int], item: Item) -> None:
+        async with limiter:
+            try:
+                outcomes[at] = await _push_one(client, item, flags, shown)
+            except SpoolerError as exc:
+                outcomes[at] = exc
+
+    with bars(quiet=flags.quiet) as shown:
+        async with AsyncExitStack() as stack, task_group() as tasks:
+            for pod, chosen in enumerate(targets):
+                client = await stack.enter_async_context(chosen.connect(bytes_per_second=flags.rate_limit))
+                for number, item in enumerate(items):
+                    tasks.start_soon(one, client, (pod, number), item)
+    return [outcomes[at] for at in sorted(outcomes)]
+
+
+async def _push_one(client: SpoolerClient, item: Item, flags: PushFlags, shown: Bars) -> Receipt:
+    from registry_spooler.archive.compression import Compression
+
+    async with shown.push(item.title) as progress, AsyncExitStack() as stack:
+        archive: Path | BinaryIO = sys.stdin.buffer if item.file == STDIN else Path(item.file)
+        if item.image is not None:
+            archive = cast("BinaryIO", await stack.enter_async_context(item.image.saved()))
+        return await client.push(
+            archive,
+            item.reference,
+            is_archive=item.is_archive,
+            compression=Compression(flags.compression),
+            streams=flags.streams,
+            progress=progress,
+        )
