@@ -28,8 +28,9 @@ from registry_spooler.kubernetes.objects.nodes import list_nodes
 from registry_spooler.kubernetes.pods import CONTAINER, SELECTOR, read_log
 from registry_spooler.kubernetes.redial import RateLimit, Redial
 from registry_spooler.kubernetes.remote_session import PodSession
+from registry_spooler.kubernetes.transfer.dry_run import PushPlan
 from registry_spooler.kubernetes.transfer.fetch import fetch, fetch_file
-from registry_spooler.kubernetes.transfer.send import Published, SendOptions, open_source, publish, send
+from registry_spooler.kubernetes.transfer.send import Published, SendOptions, open_source, plan, publish, send
 from registry_spooler.kubernetes.wire import Document, reading
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
@@ -153,6 +154,22 @@ class SpoolerClient:
             progress.bytes_total = getattr(source, "size", 0)
             images = await send(self._session, source, reference, progress, is_archive=is_archive, options=options)
         return Receipt(images=images, started=started, finished=datetime.now(UTC))
+
+    async def plan(
+        self,
+        archive: Path | BinaryIO,
+        reference: Reference | str | None,
+        *,
+        is_archive: bool | None = None,
+        compression: Compression = Compression.GZIP,
+    ) -> PushPlan:
+        """Return what `push` would send, and what its tags have now; nothing is sent or changed."""
+        if is_archive is None and (not isinstance(archive, Path) or archive_suffix(archive.name)):
+            is_archive = True
+        reference = _parsed(reference) if reference is not None else None
+        async with open_source(archive) as source:
+            options = SendOptions(compression=compression)
+            return await plan(self._session, source, reference, is_archive=is_archive, options=options)
 
     async def publish(
         self, file: Path, name: str | None = None, *, on_sent: Callable[[int, int], None] = lambda *_: None

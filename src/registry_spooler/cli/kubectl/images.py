@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from registry_spooler.cli.bars import bars
+from registry_spooler.cli.kubectl import completing
 from registry_spooler.cli.kubectl.target import ClusterTarget, json_option, quiet_option, target_options
 from registry_spooler.cli.printing import say, say_json, warn
 from registry_spooler.cli.process import ExitCode, run
@@ -33,7 +34,7 @@ def list_images(target: ClusterTarget, with_tags: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("repository")
+@click.argument("repository", shell_complete=completing.references)
 @json_option
 @target_options
 def tags(target: ClusterTarget, repository: str, as_json: bool) -> None:
@@ -47,7 +48,7 @@ def tags(target: ClusterTarget, repository: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("reference", metavar="REPOSITORY[:TAG]")
+@click.argument("reference", metavar="REPOSITORY[:TAG]", shell_complete=completing.references)
 @json_option
 @target_options
 def inspect(target: ClusterTarget, reference: str, as_json: bool) -> None:
@@ -67,7 +68,7 @@ def inspect(target: ClusterTarget, reference: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("reference", metavar="REPOSITORY[:TAG]")
+@click.argument("reference", metavar="REPOSITORY[:TAG]", shell_complete=completing.references)
 @click.option("-o", "--output", default="-", metavar="FILE", help="Write to this file; it appears when it is complete.")
 @click.option("--format", "layout", type=click.Choice(["docker", "oci"]), default="docker", show_default=True)
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Platform to pull from a multi-platform image.")
@@ -113,7 +114,9 @@ def pull(
 
 
 @click.command()
-@click.argument("references", metavar="REPOSITORY[:TAG]…", nargs=-1, required=True)
+@click.argument(
+    "references", metavar="REPOSITORY[:TAG]…", nargs=-1, required=True, shell_complete=completing.references
+)
 @json_option
 @target_options
 @click.pass_context

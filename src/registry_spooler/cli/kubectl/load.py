@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from registry_spooler.cli.bars import bars
+from registry_spooler.cli.kubectl import completing
 from registry_spooler.cli.kubectl.pushing.engines import EngineImage
 from registry_spooler.cli.kubectl.target import ClusterTarget, quiet_option, target_options
 from registry_spooler.cli.printing import say
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("images", metavar="FILE|IMAGE...", nargs=-1, required=True)
+@click.argument("images", metavar="FILE|IMAGE...", nargs=-1, required=True, shell_complete=completing.images_and_files)
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="Node to load the images into; may be repeated.")
 @click.option("--all-nodes", is_flag=True, help="Load the images into every node.")
 @click.option("--socket", default="", metavar="PATH", help="Path of containerd's socket on the node, if unusual.")

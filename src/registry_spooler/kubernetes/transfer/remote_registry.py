@@ -90,7 +90,9 @@ class RemoteRegistry:
         *,
         redial: Redial,
         streams: int = 3,
+        mounts: bool = True,
     ) -> None:
+        """With `mounts` the pod mounts what other repositories hold when it is asked what one lacks."""
         self._remote = remote
         self._conversation = conversation
         self._progress = progress
@@ -105,6 +107,7 @@ class RemoteRegistry:
         self._waiting: dict[str, _Waiting] = {}
         self._tagged: dict[Reference, Descriptor] = {}
         self._has_worked = False
+        self._mount = ("--mount",) if mounts else ()
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not hold it."""
@@ -254,7 +257,7 @@ class RemoteRegistry:
         """The sizes of those blobs that the repository holds."""
         lines = "".join(f"{digest}\n" for digest in digests).encode()
         answer = await self._conversation.call_json(
-            "missing", "--json", "--mount", "--", repository, stdin=Input.of(lines)
+            "missing", "--json", *self._mount, "--", repository, stdin=Input.of(lines)
         )
         present = answer["present"]
         sizes = present.fields()

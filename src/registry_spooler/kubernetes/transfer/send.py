@@ -28,6 +28,7 @@ from registry_spooler.kubernetes.cluster_errors import ExecCut, RemoteError
 from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import Input, PodSession, Remote
 from registry_spooler.kubernetes.transfer.conversation import Conversation, conversing
+from registry_spooler.kubernetes.transfer.dry_run import DryRun, PushPlan
 from registry_spooler.kubernetes.transfer.remote_registry import RemoteRegistry
 from registry_spooler.kubernetes.transfer.thin_archive import sweep
 from registry_spooler.kubernetes.wire import ArrivedMeanwhile, ChecksumMismatch, Document, NothingArrived
@@ -35,6 +36,7 @@ from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.push.blob_spec import Registry
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
 
@@ -57,6 +59,11 @@ class SendOptions:
     cache: Path | None = None
     """Where to remember layers; None is the user's cache directory."""
 
+    @property
+    def folder(self) -> Path:
+        """Where to remember layers, and to keep blobs that cannot be read twice until they are sent."""
+        return self.cache or cache_directory()
+
 
 async def send(
     session: PodSession,
@@ -71,10 +78,55 @@ async def send(
 
     Returns when the registry answers for every tag. Raises ArchiveError, RegistryError, KubeError.
     """
-    cache = options.cache or cache_directory()
-    known = KnownBlobs(cache / "layers")
+
+    def registry(remote: Remote, conversation: Conversation) -> RemoteRegistry:
+        folder = options.folder / "blobs"
+        return RemoteRegistry(remote, conversation, folder, progress, redial=session.redial, streams=options.streams)
+
+    return await _push(session, source, reference, progress, registry, is_archive=is_archive, options=options)
+
+
+async def plan(
+    session: PodSession,
+    source: Source,
+    reference: Reference | None,
+    *,
+    is_archive: bool | None = True,
+    options: SendOptions = SendOptions(),
+) -> PushPlan:
+    """Return what `send` would do, and send nothing. Errors as `send`."""
+    progress = Progress()
+    runs: list[DryRun] = []
+
+    def registry(remote: Remote, conversation: Conversation) -> DryRun:
+        folder = options.folder / "blobs"
+        asked = RemoteRegistry(remote, conversation, folder, progress, redial=session.redial, mounts=False)
+        runs.append(DryRun(asked))
+        return runs[-1]
+
+    images = await _push(session, source, reference, progress, registry, is_archive=is_archive, options=options)
+    return PushPlan(
+        images=images,
+        replaces=runs[-1].replaces,
+        send=runs[-1].send,
+        existing_blobs=progress.blobs_existing,
+        existing_bytes=progress.bytes_skipped,
+    )
+
+
+async def _push(
+    session: PodSession,
+    source: Source,
+    reference: Reference | None,
+    progress: Progress,
+    registry: Callable[[Remote, Conversation], Registry],
+    *,
+    is_archive: bool | None,
+    options: SendOptions,
+) -> tuple[ImageResult, ...]:
+    known = KnownBlobs(options.folder / "layers")
     await known.trim()
-    await sweep(cache / "blobs")
+    await sweep(options.folder / "blobs")
     check = unchanged(source)
 
     if is_archive is None:
@@ -82,15 +134,11 @@ async def send(
 
     async def work(remote: Remote) -> tuple[ImageResult, ...]:
         async with conversing(remote) as conversation:
-            return await push(remote, conversation)
+            return await push(registry(remote, conversation))
 
-    async def push(remote: Remote, conversation: Conversation) -> tuple[ImageResult, ...]:
-        registry = RemoteRegistry(
-            remote, conversation, cache / "blobs", progress, redial=session.redial, streams=options.streams
-        )
-        pusher = Pusher(
-            registry, known, PushOptions(compression=options.compression, hashes=True, transfers=_QUESTIONS)
-        )
+    async def push(registry: Registry) -> tuple[ImageResult, ...]:
+        push_options = PushOptions(compression=options.compression, hashes=True, transfers=_QUESTIONS)
+        pusher = Pusher(registry, known, push_options)
         if is_archive or not isinstance(source, FileSource):
             return await pusher.push_archive(source, reference, progress, before_tag=check)
         if reference is None:

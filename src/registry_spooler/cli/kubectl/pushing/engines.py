@@ -16,7 +16,7 @@ from registry_spooler.oci.reference import ImageName, Reference
 from registry_spooler.spool.filename import archive_suffix
 from registry_spooler.text import quoted
 
-_ENGINES: Final = ("docker", "podman", "nerdctl")
+ENGINES: Final = ("docker", "podman", "nerdctl")
 _LOOK_SECONDS: Final = 20.0
 _COPY_BYTES: Final = 1 << 20
 
@@ -32,14 +32,14 @@ def _start(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603 - no shell reads it
 
 
-def _has(engine: str, name: str) -> bool:
-    """Return whether an engine has an image. EngineError if it does not answer."""
-    command = [engine, "image", "inspect", name]
+def _image_id(engine: str, name: str) -> str:
+    """Return the ID of an engine's image, or an empty text if it has none. EngineError if it does not answer."""
+    command = [engine, "image", "inspect", name, "--format", "{{.Id}}"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_LOOK_SECONDS, check=False)  # noqa: S603 - no shell
     except subprocess.TimeoutExpired as exc:
         raise EngineError(f"{engine} has not answered for {_LOOK_SECONDS:.0f} seconds") from exc
-    return done.returncode == 0
+    return done.stdout.decode(errors="replace").strip() or "unknown" if done.returncode == 0 else ""
 
 
 def _copied(pipe: IO[bytes]) -> IO[bytes]:
@@ -69,7 +69,7 @@ class EngineImage:
         like an archive; `./` before it makes it a file.
         """
         engine, colon, name = word.partition(":")
-        if colon and engine in _ENGINES and name:
+        if colon and engine in ENGINES and name:
             return cls(engine, name)
         if word.startswith((".", "/", "~")) or "\\" in word or archive_suffix(word):
             return None
@@ -80,6 +80,14 @@ class EngineImage:
     def reference(self) -> Reference:
         """Where the image goes if nobody says otherwise: its name without the registry's host."""
         return ImageName.parse(self.name).reference
+
+    def identity(self) -> str | None:
+        """Return the image's ID and the engine that has it, or None if no engine has it now. Blocks."""
+        try:
+            engine = self._find()
+            return f"{engine}:{_image_id(engine, self.name)}"
+        except EngineError:
+            return None
 
     @asynccontextmanager
     async def saved(self) -> AsyncGenerator[IO[bytes]]:
@@ -121,12 +129,12 @@ class EngineImage:
 
     def _find(self) -> str:
         """Return the engine that has the image."""
-        engines = [self.engine] if self.engine else [engine for engine in _ENGINES if shutil.which(engine)]
+        engines = [self.engine] if self.engine else [engine for engine in ENGINES if shutil.which(engine)]
         if not engines or not shutil.which(engines[0]):
             missing = f"{self.engine} is not" if self.engine else "none of docker, podman and nerdctl is"
             raise EngineError(f"{quoted(self.name)} is the name of an image, but {missing} on the PATH")
         for engine in engines:
-            if _has(engine, self.name):
+            if _image_id(engine, self.name):
                 return engine
         raise EngineError(
             f"{' and '.join(engines)} {'has' if len(engines) == 1 else 'have'} no image {quoted(self.name)}; "

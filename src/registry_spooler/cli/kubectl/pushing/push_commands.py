@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from registry_spooler.cli.bars import bars
+from registry_spooler.cli.kubectl import completing
 from registry_spooler.cli.kubectl.pushing.arguments import read_items
+from registry_spooler.cli.kubectl.pushing.plans import plan_round, show_plans
 from registry_spooler.cli.kubectl.pushing.rounds import PushFlags, push_round, show
+from registry_spooler.cli.kubectl.pushing.watching import check_watchable, watch
 from registry_spooler.cli.kubectl.pushing.workload_updates import WorkloadType
 from registry_spooler.cli.kubectl.target import (
     ClusterTarget,
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: kubectl spool push app:v2 catalog/app:v2")
-@click.argument("files", metavar="FILE|IMAGE… [NAME]", nargs=-1, required=True)
+@click.argument(
+    "files", metavar="FILE|IMAGE… [NAME]", nargs=-1, required=True, shell_complete=completing.images_and_files
+)
 @click.option("--compression", type=click.Choice(["gzip", "zstd", "none"]), default="gzip", show_default=True)
 @click.option(
     "--streams", type=click.IntRange(1, 16), default=3, show_default=True, help="Number of blobs to send at once."
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     "workloads",
     type=WorkloadType(),
     multiple=True,
+    shell_complete=completing.workloads,
     metavar="KIND/NAME[:CONTAINER]",
     help="Workload to run the image then, or [KIND/]LABEL=VALUE[:CONTAINER] of its pods; may be repeated.",
 )
@@ -53,11 +59,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Give up waiting for a rollout after this long.",
 )
+@click.option(
+    "-w", "--watch", "watches", is_flag=True, help="Push again whenever a FILE or IMAGE changes, until Ctrl-C."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be sent, and how much of it, and send nothing.")
 @rate_option
 @quiet_option
 @json_option
 @target_options
-def push(target: ClusterTarget, /, files: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+def push(
+    target: ClusterTarget, /, files: tuple[str, ...], watches: bool, dry_run: bool, as_json: bool, **flags: Any
+) -> None:
     """Push image archives, sending only what the registry lacks, and print their digests.
 
     IMAGE is the name of an image that docker, podman or nerdctl has here: a word that has a tag (app:v2) and does not
@@ -76,6 +88,19 @@ def push(target: ClusterTarget, /, files: tuple[str, ...], as_json: bool, **flag
     items, chosen = read_items(files), PushFlags(**flags)
     if chosen.workloads and (len(items) > 1 or items[0].reference is None):
         raise click.UsageError("--set goes with a single FILE or IMAGE that is one image")
+    if dry_run and watches:
+        raise click.UsageError("--dry-run and --watch exclude each other")
+    if dry_run:
+        show_plans(run(lambda: plan_round(target, items, chosen)), as_json=as_json)
+        return
+    if watches:
+        check_watchable(items)
+
+        async def again() -> None:
+            show(await push_round(target, items, chosen), as_json=as_json)
+
+        run(lambda: watch(items, again))
+        return
     show(run(lambda: push_round(target, items, chosen)), as_json=as_json)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -64,22 +65,23 @@ async def push_round(target: ClusterTarget, items: tuple[Item, ...], flags: Push
     """Push every file, then update the workloads if all went well. SpoolerError before anything was sent."""
     done = Round()
     async with AsyncExitStack() as stack:
-        updates: Updates | None = None
-        if flags.workloads:
-            updates = await stack.enter_async_context(
-                prepared(
-                    target,
-                    flags.workloads,
-                    namespace=flags.set_namespace,
-                    timeout_seconds=flags.set_timeout,
-                    quiet=flags.quiet,
-                )
-            )
+        updates = await stack.enter_async_context(updates_of(target, flags)) if flags.workloads else None
         done.outcomes = await _push_all(target, items, flags)
         if updates is not None and not done.failures:
             done.image = updates.pull_reference(done.receipts[0])
             done.updated = await updates.apply(done.image)
     return done
+
+
+def updates_of(target: ClusterTarget, flags: PushFlags) -> AbstractAsyncContextManager[Updates]:
+    """Check the workloads that are to be set."""
+    return prepared(
+        target,
+        flags.workloads,
+        namespace=flags.set_namespace,
+        timeout_seconds=flags.set_timeout,
+        quiet=flags.quiet,
+    )
 
 
 def show(done: Round, *, as_json: bool) -> None:
@@ -127,13 +129,20 @@ async def _push_all(target: ClusterTarget, items: tuple[Item, ...], flags: PushF
     return [outcomes[at] for at in sorted(outcomes)]
 
 
+@asynccontextmanager
+async def opened(item: Item) -> AsyncGenerator[Path | BinaryIO]:
+    """What an item is read from; EngineError when an engine cannot save it."""
+    if item.image is None:
+        yield sys.stdin.buffer if item.file == STDIN else Path(item.file)
+        return
+    async with item.image.saved() as pipe:
+        yield cast("BinaryIO", pipe)
+
+
 async def _push_one(client: SpoolerClient, item: Item, flags: PushFlags, shown: Bars) -> Receipt:
     from registry_spooler.archive.compression import Compression
 
-    async with shown.push(item.title) as progress, AsyncExitStack() as stack:
-        archive: Path | BinaryIO = sys.stdin.buffer if item.file == STDIN else Path(item.file)
-        if item.image is not None:
-            archive = cast("BinaryIO", await stack.enter_async_context(item.image.saved()))
+    async with shown.push(item.title) as progress, opened(item) as archive:
         return await client.push(
             archive,
             item.reference,
