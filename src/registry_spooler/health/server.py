@@ -317,6 +317,7 @@ async def serve(
 
     state.on_job_end = metrics.job_ended
     await volume.measure()
+    await metrics.process.read()
     async with (
         anyio.create_task_group() as tasks,
         listening(HealthServer(answers), address, port) as listening_port,

@@ -42,7 +42,6 @@ from registry_spooler.spool.records import (
 from registry_spooler.spool.removal import Taken, take_away
 from registry_spooler.spool.scheduling.job import (
     Arrival,
-    Clock,
     Entry,
     Handler,
     Job,
@@ -116,8 +115,6 @@ class Runner:
     handler: Handler
     settings: SpoolSettings
     state: SpoolState
-    clock: Clock
-    """The monotonic clock of the queue."""
 
     async def attempt(self, entry: Entry, workdir: WorkDir) -> Ending:
         """Try to do what the file asks for. Nothing but a cancellation is raised."""
@@ -155,7 +152,7 @@ class Runner:
         if entry.pushed is not None and entry.pushed.identity == file.identity:
             return await self._finish(entry, workdir, file, entry.pushed, writers)
         if entry.settling is not None and entry.settling.identity == file.identity:
-            remaining = entry.settling.until - self.clock()
+            remaining = entry.settling.until - time.monotonic()
             if remaining > 0:
                 return _settling(entry.settling.error, remaining)
             return await self._fail(entry, workdir, file, entry.settling.error)
@@ -172,8 +169,8 @@ class Runner:
         if not entry.identity.same_content(file.identity):
             if not entry.is_aside:
                 return _CHANGED  # since the queue heard of it
-            entry.identity, entry.still_since = file.identity, self.clock()
-        remaining = entry.still_since + self.settings.settle_seconds - self.clock()
+            entry.identity, entry.still_since = file.identity, time.monotonic()
+        remaining = entry.still_since + self.settings.settle_seconds - time.monotonic()
         return None if _is_told_of(entry, file) or remaining <= 0 else _resting("is pushed", remaining)
 
     async def _handle(
@@ -186,7 +183,7 @@ class Runner:
         writers: Writers | None,
     ) -> Ending:
         entry.attempts += 1
-        opened_at, started = self.clock(), time.time()
+        opened_at, started = time.monotonic(), time.time()
         progress = Progress(bytes_total=file.size)
         self.state.job_started(entry, progress, started)
         log.started(entry, file.size)
@@ -212,7 +209,7 @@ class Runner:
         if getattr(error, "incomplete", False) and entry.arrival is not Arrival.RENAMED:
             until = opened_at + self.settings.settle_seconds
             entry.settling = Settling(file.identity, until, error)
-            return _settling(error, until - self.clock())
+            return _settling(error, until - time.monotonic())
         return await self._fail(entry, workdir, file, error)
 
     async def _finish(
@@ -220,7 +217,7 @@ class Runner:
     ) -> Ending:
         # A close tells of one writer; a rename of all.
         if writers is Writers.UNKNOWN and not (entry.arrival is Arrival.RENAMED and _is_told_of(entry, file)):
-            remaining = pushed.opened_at + self.settings.settle_seconds - self.clock()
+            remaining = pushed.opened_at + self.settings.settle_seconds - time.monotonic()
             if remaining > 0:
                 return _resting("is removed", remaining)
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from registry_spooler.spool.directory.files import (
     Identity,
     OddEntry,
     Writers,
-    look_at,
+    identity_of,
     open_file,
     open_own,
     read_lease,
@@ -38,9 +39,8 @@ from registry_spooler.spool.directory.workdir import (
     open_workdir,
     return_aside,
 )
-from registry_spooler.spool.scheduling.job import Arrival, Clock, Entry, parse_name
+from registry_spooler.spool.scheduling.job import Entry
 from registry_spooler.spool.scheduling.outcome import os_reason
-from registry_spooler.spool.scheduling.queue import Queue
 from registry_spooler.spool.state import SpoolState
 
 
@@ -117,7 +117,7 @@ def _clear(workdir: WorkDir, run: Folder) -> None:
             if _remove_done(aside):
                 continue
             with suppress(OSError, OddEntry):
-                workdir.given_back.add((name, look_at(folder, name).mark))
+                workdir.given_back.add((name, identity_of(folder, name).mark))
             try:
                 return_aside(aside, workdir.layout.directory)
             except FileExistsError:
@@ -182,19 +182,25 @@ TROUBLE_SECONDS: Final = 5.0
 _PROBING: Final = Backoff(base_seconds=0.4, cap_seconds=TROUBLE_SECONDS)
 
 
+async def orphans(workdir: WorkDir) -> list[Entry]:
+    """Return the files that have lost their names, once."""
+    entries = []
+    while workdir.orphaned:
+        aside = workdir.orphaned.pop(0)
+        with suppress(OSError, OddEntry):
+            identity = await in_thread(identity_of, aside.folder, aside.name)
+            entries.append(Entry.found(aside.name, identity, aside=aside))
+    return entries
+
+
 class Housekeeper:
     """Keeps the folder of one run; `tend` is called when `due` says so."""
 
-    def __init__(
-        self, directory: Path, queue: Queue, state: SpoolState, *, clock: Clock, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, directory: Path, state: SpoolState) -> None:
         self.workdir: WorkDir | None = None
         """This run's folder, while the spool can be written to."""
         self._directory = directory
-        self._queue = queue
         self._state = state
-        self._clock = clock
-        self._wake = wake
         self._retired: list[WorkDir] = []
         self._given_back = set[tuple[str, str]]()
         self._recover_at = self._probe_at = 0.0
@@ -220,7 +226,7 @@ class Housekeeper:
         whoever removes it shall not find new folders in it.
         """
         self.retire()
-        self._probe_at = self._clock() + LEAVE_SECONDS
+        self._probe_at = time.monotonic() + LEAVE_SECONDS
         return self._probe_at
 
     async def close_retired(self) -> None:
@@ -230,26 +236,33 @@ class Housekeeper:
 
     def file_left(self) -> None:
         """Somebody has taken a file out of the spool: was it a spooler that died over it?"""
-        self._recover_at = min(self._recover_at, self._clock() + RECOVER_SECONDS)
+        self._recover_at = min(self._recover_at, time.monotonic() + RECOVER_SECONDS)
 
     def suspect(self, error: str) -> None:
         """A job could not write to the spool: find out whether that is so for all, and when it heals."""
         if self._state.writable.set(False, error):
             log.trouble(error)
-        self._probe_at = self._clock() + 1.0
+        self._probe_at = time.monotonic() + 1.0
 
-    async def tend(self, *, rest_until: float) -> None:
-        """Have a folder that can be written to, and nothing of the dead in the others; all well, until `rest_until`."""
-        now = self._clock()
+    async def tend(self, *, rest_until: float) -> list[Entry]:
+        """Have a folder that can be written to, and nothing of the dead in the others; all well, until `rest_until`.
+
+        Return the files that come back by that, for the queue.
+        """
+        now = time.monotonic()
+        entries: list[Entry] = []
         try:
             if now >= self._probe_at:
-                await self._probe()
+                entries = await self._probe()
                 self._probe_at = rest_until
             if self.workdir is not None and now >= self._recover_at:
                 self._recover_at = rest_until
-                await self._recover(self.workdir)
+                if await in_thread(recover, self.workdir):
+                    self.file_left()  # live spoolers hold files aside: are they still alive when those should be back?
+                entries += await orphans(self.workdir)
         except OSError as exc:
             self._not_writable(exc)
+        return entries
 
     def was_given_back(self, name: str, identity: Identity) -> bool:
         """Return whether a dead run had set this content aside under this name."""
@@ -261,69 +274,43 @@ class Housekeeper:
             if workdir is not None:
                 await in_thread(end_all_work, workdir.folder)
 
-    async def collect(self, workdir: WorkDir) -> None:
-        """Make jobs of the files that lost their names."""
-        while workdir.orphaned:
-            orphaned = workdir.orphaned.pop(0)
-            with suppress(OSError, OddEntry):
-                identity = await in_thread(look_at, orphaned.folder, orphaned.name)
-                entry = Entry(
-                    name=orphaned.name,
-                    parsed=parse_name(orphaned.name),
-                    identity=identity,
-                    arrival=Arrival.FOUND,
-                    aside=orphaned,
-                )
-                self._queue.arrive(entry, self._clock(), event=False)
-        self._wake()
-
-    async def _probe(self) -> None:
+    async def _probe(self) -> list[Entry]:
+        entries: list[Entry] = []
         if self.workdir is None:
             # What the dead have worked on is known before the first job starts.
             workdir = await in_thread(open_recovered_workdir, self._directory, self._given_back)
-            self._recover_at = self._clock() + RECOVER_SECONDS
+            self._recover_at = time.monotonic() + RECOVER_SECONDS
             try:
                 with suppress(OSError):
                     await in_thread(clear_locks, workdir.layout.locks)
-                await self.collect(workdir)
-                await self._readmit(workdir)
+                entries = [*await orphans(workdir), *await self._readmitted(workdir)]
             except BaseException:  # cancelled before it is in use
                 self._retired.append(workdir)
                 raise
             self.workdir = workdir
-            self._wake()
         else:
             await in_thread(self.workdir.probe)
         self._failures = 0
         was_known = self._state.writable.since is not None
         if self._state.writable.set(True) and was_known:
             log.recovered("the spool directory can be written to again")
+        return entries
 
-    async def _readmit(self, workdir: WorkDir) -> None:
-        """Tell the queue of files that have their names again before anything newer starts: events come later."""
+    async def _readmitted(self, workdir: WorkDir) -> list[Entry]:
+        """Return files that have their names again: the queue hears of them before anything newer starts."""
+        entries = []
         for name, mark in tuple(self._given_back):
             with suppress(OSError, OddEntry):
-                identity = await in_thread(look_at, workdir.layout.directory, name)
+                identity = await in_thread(identity_of, workdir.layout.directory, name)
                 if identity.mark == mark:
-                    entry = Entry(
-                        name=name,
-                        parsed=parse_name(name),
-                        identity=identity,
-                        arrival=Arrival.FOUND,
-                        given_back=True,
-                    )
-                    self._queue.arrive(entry, self._clock(), event=False)
-
-    async def _recover(self, workdir: WorkDir) -> None:
-        if await in_thread(recover, workdir):
-            self.file_left()  # live spoolers hold files aside: are they still alive when those should be back?
-        await self.collect(workdir)
+                    entries.append(Entry.found(name, identity, given_back=True))
+        return entries
 
     def _not_writable(self, error: OSError) -> None:
         failures = self._failures + 1
         if error.errno in _LOST:
             self.retire()
         self._failures = failures
-        self._probe_at = self._recover_at = self._clock() + _PROBING.bound_seconds(failures)
+        self._probe_at = self._recover_at = time.monotonic() + _PROBING.bound_seconds(failures)
         if self._state.writable.set(False, f"the spool directory cannot be written to: {os_reason(error)}"):
             log.trouble(self._state.writable.error)

@@ -1,13 +1,12 @@
-"""Keeping the queue true to the spool directory: the watch and the scans.
+"""The watch on the spool directory and the scans. What they see goes to the spool, which owns the queue.
 
-What is read is gathered by name, so that a burst of events costs one look per file. An event only says "look at this
-name"; what is there is found out by looking. When events may have been lost (the queue of the kernel ran over) the
-answer is `everything`; when the watch itself is lost (the directory was removed, renamed or unmounted) it is
-`lost`, and the caller watches anew. https://man7.org/linux/man-pages/man7/inotify.7.html
+Events are gathered by name, so that a burst of them costs one look per file: an event only says that something has
+happened to a name. When events may have been lost (the kernel's queue overflowed) `Changes.everything` asks for a scan;
+when the watch itself is lost (the directory was removed, renamed or unmounted) the directory is watched anew as soon as
+there is one under the same path. https://man7.org/linux/man-pages/man7/inotify.7.html
 
-Watch first, then scan, and let the queue drop what is known already: so nothing that arrives is missed. When the
-directory is removed, replaced or unmounted, all of it starts again as soon as there is one under the same path. One
-loop, `_tend`, does everything that comes around by time; when nothing waits it wakes up for the rescan only.
+Watch first, then scan, and let the queue drop what it knows already: so nothing that arrives is missed. One loop,
+`_tend`, does everything that is due at a time; when nothing waits it wakes up for the rescan only.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,42 +23,48 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.lowlevel
 from asyncinotify import Event, Inotify, Mask
 
 from registry_spooler.aio import in_thread
 from registry_spooler.backoff import Backoff
 from registry_spooler.folder import Folder
 from registry_spooler.spool import log
-from registry_spooler.spool.directory.files import OWN, Identity, OddEntry, kind_of, look_at
+from registry_spooler.spool.directory.files import OWN, Identity, OddEntry, identity_of, kind_of
 from registry_spooler.spool.filename import display, is_ignored
 from registry_spooler.spool.housekeeping import TROUBLE_SECONDS, Housekeeper
 from registry_spooler.spool.records import look_for_failed
-from registry_spooler.spool.scheduling.job import Arrival, Clock, Entry, Phase, parse_name
+from registry_spooler.spool.scheduling.job import Arrival, Entry
 from registry_spooler.spool.scheduling.outcome import os_reason
-from registry_spooler.spool.scheduling.queue import Queue
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.state import OddEntryShown, SpoolState
 
 
 @dataclass(slots=True, kw_only=True)
 class Listing:
-    """What is in a directory. Names are as the file system has them."""
+    """What was seen in a directory. Names are as the file system has them."""
 
     files: dict[str, Identity] = field(default_factory=dict)
+    arrivals: dict[str, Arrival] = field(default_factory=dict)
+    """The files among them that events have told of."""
+    touched: set[str] = field(default_factory=set)
+    """Those whose times, owner or mode have changed, and nothing else."""
+    recovered: list[Entry] = field(default_factory=list)
+    """Files that a dead spooler had set aside, or that have lost their names."""
+    scan_started: float | None = None
+    """For a listing of everything: when it began (monotonic clock)."""
     odd: dict[str, str] = field(default_factory=dict)
     """Entries that are no regular files, with their kind."""
     gone: set[str] = field(default_factory=set)
-    """Names that were asked for and have nothing behind them."""
+    """Names that were asked for and do not exist."""
     stale: int = 0
     """Files that have been "being written" (`…~`) for too long."""
     failed: list[str] | None = None
-    """Files in `.failed/`; None when nobody has looked there, or could."""
+    """Files in `.failed/`; None when they could not be listed, or need not be."""
 
 
 def list_directory(directory: Path, *, stale_after_seconds: float) -> Listing:
-    """Look at everything; blocks. OSError when the directory is not there or cannot be read. Opens no file."""
-    listing = Listing()
+    """List everything; blocks. OSError when the directory is not there or cannot be read. Opens no file."""
+    listing = Listing(scan_started=time.monotonic())
     stale_before = time.time() - stale_after_seconds
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -72,13 +77,13 @@ def list_directory(directory: Path, *, stale_after_seconds: float) -> Listing:
     return listing
 
 
-def look_at_names(directory: Path, names: list[str]) -> Listing:
-    """Look at some names only; blocks. OSError when that cannot be done."""
+def list_names(directory: Path, names: Iterable[str]) -> Listing:
+    """List some names only; blocks. OSError when that cannot be done."""
     listing = Listing()
     with Folder.open(directory) as folder:
         for name in names:
             try:
-                listing.files[name] = look_at(folder, name)
+                listing.files[name] = identity_of(folder, name)
             except FileNotFoundError:
                 listing.gone.add(name)
             except OddEntry as odd:
@@ -197,36 +202,30 @@ async def open_watch(directory: Path) -> AsyncIterator[Watch]:
 
 
 _REOPENING: Final = Backoff(base_seconds=0.1, cap_seconds=TROUBLE_SECONDS)
-_AT_ONCE: Final = 500
-"""So many files are taken into the queue before others get the event loop."""
 
 
 class DirectoryMonitor:
-    """Keeps one directory; `run` is a task of its own."""
+    """Watches one directory, and gives what it sees to `take`; `run` is a task of its own."""
 
-    def __init__(
-        self, settings: SpoolSettings, queue: Queue, state: SpoolState, *, clock: Clock, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, settings: SpoolSettings, state: SpoolState, take: Callable[[Listing], Awaitable[None]]) -> None:
         self._settings = settings
-        self._queue = queue
         self._state = state
-        self._clock = clock
-        self._wake = wake
-        self._warned: dict[str, str] = {}
+        self._take = take
+        self._odd: dict[str, str] = {}
         self._wanted = anyio.Event()
         self._scan_at = 0.0
-        self.housekeeper = Housekeeper(settings.directory, queue, state, clock=clock, wake=wake)
+        self.housekeeper = Housekeeper(settings.directory, state)
 
     async def run(self) -> None:
-        """Keep the directory until cancelled; trouble of the directory is waited for, never raised."""
+        """Watch until cancelled; trouble with the directory is waited out, never raised."""
         failures = 0
         while True:
-            began = self._clock()
+            began = time.monotonic()
             try:
                 async with open_watch(self._settings.directory) as watch:
                     if self._state.watching.set(True) and failures:
                         log.recovered(f"the spool directory {self._settings.directory} is watched again")
-                    await self._keep(watch)
+                    await self._watch(watch)
                 error = f"the spool directory {self._settings.directory} was removed, replaced or unmounted"
             except OSError as exc:
                 error = f"the spool directory {self._settings.directory} cannot be watched: {os_reason(exc)}"
@@ -236,27 +235,22 @@ class DirectoryMonitor:
             self.housekeeper.retire()
             if self._state.watching.set(False, error):
                 log.trouble(error)
-            failures = 1 if self._clock() - began > TROUBLE_SECONDS else failures + 1
+            failures = 1 if time.monotonic() - began > TROUBLE_SECONDS else failures + 1
             await anyio.sleep(_REOPENING.bound_seconds(failures))
 
-    async def look_at(self, names: Collection[str]) -> Listing:
-        """See what is there now under these names; `take_look` tells the queue. Nothing when that cannot be seen."""
+    async def list_names(self, names: Iterable[str]) -> Listing:
+        """Return what is there now under these names; nothing when that cannot be seen."""
         try:
-            return await in_thread(look_at_names, self._settings.directory, list(names))
+            listing = await in_thread(list_names, self._settings.directory, names)
         except OSError:
             self._scan_at = 0.0  # the scan says what is wrong
             self._wanted.set()
             return Listing()
-
-    async def take_look(self, listing: Listing, arrivals: Mapping[str, Arrival]) -> None:
-        """Tell the queue what was seen; at once, unless there is much of it."""
-        for name in listing.gone:
-            self._queue.vanish(name, self._clock())
-        self._note_odd(self._warned | listing.odd)
-        await self._enqueue(listing.files, arrivals)
+        self._note_odd(self._odd | listing.odd)
+        return listing
 
     async def count_failed(self) -> None:
-        """Files have come to `.failed/`, or were fetched back from there."""
+        """Count the files in `.failed/` again: some have come, or were fetched back from there."""
         with suppress(OSError):
             shown = tuple(self._state.failures)
             self._state.keep_failures(await in_thread(look_for_failed, self._settings.directory), shown)
@@ -266,10 +260,8 @@ class DirectoryMonitor:
         self.housekeeper.suspect(error)
         self._wanted.set()
 
-    # Events
-
-    async def _keep(self, watch: Watch) -> None:
-        """Keep the queue true to this one directory, until it is lost."""
+    async def _watch(self, watch: Watch) -> None:
+        """Give what happens in this one directory to the spool, until it is lost."""
         self._scan_at = 0.0
         async with anyio.create_task_group() as tasks:
 
@@ -283,84 +275,50 @@ class DirectoryMonitor:
 
     async def _follow(self, watch: Watch) -> None:
         while not (changes := await watch.changes()).lost:
-            await self._take(changes)
+            if changes.everything:
+                self._scan_at = 0.0
+            if changes.own_gone:
+                self._scan_at = min(self._scan_at, self.housekeeper.leave())
+            if changes.left:
+                self.housekeeper.file_left()
+                await self._take(Listing(gone=changes.left))
+            if changes.left or changes.everything or changes.own_gone:
+                self._wanted.set()
+            touched = changes.touched - changes.arrived.keys()
+            if touched or changes.arrived:
+                listing = await self.list_names([*touched, *changes.arrived])
+                listing.arrivals, listing.touched = changes.arrived, touched
+                await self._take(listing)
+            await self._warn_of_odd(changes.made - changes.arrived.keys())
 
-    async def _take(self, changes: Changes) -> None:
-        now = self._clock()
-        if changes.everything:
-            self._scan_at = 0.0
-        if changes.own_gone:
-            self._scan_at = min(self._scan_at, self.housekeeper.leave())
-        for name in changes.left:
-            self._queue.vanish(name, now)
-        if changes.left:
-            self.housekeeper.file_left()
-        if changes.left or changes.everything or changes.own_gone:
-            self._wanted.set()
-        mended = {
-            name: known.arrival
-            for name in changes.touched
-            if (known := self._queue.get(name)) is not None and known.phase is Phase.DEFERRED
-        }
-        await self._look_at(mended | changes.arrived)
-        await self._look_for_odd(changes.made - changes.arrived.keys())
-
-    async def _look_at(self, arrivals: Mapping[str, Arrival]) -> None:
-        if arrivals:
-            await self.take_look(await self.look_at(arrivals), arrivals)
-
-    async def _look_for_odd(self, names: AbstractSet[str]) -> None:
-        """Tell of what was made in place and is no file. Files are heard of when they are complete."""
+    async def _warn_of_odd(self, names: AbstractSet[str]) -> None:
+        """Warn of what was made in place and is no file. Files are heard of when they are complete."""
         if names:
             with suppress(OSError):
-                listing = await in_thread(look_at_names, self._settings.directory, list(names))
-                self._note_odd(self._warned | listing.odd)
-
-    async def _enqueue(self, files: Mapping[str, Identity], arrivals: Mapping[str, Arrival]) -> None:
-        """Tell the queue of files, in the order of their events, `arrivals`; what a scan has found by age."""
-        in_order = list(files.items()) if arrivals else sorted(files.items(), key=lambda file: file[1].changed_ns)
-        for number, (name, identity) in enumerate(in_order, start=1):
-            known = self._queue.get(name)
-            if known is not None and known.identity == identity and name not in arrivals:
-                known.seen = self._clock()
-            else:
-                entry = Entry(
-                    name=name,
-                    parsed=known.parsed if known is not None else parse_name(name),
-                    identity=identity,
-                    arrival=arrivals.get(name, Arrival.FOUND),
-                    given_back=self.housekeeper.was_given_back(name, identity),
-                )
-                self._queue.arrive(entry, self._clock(), event=name in arrivals)
-            if number % _AT_ONCE == 0:
-                await anyio.lowlevel.checkpoint()
-        self._wake()
+                listing = await in_thread(list_names, self._settings.directory, names)
+                self._note_odd(self._odd | listing.odd)
 
     def _note_odd(self, odd: dict[str, str]) -> None:
         for name, kind in odd.items():
-            if self._warned.get(name) != kind:
+            if self._odd.get(name) != kind:
                 log.odd(name, kind)
-        self._warned = odd
+        self._odd = odd
         self._state.odd = tuple(OddEntryShown(display(name), kind) for name, kind in sorted(odd.items()))
-
-    # What comes around by time
 
     async def _tend(self) -> None:
         """Scan, keep our folder, clear up after the dead; return when the directory is not the watched one any more."""
         watched = await in_thread(_inode_of, self._settings.directory)
         while True:
             self._wanted = anyio.Event()
-            if self._clock() >= self._scan_at and not await self._scan(watched):
+            if time.monotonic() >= self._scan_at and not await self._scan(watched):
                 return
-            await self.housekeeper.tend(rest_until=self._scan_at)
-            if not self._queue.count(Phase.RUNNING):
-                await self.housekeeper.close_retired()
-            with anyio.move_on_after(max(0.0, min(self._scan_at, self.housekeeper.due) - self._clock())):
+            await self._take(Listing(recovered=await self.housekeeper.tend(rest_until=self._scan_at)))
+            with anyio.move_on_after(max(0.0, min(self._scan_at, self.housekeeper.due) - time.monotonic())):
                 await self._wanted.wait()
 
     async def _scan(self, watched: tuple[int, int] | None) -> bool:
-        """Look at everything. False when another directory has come into the place of the one that is watched."""
-        started, shown = self._clock(), tuple(self._state.failures)
+        """List everything; return False when another directory has taken the place of the one that is watched."""
+        started, shown = time.monotonic(), tuple(self._state.failures)
         self._scan_at = started + self._settings.rescan_seconds
         try:
             listing = await in_thread(self._list)
@@ -372,27 +330,17 @@ class DirectoryMonitor:
         if await in_thread(_inode_of, self._settings.directory) != watched:
             return False
         self._state.watching.set(True)
-        await self._take_listing(listing, started)
+        await self._take(listing)
+        self._note_odd(listing.odd)
+        self._state.stale_count = listing.stale
+        self._state.scanned.set(True)
+        self._state.last_scan = time.time()
         if listing.failed is not None:
             self._state.keep_failures(listing.failed, shown)
         return True
 
     def _list(self) -> Listing:
         return list_directory(self._settings.directory, stale_after_seconds=self._settings.stale_after_seconds)
-
-    async def _take_listing(self, listing: Listing, started: float) -> None:
-        # A file that an event told of since the scan began is known better than the scan knows it.
-        files = {
-            name: identity
-            for name, identity in listing.files.items()
-            if (known := self._queue.get(name)) is None or known.seen < started
-        }
-        await self._enqueue(files, {})
-        self._queue.keep_only(listing.files, self._clock(), seen_before=started)
-        self._note_odd(listing.odd)
-        self._state.stale_count = listing.stale
-        self._state.scanned.set(True)
-        self._state.last_scan = time.time()
 
 
 def _inode_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:

@@ -27,7 +27,7 @@ from registry_spooler.spool.directory.files import (
     OddEntry,
     OpenedFile,
     Writers,
-    look_at,
+    identity_of,
     read_lease,
     writers_now,
 )
@@ -95,6 +95,6 @@ def _last_look(file: OpenedFile, aside: Aside, writers: Writers | None) -> Taken
 
 def _is_content(aside: Aside, identity: Identity) -> bool:
     try:
-        return look_at(aside.folder, aside.name).same_content(identity)
+        return identity_of(aside.folder, aside.name).same_content(identity)
     except OddEntry:
         return False

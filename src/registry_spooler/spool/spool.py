@@ -1,7 +1,7 @@
-"""The spool: starts jobs when it is their turn, and does what their endings ask for.
+"""The spool: the owner of the queue. It starts jobs when it is their turn, and does what their endings ask for.
 
-Flow: the monitor tells the queue what is in the directory; `_dispatch` starts what the queue says; the runner does one
-attempt; `_apply` tells the queue, the state and the log how it ended. All state is changed in the event loop's thread.
+Flow: `_take` tells the queue what the monitor has seen; `_dispatch` starts what the queue says; an attempt returns how
+it ended; `_apply` tells the queue, the state and the log. All of that is done in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 
 from registry_spooler.errors import SpoolerError
 from registry_spooler.progress import ImageResult
 from registry_spooler.spool import log
 from registry_spooler.spool.attempt import Runner
+from registry_spooler.spool.directory.files import Identity
 from registry_spooler.spool.directory.workdir import WorkDir
 from registry_spooler.spool.filename import display
+from registry_spooler.spool.housekeeping import orphans
 from registry_spooler.spool.monitor import DirectoryMonitor, Listing
 from registry_spooler.spool.scheduling.job import Arrival, Entry, Handler, JobEnd, Outcome, Phase, Reason
 from registry_spooler.spool.scheduling.outcome import (
@@ -36,8 +39,10 @@ from registry_spooler.spool.scheduling.queue import Queue
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.spool.state import SpoolState
 
-ELSEWHERE_SECONDS = (0.3, 1.0)
-"""When to look again at a repository that another spooler works on: soon enough to take over a dead one's work."""
+ELSEWHERE_SECONDS: Final = (0.3, 1.0)
+"""When to try a repository again that another spooler works on: soon enough to take over a dead one's work."""
+_AT_ONCE: Final = 500
+"""So many files are taken into the queue before other tasks get the event loop."""
 
 PING_SECONDS: Final = 10.0
 """For the registry to answer a ping."""
@@ -51,7 +56,6 @@ class Spool:
 
     def __init__(self, settings: SpoolSettings) -> None:
         self._settings = settings
-        self._clock = time.monotonic
         self._queue = Queue(settings.jobs_at_once)
         self._news = anyio.Event()
         self._stopping = False
@@ -59,7 +63,7 @@ class Spool:
         self._ping_crash: type[Exception] | None = None
         self._scopes: dict[Entry, anyio.CancelScope] = {}
         self.state = SpoolState(self._queue)
-        self._monitor = DirectoryMonitor(settings, self._queue, self.state, clock=self._clock, wake=self._wake)
+        self._monitor = DirectoryMonitor(settings, self.state, self._take)
         self._housekeeper = self._monitor.housekeeper
 
     def stop(self) -> None:
@@ -73,7 +77,7 @@ class Spool:
         `ping` asks whether the registry answers, so that no file has to be tried to find that out.
         """
         self._ping = ping
-        runner = Runner(handler=handler, settings=self._settings, state=self.state, clock=self._clock)
+        runner = Runner(handler=handler, settings=self._settings, state=self.state)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._monitor.run)
@@ -88,13 +92,13 @@ class Spool:
         async with anyio.create_task_group() as jobs:
             while not self._stopping:
                 if (workdir := self._housekeeper.workdir) is not None:
-                    for entry in self._queue.start_next(self._clock()):
+                    for entry in self._queue.start_next(time.monotonic()):
                         jobs.start_soon(self._do, entry, workdir, runner)
-                    if self._ping is not None and self._queue.wants_ping(self._clock()):
+                    if self._ping is not None and self._queue.wants_ping(time.monotonic()):
                         jobs.start_soon(self._ask, self._ping)
-                    if (overdue := self._queue.give_way(self._clock())) is not None and overdue in self._scopes:
+                    if (overdue := self._queue.give_way(time.monotonic())) is not None and overdue in self._scopes:
                         self._scopes[overdue].cancel()
-                await self._wait_for_news(until=self._queue.next_due(self._clock()) if workdir is not None else None)
+                await self._wait_for_news(until=self._queue.next_due(time.monotonic()) if workdir is not None else None)
             await self._housekeeper.forgive()
             with anyio.move_on_after(self._settings.shutdown_grace_seconds):
                 while self._queue.count(Phase.RUNNING):
@@ -114,13 +118,13 @@ class Spool:
             if self._ping_crash is not type(exc):
                 log.ping_crashed(exc)
             self._ping_crash = type(exc)
-        now = self._clock()
+        now = time.monotonic()
         delay = self._settings.backoff.delay_seconds(self._queue.shared_failures)
         self._queue.pinged(now, is_up=is_up, until=now + delay, next_try=time.time() + delay)
         self._wake()
 
     async def _wait_for_news(self, *, until: float | None) -> None:
-        with anyio.move_on_after(None if until is None else max(0.0, until - self._clock())):
+        with anyio.move_on_after(None if until is None else max(0.0, until - time.monotonic())):
             await self._news.wait()
         self._news = anyio.Event()
 
@@ -129,22 +133,57 @@ class Spool:
 
     async def _do(self, entry: Entry, workdir: WorkDir, runner: Runner) -> None:
         """One attempt, from the queue and back to it."""
-        began = self._clock()
+        began = time.monotonic()
         try:
             ending = await self._attempt(entry, workdir, runner)
         except anyio.get_cancelled_exc_class():
             self._end(entry, Outcome.ABANDONED, began)
-            self._queue.finish(entry, self._clock())
+            self._queue.finish(entry, time.monotonic())
             log.abandoned(entry)
             raise
         # Before this job gives way to the next: what it left aside is older than what has the name now, and what has
         # the name now is not to start as if it were still the same.
-        await self._housekeeper.collect(workdir)
-        listing, arrivals = await self._look_again(entry, ending)
+        for orphan in await orphans(workdir):
+            self._queue.arrive(orphan, time.monotonic(), event=False)
+        listing = await self._list_again(entry, ending)
         self._apply(entry, ending, began)
-        await self._monitor.take_look(listing, arrivals)
-        await self._look_after(ending)
+        await self._take(listing)
+        if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
+            await self._monitor.count_failed()
+
+    async def _take(self, listing: Listing) -> None:
+        """Tell the queue what was seen: files in the order of their events, what a scan has found by age."""
+        for entry in listing.recovered:
+            self._queue.arrive(entry, time.monotonic(), event=False)
+        for name in listing.gone:
+            self._queue.vanish(name, time.monotonic())
+        files = list(listing.files.items())
+        if listing.scan_started is not None:
+            files.sort(key=lambda file: file[1].changed_ns)
+        for number, (name, identity) in enumerate(files, start=1):
+            self._take_file(name, identity, listing)
+            if number % _AT_ONCE == 0:
+                await anyio.lowlevel.checkpoint()
+        if listing.scan_started is not None:
+            self._queue.keep_only(listing.files, time.monotonic(), seen_before=listing.scan_started)
         self._wake()
+        if not self._queue.count(Phase.RUNNING):
+            await self._housekeeper.close_retired()
+
+    def _take_file(self, name: str, identity: Identity, listing: Listing) -> None:
+        known, arrival, now = self._queue.get(name), listing.arrivals.get(name), time.monotonic()
+        if name in listing.touched:
+            if known is None or known.phase is not Phase.DEFERRED:
+                return
+            arrival = known.arrival  # somebody may have fixed what the job stumbled over
+        if known is not None and listing.scan_started is not None and known.seen >= listing.scan_started:
+            return  # an event has told of it since the scan began
+        if known is not None and known.identity == identity and arrival is None:
+            known.seen = now
+            return
+        entry = Entry.found(name, identity, given_back=self._housekeeper.was_given_back(name, identity))
+        entry.arrival = arrival or Arrival.FOUND
+        self._queue.arrive(entry, now, event=arrival is not None)
 
     async def _attempt(self, entry: Entry, workdir: WorkDir, runner: Runner) -> Ending:
         """One attempt, unless it has to give way to others."""
@@ -156,26 +195,20 @@ class Spool:
                 del self._scopes[entry]
         return ending
 
-    async def _look_again(self, entry: Entry, ending: Ending) -> tuple[Listing, dict[str, Arrival]]:
-        """What is there under the file's name, if something happened to it while its job ran."""
+    async def _list_again(self, entry: Entry, ending: Ending) -> Listing:
+        """Return what is there under the file's name, if something happened to it while its job ran."""
         listing, arrivals = Listing(), dict[str, Arrival]()
         wanted = isinstance(ending, Deferred) and ending.reason is Reason.SOURCE and not entry.is_aside
         while wanted or entry.arrived_again is not None:
             if entry.arrived_again is not None:
                 arrivals[entry.name] = entry.arrived_again
             entry.arrived_again, wanted = None, False
-            listing = await self._monitor.look_at([entry.name])
-        return listing, arrivals
-
-    async def _look_after(self, ending: Ending) -> None:
-        """What the end of a job changes in the directory, besides its file."""
-        if isinstance(ending, Failed) or (isinstance(ending, Done) and ending.retried):
-            await self._monitor.count_failed()
-        if not self._queue.count(Phase.RUNNING):
-            await self._housekeeper.close_retired()
+            listing = await self._monitor.list_names([entry.name])
+        listing.arrivals = arrivals
+        return listing
 
     def _apply(self, entry: Entry, ending: Ending, began: float) -> None:
-        now = self._clock()
+        now = time.monotonic()
         if isinstance(ending, Done):
             log.done(entry, ending, self.state.progress_of(entry), now - began)
             self.state.receipts.append(ending.receipt)
@@ -205,7 +238,7 @@ class Spool:
             self._queue.finish(entry, now)
 
     def _apply_deferred(self, entry: Entry, ending: Deferred, began: float) -> None:
-        now = self._clock()
+        now = time.monotonic()
         delay = self._delay(ending, entry.failures)
         log.deferred(entry, ending, delay)
         self._end(entry, Outcome.DEFERRED, began, reason=ending.reason, error=ending.error)
@@ -246,7 +279,7 @@ class Spool:
             reference=entry.reference,
             outcome=outcome,
             attempt=entry.attempts,
-            seconds=self._clock() - began,
+            seconds=time.monotonic() - began,
             archive_bytes=entry.identity.size,
             results=results,
             reason=reason,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from registry_spooler.folder import Folder
-from registry_spooler.spool.directory.files import OddEntry, look_at
+from registry_spooler.spool.directory.files import OddEntry, identity_of
 
 DEATHS_MAX: Final = 3
 """So many may be a neighbour's fault. From then on the file is worked on last, and alone; a death then is its own."""
@@ -98,6 +98,6 @@ def _died(work: Folder, mark: str) -> list[str]:
 
 def _is_there(work: Folder, name: str, mark: str, directory: Folder) -> bool:
     try:
-        return look_at(directory, os.fsdecode(work.read(name, _NAME_MAX_BYTES))).mark == mark
+        return identity_of(directory, os.fsdecode(work.read(name, _NAME_MAX_BYTES))).mark == mark
     except (OSError, OddEntry):
         return False

@@ -80,7 +80,7 @@ class OddEntry(Exception):
         self.kind = kind
 
 
-def look_at(folder: Folder, name: str) -> Identity:
+def identity_of(folder: Folder, name: str) -> Identity:
     """The identity of a regular file, without opening it; OddEntry when it is none, OSError when nothing is there."""
     status = folder.status(name)
     if not stat.S_ISREG(status.st_mode):
@@ -336,7 +336,7 @@ def open_file(folder: Folder, name: str, *, must_read: bool) -> OpenedFile:
 
     Blocks for a clock tick when the file has just been written to.
     """
-    look_at(folder, name)  # an odd entry is not even opened: opening a device can do things
+    identity_of(folder, name)  # an odd entry is not even opened: opening a device can do things
     try:
         fd, readable = folder.open_file(name, _FLAGS), True
     except PermissionError:

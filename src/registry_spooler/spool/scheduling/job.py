@@ -192,6 +192,18 @@ class Entry:
         # No repository starts with "@".
         self.repository = f"@{self.name}" if self.reference is None else self.reference.repository
 
+    @classmethod
+    def found(cls, name: str, identity: Identity, *, aside: Aside | None = None, given_back: bool = False) -> Entry:
+        """Return a file that no event has told of."""
+        return cls(
+            name=name,
+            parsed=parse_name(name),
+            identity=identity,
+            arrival=Arrival.FOUND,
+            aside=aside,
+            given_back=given_back,
+        )
+
     @property
     def is_bundle(self) -> bool:
         """Return whether its images go where its archive says; it has the spool to itself then."""
@@ -241,6 +253,3 @@ def parse_name(name: str) -> FileName | InvalidFileName:
         return FileName.parse(name)
     except InvalidFileName as exc:
         return exc
-
-
-Clock = Callable[[], float]
