@@ -75,18 +75,18 @@ async def test_several_images_keep_their_names(make, images_of):
 @pytest.mark.parametrize("make", [archives.docker_legacy, archives.crane, archives.docker_25, archives.oci_archive])
 async def test_an_image_with_two_names_is_one_image(make, images_of):
     (image,) = await images_of(make(Image(names=("registry.example/app:1", "registry.example/app:2"))))
-    assert [name.tag for name in image.names] == ["1", "2"]
+    assert [name.tag for name in image.called.names] == ["1", "2"]
 
 
 @pytest.mark.parametrize("make", [archives.docker_legacy, archives.crane, archives.oci_archive, archives.docker_25])
 async def test_an_image_may_have_no_name(make, images_of):
     (image,) = await images_of(make(Image(names=())))
-    assert image.names == ()
+    assert image.called.names == ()
 
 
 async def test_the_name_may_be_a_tag_alone(images_of):
     (image,) = await images_of(archives.oci_archive(Image(names=("v1",))))
-    assert (image.names, image.tags) == ((), ("v1",))
+    assert (image.called.names, image.called.tags) == ((), ("v1",))
 
 
 async def test_a_docker_archive_gives_layers_in_order_with_their_diff_ids(images_of):
@@ -199,7 +199,7 @@ class TestWhatDocker25GotWrong:
         files["index.json"] = b'{"schemaVersion":2,%s,%s}' % (media_type, listed) if listed else b""
         (image,) = await images_of(make_tar(files.items()))
         assert isinstance(image, DockerImage)
-        assert (image.config.content, image.names) == (packed.config, ())
+        assert (image.config.content, image.called.names) == (packed.config, ())
 
     async def test_layers_in_another_order(self, images_of):
         packed = Image()
@@ -218,7 +218,7 @@ class TestWhatDocker25GotWrong:
         files["index.json"] = read_tar(archives.docker_25(Image()))["index.json"]
         named, other = await images_of(make_tar(files.items()))
         assert named.as_oci is not None
-        assert (other.config.content, other.names) == (unnamed.config, ())
+        assert (other.config.content, other.called.names) == (unnamed.config, ())
 
     async def test_a_manifest_json_that_speaks_of_what_is_missing(self, images_of):
         archive = archives.thin(archives.docker_25(), Image().config)

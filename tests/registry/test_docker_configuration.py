@@ -101,7 +101,7 @@ async def test_a_file_that_is_no_configuration(tmp_path, content):
 
 
 async def test_a_file_that_is_not_there_and_one_that_is_swapped(tmp_path, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.auth.credentials.REREAD_SECONDS", 0.0)
+    monkeypatch.setattr("registry_spooler.registry.http.trust.REREAD_SECONDS", 0.0)
     file = tmp_path / "config.json"
     source = CredentialSource(CredentialSettings(docker_config=file))
     with pytest.raises(SpoolerError, match="No such file"):

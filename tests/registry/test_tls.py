@@ -122,7 +122,7 @@ async def _refused_below_13(url: str, certificate: Path, sentence: str) -> None:
 
 
 async def test_a_bundle_that_is_swapped_is_read_again(authority, tmp_path, monkeypatch):
-    monkeypatch.setattr("registry_spooler.registry.http.trust.LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("registry_spooler.registry.http.trust.REREAD_SECONDS", 0.0)
     (tmp_path / "other").mkdir()
     bundle = tmp_path / "bundle.pem"
     shutil.copy(Authority(tmp_path / "other").certificate, bundle)

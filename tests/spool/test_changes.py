@@ -22,7 +22,7 @@ from registry_spooler.errors import ArchiveError
 from registry_spooler.folder import Folder
 from registry_spooler.progress import Progress
 from registry_spooler.spool import removal
-from registry_spooler.spool.directory.files import OpenedFile, look_at
+from registry_spooler.spool.directory.files import OpenedFile, identity_of
 from registry_spooler.spool.scheduling.job import Job, Outcome, Reason
 
 
@@ -217,7 +217,7 @@ async def test_a_name_that_is_taken_again_while_its_file_is_aside(
     spool_directory: Path, handler: Handler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Replaced at the last moment, and the name given once more before the file is back: three contents, in order."""
-    real, real_look = os.rename, look_at
+    real, real_look = os.rename, identity_of
     done: list[bool] = []
 
     def replace_first(source: Any, target: Any, **folders: Any) -> None:
@@ -235,7 +235,7 @@ async def test_a_name_that_is_taken_again_while_its_file_is_aside(
         return real_look(folder, name)
 
     monkeypatch.setattr(os, "rename", replace_first)
-    monkeypatch.setattr(removal, "look_at", take_the_name)
+    monkeypatch.setattr(removal, "identity_of", take_the_name)
     drop(spool_directory, "app.tar", b"first")
     async with spooling(spool_directory, handler) as running:
         await running.until(lambda: len(handler.pushes) == 3 and running.state.queue_depth == 0)

@@ -14,7 +14,7 @@ from spooler_nursery import Logged, Nursery
 
 from registry_spooler.aio import in_thread
 from registry_spooler.spool.directory.deaths import DEATHS_MAX, begin_work, deaths_over
-from registry_spooler.spool.directory.files import look_at
+from registry_spooler.spool.directory.files import identity_of
 from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.housekeeping import open_recovered_workdir, recover
 
@@ -99,7 +99,7 @@ def until(condition: Callable[[], object]) -> None:
 def die_over(directory: Path, name: str) -> None:
     """What is left of a run whose process dies while it works on the file."""
     room = open_workdir(directory)
-    begin_work(room.folder, name, look_at(room.layout.directory, name).mark, alone=False)
+    begin_work(room.folder, name, identity_of(room.layout.directory, name).mark, alone=False)
     os.close(room._alive)
 
 
@@ -110,7 +110,7 @@ def test_each_death_counts_once_however_many_clear_up(spool_directory: Path) -> 
     living, other = open_recovered_workdir(spool_directory, set()), open_recovered_workdir(spool_directory, set())
     recover(living)
     recover(other)
-    work, mark = living.layout.work, look_at(living.layout.directory, "app.tar").mark
+    work, mark = living.layout.work, identity_of(living.layout.directory, "app.tar").mark
     assert deaths_over(work, mark).count == 2
     (spool_directory / "app.tar").write_bytes(b"other content")
     recover(other)

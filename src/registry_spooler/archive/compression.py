@@ -240,7 +240,7 @@ class Inflater:
 
     @property
     def needs_input(self) -> bool:
-        """Must the next `inflate` bring data?"""
+        """Return whether the next `inflate` must bring data."""
         left = len(self._data) - self._at
         if self._decompressor is None:
             return left < MAGIC_BYTES

@@ -33,7 +33,7 @@ _FACE: Final = INDEXES | {"oci-layout", "repositories"}
 
 
 class Contents:
-    """What an archive holds, but for directories. `complete`: has its end been marked?"""
+    """What an archive holds, but for directories. `complete`: its end marker has been seen."""
 
     def __init__(self, fetch: Callable[[Member], bytes] | None = None) -> None:
         self._members: dict[str, Member] = {}
@@ -58,7 +58,7 @@ class Contents:
 
     @property
     def is_empty(self) -> bool:
-        """Is there no file in it at all?"""
+        """Return whether there is no file in it at all."""
         return not self._members
 
     def add(self, member: Member, volume: int = 1) -> None:
@@ -90,7 +90,7 @@ class Contents:
         self._kept_bytes += len(content)
 
     def may_keep(self, member: Member) -> bool:
-        """Is a member within the limits of what is kept?"""
+        """Return whether a member is within the limits of what is kept."""
         on_top = KEPT_INDEX_MAX_BYTES if posixpath.basename(member.path) in INDEXES else 0
         fits = self._kept_bytes + member.size <= KEPT_TOTAL_MAX_BYTES + on_top
         return member.kind is Kind.FILE and member.size <= _limit(member.path) and fits
@@ -104,14 +104,14 @@ class Contents:
 
     @property
     def root(self) -> str:
-        """The folder of the image, with a `/` at its end: mostly none, else the one that all files share."""
+        """Return the folder of the image, with a `/` at its end: mostly none, else the one that all files share."""
         shared = self._shared
         if not shared or any(name in self._members for name in _FACE):
             return ""
         return f"{shared}/" if any(f"{shared}/{name}" in self._members for name in _FACE) else ""
 
     def resolve(self, path: str) -> Member | None:
-        """The member that a path of the image means, links followed; None when it is not there."""
+        """Return the member that a path of the image means, links followed; None when it is not there."""
         at = start = normalise(self.root + path)
         for _ in range(LINK_HOPS_MAX):
             if escapes(at):
@@ -123,13 +123,13 @@ class Contents:
         raise ArchiveError("its links lead in a circle", where=shown(start))
 
     def find(self, digest: Digest) -> Member | None:
-        """The member that holds a blob, as layouts (`blobs/…`), crane and apko name them; None when there is none."""
+        """Return the member that holds a blob, as layouts (`blobs/…`), crane and apko name them, or None."""
         names = [f"blobs/{digest.algorithm}/{digest.hex}", str(digest)]
         names += [f"{digest.hex}{suffix}" for suffix in (".tar.gz", ".tar.zst", ".tar")]
         return next((member for name in names if (member := self.resolve(name)) is not None), None)
 
     def document(self, path: str, *, what: str = "") -> bytes:
-        """The bytes of a document by its path; ArchiveError when it is not there or not to be believed.
+        """Return the bytes of a document by its path; ArchiveError when it is missing or not to be believed.
 
         `what` it is, for a document whose path is the archive's own choice.
         """
@@ -145,7 +145,7 @@ class Contents:
         return content
 
     def content(self, digest: Digest) -> bytes | None:
-        """The bytes of a manifest or a config by its digest, checked; None when they are not here."""
+        """Return the bytes of a manifest or a config by its digest, checked; None when they are not here."""
         if digest in self._made:
             return self._made[digest]
         member = self.find(digest)
@@ -157,7 +157,7 @@ class Contents:
         return content
 
     def peek(self, digest: Digest, limit_bytes: int) -> bytes | None:
-        """The unchecked bytes of a small blob that may be of interest; None when it is not here, or too large.
+        """Return the unchecked bytes of a small blob that may be of interest; None when it is not here, or too large.
 
         Nothing is kept, and after PEEKED_TOTAL_MAX_BYTES of one archive there is nothing more.
         """
@@ -177,7 +177,7 @@ class Contents:
         return self._checked[digest]
 
     def manifest(self, descriptor: Descriptor) -> Manifest | None:
-        """The manifest that a descriptor points to, read once and kept; None when it is not here.
+        """Return the manifest that a descriptor points to, read once and kept; None when it is not here.
 
         ArchiveError when it cannot be read. Up to PARSED_DESCRIPTORS_MAX descriptors are kept.
         """
@@ -213,11 +213,11 @@ class Contents:
         return self._kept.get(member.path)
 
     def missing(self, what: str) -> ArchiveError:
-        """The error for something that is not there: incomplete, when the archive's end is not marked."""
+        """Return the error for something that is missing: incomplete, when the archive's end is not marked."""
         return self.lacking(f"{what} is missing")
 
     def lacking(self, sentence: str) -> ArchiveError:
-        """The error for an archive that lacks something: incomplete, when its end is not marked."""
+        """Return the error for an archive that lacks something: incomplete, when its end is not marked."""
         if self.complete:
             return ArchiveError(sentence)
         return ArchiveTruncated(f"{sentence}; and it has no end marker, as if it were cut off")
@@ -239,13 +239,13 @@ def _limit(path: str) -> int:
 
 
 def _counts(member: Member) -> bool:
-    """Is it one of the archive's files? A Mac adds some of its own beside them."""
+    """Return whether it is one of the archive's files: a Mac adds some of its own beside them."""
     name = posixpath.basename(member.path)
     return not name.startswith("._") and name != ".DS_Store"
 
 
 def _common(shared: str, folder: str) -> str:
-    """The folder that two folders have in common; empty when there is none."""
+    """Return the folder that two folders have in common; empty when there is none."""
     if folder == shared or folder.startswith(f"{shared}/"):
         return shared
     return posixpath.commonpath((shared, folder)) if shared and folder else ""

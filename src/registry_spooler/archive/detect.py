@@ -32,12 +32,12 @@ _NAMES_LISTED: Final = 5
 
 
 def is_known(head: bytes) -> bool:
-    """Is it the beginning of something that we know not to be a tar?"""
+    """Return whether it is the beginning of something that is known not to be a tar."""
     return head.startswith(tuple(magic for magic, _ in _HEADS))
 
 
 def describe_head(head: bytes) -> str:
-    """What bytes are that begin neither a tar nor compressed data; a sentence."""
+    """Return what bytes are that begin neither a tar nor compressed data; a sentence."""
     for magic, what in _HEADS:
         if head.startswith(magic):
             return f"it is no tar archive but {what}; {AS_FILE}"
@@ -52,7 +52,7 @@ def describe_head(head: bytes) -> str:
 
 
 def describe_contents(contents: Contents) -> str:
-    """What a tar is that holds no image; a sentence."""
+    """Return what a tar is that holds no image; a sentence."""
     paths = [member.path for member in contents]
     top = {path.partition("/")[0] for path in paths}
     if any(path == "repositories" or path.endswith("/repositories") for path in paths):
@@ -79,7 +79,7 @@ def describe_contents(contents: Contents) -> str:
 
 
 def recognise(head: bytes) -> Compression:
-    """How an archive is compressed, from its first BLOCK_BYTES; ArchiveError when it is none."""
+    """Return how an archive is compressed, from its first BLOCK_BYTES; ArchiveError when it is none."""
     compression = sniff(head)
     if compression is Compression.NONE:
         check_tar(head, describe_head(head))
@@ -95,7 +95,7 @@ def check_inside(head: bytes, compression: Compression) -> None:
 
 
 def check_tar(head: bytes, otherwise: str, *, what: str = "it") -> None:
-    """Is it the first block of a tar? Zeros are one that holds nothing."""
+    """Raise ArchiveError unless it is the first block of a tar. Zeros are one that holds nothing."""
     if not head:
         raise ArchiveTruncated(f"{what} is empty")
     if len(head) == BLOCK_BYTES and (head == ZERO_BLOCK or has_checksum(head)):

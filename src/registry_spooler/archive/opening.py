@@ -103,7 +103,7 @@ async def _streamed(feed: Feed, window_max_bytes: int) -> AsyncIterator[Streamed
 
 @asynccontextmanager
 async def _turn(source: FileSource, head: bytes) -> AsyncIterator[int]:
-    """Wait for an archive's turn, if its window is larger than usual; how large it may be."""
+    """Wait for an archive's turn if its window is larger than usual; yield how large it may be."""
     if window_bytes(head) <= WINDOW_USUAL_BYTES:
         yield WINDOW_USUAL_BYTES
     elif source.has_turn:  # a further pass, while the first one is still open
@@ -146,7 +146,7 @@ async def is_image_archive(source: FileSource) -> bool:
     try:
         if await in_thread(_compression, source) is Compression.NONE:
             reader = TarReader(FileByteReader(source))
-            while (found := await in_worker(_look_on, source, reader)) is None:
+            while (found := await in_worker(_find_telling_member, source, reader)) is None:
                 pass
             return found
         async with open_archive(source) as archive:
@@ -163,8 +163,8 @@ def _compression(source: FileSource) -> Compression:
     return recognise(source.read_at(0, BLOCK_BYTES))
 
 
-def _look_on(source: FileSource, reader: TarReader) -> bool | None:
-    """Look at some members; None when there are more."""
+def _find_telling_member(source: FileSource, reader: TarReader) -> bool | None:
+    """Read some headers; return whether a member tells, or None when there are more."""
     for _ in range(_MEMBERS_PER_STEP):
         if (member := reader.next()) is None:
             return False

@@ -34,7 +34,7 @@ class FileSource:
         self.name = name
         self.size = os.fstat(fd).st_size
         self.has_turn = False
-        """Is it this file's turn among those that take much memory to decompress?"""
+        """Whether it is this file's turn among those that take much memory to decompress."""
         self._seeking = threading.Lock()
 
     @classmethod
@@ -48,7 +48,7 @@ class FileSource:
             os.close(fd)
 
     def read_at(self, position: int, count: int) -> bytes:
-        """`count` bytes from `position`; fewer only at the end of the file."""
+        """Return `count` bytes from `position`; fewer only at the end of the file."""
         count = min(count, self.size - position)
         if count <= 0:
             return b""
@@ -128,7 +128,7 @@ class FileFeed:
             raise Stopped
 
     def read(self, count: int) -> bytes:
-        """The next bytes, at most `count`; none at the end."""
+        """Return the next bytes, at most `count`; none at the end."""
         self.check()
         content = self._source.read_at(self.position, count)
         self.position += len(content)
@@ -159,7 +159,7 @@ class PipeFeed:
             raise Stopped
 
     def read(self, count: int) -> bytes:
-        """The next bytes, at most `count`; none at the end. SourceUnreadable when the end comes too early."""
+        """Return the next bytes, at most `count`; none at the end. SourceUnreadable when the end comes too early."""
         source = self._source
         if source.left_bytes is not None:
             count = min(count, source.left_bytes)

@@ -60,12 +60,12 @@ class MemberPart:
 
 
 class InflatedByteReader:
-    """A tape, decompressed. `check` is called before each piece of output, and may raise."""
+    """A stream, decompressed. `check` is called before each piece of output, and may raise."""
 
     def __init__(
-        self, tape: StreamByteReader, compression: Compression, check: Callable[[], None], window_max_bytes: int
+        self, data: StreamByteReader, compression: Compression, check: Callable[[], None], window_max_bytes: int
     ) -> None:
-        self._tape = tape
+        self._data = data
         self._check = check
         self._inflater = Inflater(compression, window_max_bytes=window_max_bytes)
 
@@ -75,7 +75,7 @@ class InflatedByteReader:
             self._check()
             data = b""
             if self._inflater.needs_input:
-                data = self._tape.read(_INPUT_BYTES)
+                data = self._data.read(_INPUT_BYTES)
                 if not data:
                     self._inflater.finish()
                     return b""
@@ -94,7 +94,7 @@ class MemberBatches:
         self._feed = feed
         self._window_max_bytes = window_max_bytes
         self._raw = StreamByteReader(feed.read)
-        self._tape = self._raw
+        self._data = self._raw
         self._reader: TarReader | None = None
         self._left = 0
         self._behind_last = False
@@ -107,11 +107,11 @@ class MemberBatches:
         """Look what it is, and get to the tar."""
         compression = recognise(self._raw.peek(BLOCK_BYTES))
         if compression is not Compression.NONE:
-            self._tape = StreamByteReader(
+            self._data = StreamByteReader(
                 InflatedByteReader(self._raw, compression, self._feed.check, self._window_max_bytes).read
             )
-            check_inside(self._tape.peek(BLOCK_BYTES), compression)
-        return TarReader(self._tape)
+            check_inside(self._data.peek(BLOCK_BYTES), compression)
+        return TarReader(self._data)
 
     def next_batch(self) -> list[MemberPart]:
         """The next parts: up to PIECE_BYTES of small members, or one piece of a large one. See `finished`.
@@ -149,7 +149,7 @@ class MemberBatches:
                 return None
             self._left = member.size
         wanted = min(PIECE_BYTES, self._left)
-        data = self._tape.read(wanted)
+        data = self._data.read(wanted)
         self._left -= wanted
         if len(data) < wanted:
             reader.next()  # raises: the member is cut off
@@ -160,7 +160,7 @@ class MemberBatches:
         if self._tail_bytes > TAIL_MAX_BYTES:
             raise ArchiveError(f"more than {TAIL_MAX_BYTES >> 20} MiB follow the end of the tar archive")
         try:
-            skipped = self._tape.skip(_DRAIN_BYTES)
+            skipped = self._data.skip(_DRAIN_BYTES)
             self._tail_bytes += skipped
             self.finished = skipped < _DRAIN_BYTES
         except TrailingGarbage:
@@ -212,10 +212,10 @@ class StreamedArchive(Archive):
     One task at a time reads; holds at most four batches of 2 MiB, and what is kept.
     """
 
-    def __init__(self, feed: Feed, reel: MemberBatches, batches: ObjectReceiveStream[Batch]) -> None:
+    def __init__(self, feed: Feed, reader: MemberBatches, batches: ObjectReceiveStream[Batch]) -> None:
         super().__init__(Contents())
         self._feed = feed
-        self._reel = reel
+        self._batch_reader = reader
         self._batches = batches
         self._parts: deque[MemberPart] = deque()
         self._current: Member | None = None
@@ -227,16 +227,16 @@ class StreamedArchive(Archive):
 
     @property
     def rereadable(self) -> bool:
-        """Can the same source be opened again?"""
+        """Return whether the same source can be opened again."""
         return isinstance(self._feed, FileFeed)
 
     @property
     def position(self) -> int:
-        """How many bytes of the source have been read."""
+        """Return how many bytes of the source have been read."""
         return self._feed.position
 
     def members(self) -> AsyncIterator[Member]:
-        """The members, in order, once. At the end all of the source has been read and its checksums hold."""
+        """Return the members, in order, once. At the end all of the source has been read and its checksums hold."""
         return self
 
     def __aiter__(self) -> Self:
@@ -256,12 +256,12 @@ class StreamedArchive(Archive):
 
     @property
     def head(self) -> bytes:
-        """The first bytes (up to 512) of the current member, to `sniff` and to tell JSON by."""
+        """Return the first bytes (up to 512) of the current member, to `sniff` and to tell JSON by."""
         return b"" if self._part is None else self._part.data[:_HEAD_BYTES]
 
     @property
     def is_document(self) -> bool:
-        """Does the current member look like one to `keep`: JSON, and within the limits?"""
+        """Return whether the current member looks like one to `keep`: JSON, and within the limits."""
         member = self._current
         if member is None or not self._contents.may_keep(member):
             return False
@@ -334,7 +334,7 @@ class StreamedArchive(Archive):
                 raise batch
             if batch is None:
                 self._at_end = True
-                self._contents.complete = self._reel.ended
+                self._contents.complete = self._batch_reader.ended
             else:
                 self._parts.extend(batch)
         self._part = self._parts.popleft() if self._parts else None
@@ -373,12 +373,12 @@ class _StreamedMember(MemberReader):
 async def stream(feed: Feed, *, window_max_bytes: int) -> AsyncIterator[StreamedArchive]:
     """Read ahead of the consumer for the time of an `async with`."""
     failure: Exception | None = None
-    reel = MemberBatches(feed, window_max_bytes=window_max_bytes)
+    reader = MemberBatches(feed, window_max_bytes=window_max_bytes)
     send, receive = anyio.create_memory_object_stream[Batch](_BATCHES_AHEAD)
     async with send, receive, anyio.create_task_group() as tasks:
-        tasks.start_soon(_read_ahead, reel, send, in_own_thread if isinstance(feed, PipeFeed) else in_worker)
+        tasks.start_soon(_read_ahead, reader, send, in_own_thread if isinstance(feed, PipeFeed) else in_worker)
         try:
-            yield StreamedArchive(feed, reel, receive)
+            yield StreamedArchive(feed, reader, receive)
         except Exception as exc:  # noqa: BLE001 - raised below: from in here the task group would wrap it
             failure = exc
         finally:
@@ -389,13 +389,13 @@ async def stream(feed: Feed, *, window_max_bytes: int) -> AsyncIterator[Streamed
 
 
 async def _read_ahead(
-    reel: MemberBatches,
+    reader: MemberBatches,
     batches: ObjectSendStream[Batch],
     in_some_thread: Callable[[Callable[[], Batch]], Awaitable[Batch]],
 ) -> None:
     try:
-        while not reel.finished:
-            await batches.send(await in_some_thread(reel.next_batch))
+        while not reader.finished:
+            await batches.send(await in_some_thread(reader.next_batch))
         await batches.send(None)
     except SpoolerError as exc:
         await batches.send(exc)

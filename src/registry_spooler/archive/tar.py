@@ -3,7 +3,7 @@
 Blocking plain code, run in threads. A `FileByteReader` skips by seeking; a `StreamByteReader` skips by reading.
 
 Flow of `next`: go to where the last member's data ends; read headers until one is a member (a PAX or GNU
-header in between changes the one that follows); leave the tape at the first byte of its data. It reads what
+header in between changes the one that follows); stop at the first byte of its data. It reads what
 people make by hand: tars without an end marker, tars concatenated to each other, garbage behind the end.
 
 https://www.gnu.org/software/tar/manual/html_node/Standard.html and
@@ -51,7 +51,7 @@ _SKIP_BYTES: Final = 1 << 20
 
 
 class ByteReader(Protocol):
-    """Bytes in order. `position` is that of the next byte; short answers mean that the tape has ended."""
+    """Bytes in order. `position` is that of the next byte; short answers mean that the tar has ended."""
 
     position: int
 
@@ -66,7 +66,7 @@ class ByteReader(Protocol):
 
 
 class FileByteReader:
-    """A regular file as a tape."""
+    """A regular file."""
 
     def __init__(self, source: FileSource) -> None:
         self._source = source
@@ -90,7 +90,7 @@ class FileByteReader:
 
 
 class StreamByteReader:
-    """A stream as a tape. `pull(n)` gives 1 to n bytes, none at the end; what it raises comes out of any method."""
+    """A stream. `pull(n)` gives 1 to n bytes, none at the end; what it raises comes out of any method."""
 
     def __init__(self, pull: Callable[[int], bytes]) -> None:
         self._pull = pull
@@ -154,9 +154,9 @@ class _Overrides:
 
 @dataclass(slots=True)
 class TarReader:
-    """Reads one tape, once. `ended`: has an end marker been seen?"""
+    """Reads one tar, once. `ended`: an end marker has been seen."""
 
-    tape: ByteReader
+    data: ByteReader
     ended: bool = False
     archives: int = 1
     """How many tars are concatenated, as far as read."""
@@ -171,7 +171,7 @@ class TarReader:
     _globals: _Overrides = field(default_factory=_Overrides)
 
     def next(self) -> Member | None:
-        """The next member, with the tape at its data; None at the end."""
+        """The next member, with `data` at its first byte; None at the end."""
         self._finish_member()
         local = _Overrides()
         while True:
@@ -190,16 +190,16 @@ class TarReader:
 
     def _finish_member(self) -> None:
         """Go on behind the last member's data; its padding may be missing at the very end."""
-        tape = self.tape
-        if tape.position < self._data_end:
-            tape.skip(self._data_end - tape.position)
-        if tape.position < self._data_end:
-            missing = self._data_end - tape.position
+        data = self.data
+        if data.position < self._data_end:
+            data.skip(self._data_end - data.position)
+        if data.position < self._data_end:
+            missing = self._data_end - data.position
             raise ArchiveTruncated(f"the archive ends {missing:,} bytes before this member does", where=self._last)
-        tape.skip(self._member_end - tape.position)
+        data.skip(self._member_end - data.position)
 
     def _next_header(self) -> Header | None:
-        block = self.tape.read(BLOCK_BYTES)
+        block = self.data.read(BLOCK_BYTES)
         if block == ZERO_BLOCK:
             self.ended = True
             block = self._next_archive()
@@ -216,19 +216,19 @@ class TarReader:
 
     def _next_archive(self) -> bytes:
         """Look behind an end marker: the first header of another tar, or nothing."""
-        begin, tape = self.tape.position, self.tape
-        while tape.position - begin < ZERO_TAIL_MAX_BYTES:
-            zeros = tape.peek(_TAIL_BYTES)
+        begin, data = self.data.position, self.data
+        while data.position - begin < ZERO_TAIL_MAX_BYTES:
+            zeros = data.peek(_TAIL_BYTES)
             if not zeros:
                 return b""
             used = len(zeros) - len(zeros.lstrip(b"\0"))
-            tape.skip(used if used == len(zeros) else used // BLOCK_BYTES * BLOCK_BYTES)
+            data.skip(used if used == len(zeros) else used // BLOCK_BYTES * BLOCK_BYTES)
             if used == len(zeros):
                 continue
-            block = tape.peek(BLOCK_BYTES)
+            block = data.peek(BLOCK_BYTES)
             if len(block) < BLOCK_BYTES or not has_checksum(block):
                 return b""  # garbage, which every tar ignores here
-            tape.skip(BLOCK_BYTES)
+            data.skip(BLOCK_BYTES)
             self.ended = False
             self.archives += 1
             return block
@@ -260,9 +260,9 @@ class TarReader:
                 where=self._where(BLOCK_BYTES),
             )
         self._last = shown(path)
-        self._data_end = self.tape.position + size
-        self._member_end = self.tape.position + padded(size)
-        return Member(path, kind, size, self.tape.position, target)
+        self._data_end = self.data.position + size
+        self._member_end = self.data.position + padded(size)
+        return Member(path, kind, size, self.data.position, target)
 
     def _extend(self, header: Header, local: _Overrides) -> None:
         """Read an extension header: GNU's long names, or PAX records for the next member (x) or for all (g)."""
@@ -272,10 +272,10 @@ class TarReader:
                 where=self._where(BLOCK_BYTES),
             )
         self._extended_by(header.size)
-        content = self.tape.read(header.size)
+        content = self.data.read(header.size)
         if len(content) < header.size:
             raise ArchiveTruncated("the archive ends within an extended header", where=self._where())
-        self.tape.skip(padded(header.size) - header.size)
+        self.data.skip(padded(header.size) - header.size)
         if header.type == b"L":
             local.name = content.partition(b"\0")[0]
         elif header.type == b"K":
@@ -306,7 +306,7 @@ class TarReader:
     def _pass(self, size: int) -> None:
         """Go over the data of a header that is no member: a volume's label, an old list of names."""
         self._extended_by(size)
-        if self.tape.skip(padded(size)) < size:
+        if self.data.skip(padded(size)) < size:
             raise ArchiveTruncated("the archive ends within a header's data", where=self._where())
 
     def _extended_by(self, size: int) -> None:
@@ -319,14 +319,14 @@ class TarReader:
 
     def _block(self) -> bytes:
         self._extended_by(BLOCK_BYTES)
-        block = self.tape.read(BLOCK_BYTES)
+        block = self.data.read(BLOCK_BYTES)
         if len(block) < BLOCK_BYTES:
             raise ArchiveTruncated("the archive ends within a header", where=self._where())
         return block
 
     def _where(self, back: int = 0) -> str:
         behind = f", behind {self._last}" if self._last else ""
-        return f"byte {self.tape.position - back}{behind}"
+        return f"byte {self.data.position - back}{behind}"
 
 
 def _decode(name: bytes) -> str:

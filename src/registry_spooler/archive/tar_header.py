@@ -21,7 +21,7 @@ from registry_spooler.oci.digest import Digest
 
 
 def read_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The `length key=value` records, in order; ValueError when the content is something else."""
+    """Yield the `length key=value` records, in order; ValueError when the content is something else."""
     position = 0
     while position < len(content):
         digits, space, _ = content[position : position + 20].partition(b" ")
@@ -39,7 +39,7 @@ def read_records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def read_number(value: bytes) -> int:
-    """A record's decimal number; ValueError when it is none."""
+    """Return a record's decimal number; ValueError when it is none."""
     if not value.isdigit() or len(value) > 19:
         raise ValueError("a record's number is not one")
     return int(value)
@@ -71,12 +71,12 @@ class NotAHeader(ValueError):
 
 
 def padded(size: int) -> int:
-    """A size with the zeros that fill its last block."""
+    """Return a size with the zeros that fill its last block."""
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def has_checksum(block: bytes) -> bool:
-    """Does the block's checksum fit? Some old writers summed signed bytes."""
+    """Return whether the block's checksum fits. Some old writers summed signed bytes."""
     try:
         expected = _number(block[_CHECKSUM])
     except NotAHeader:
@@ -103,7 +103,7 @@ def read_header(block: bytes) -> Header:
 
 
 def sparse_map_continues(block: bytes) -> bool:
-    """Does yet another block of an old GNU sparse map follow this one?"""
+    """Return whether yet another block of an old GNU sparse map follows this one."""
     return bool(block[504])
 
 
@@ -169,7 +169,7 @@ def require_file(member: Member, what: str = "it") -> None:
 
 
 def blob_digest(path: str) -> Digest | None:
-    """The digest in a path of an OCI layout, `blobs/<algorithm>/<hex>`; None for any other path."""
+    """Return the digest in a path of an OCI layout, `blobs/<algorithm>/<hex>`; None for any other path."""
     match = _BLOB_PATH.search(path)
     try:
         return Digest(match[1], match[2]) if match else None
@@ -186,7 +186,7 @@ def normalise(path: str) -> str:
 
 
 def escapes(path: str) -> bool:
-    """Does a normalised path leave the archive?"""
+    """Return whether a normalised path leaves the archive."""
     return path == ".." or path.startswith("../")
 
 

@@ -157,12 +157,12 @@ def _by_name(images: Sequence[ArchiveImage]) -> dict[Reference, ArchiveImage]:
     """Return where a bundle's images go. One that went nowhere would be lost with its file, so each needs a name."""
     found: dict[Reference, ArchiveImage] = {}
     for image in images:
-        if not image.names:
+        if not image.called.names:
             raise ArchiveError(
                 f"a bundle's images go where the archive names them, and it has no name with a repository for {image}; "
                 "name the file after the image instead"
             )
-        for name in image.names:
+        for name in image.called.names:
             if name.reference in found:
                 raise ArchiveError(f"the archive gives the name {name.reference} to several images")
             found[name.reference] = image

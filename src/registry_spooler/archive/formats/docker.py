@@ -47,7 +47,7 @@ def read_docker(contents: Contents) -> tuple[DockerImage, ...]:
 
 
 def is_docker_index(content: bytes) -> bool:
-    """Is it a docker archive's manifest.json, by its shape?"""
+    """Return whether it is a docker archive's manifest.json, by its shape."""
     try:
         items = load_json(content, where=_INDEX)
     except ArchiveError:

@@ -25,7 +25,7 @@ class Names:
 
     @classmethod
     def union(cls, several: Iterable[Names]) -> Names:
-        """All names, each once, in their order."""
+        """Return all names, each once, in their order."""
         parts = tuple(several)
         return cls(
             names=tuple(dict.fromkeys(name for part in parts for name in part.names)),
@@ -63,23 +63,13 @@ class OciImage:
     """Manifests of the layout that speak of it."""
 
     @property
-    def names(self) -> tuple[ImageName, ...]:
-        """The full names that the archive gives it."""
-        return self.called.names
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Names that are a tag alone, of whatever repository."""
-        return self.called.tags
-
-    @property
     def digest(self) -> Digest:
-        """Of its manifest or index."""
+        """Return the digest of its manifest or index."""
         return self.root.digest
 
     @property
     def identity(self) -> object:
-        """Equal for two entries that are the same image."""
+        """Return what is equal for two entries that are the same image."""
         return self.root.digest
 
     def __str__(self) -> str:
@@ -100,7 +90,7 @@ class DockerLayer:
 
     @property
     def expected_digest(self) -> Digest | None:
-        """The digest of the layer as it would be stored, when the archive tells: for asking a registry that has it."""
+        """Return the digest of the layer as it would be stored, if the archive tells: for asking the registry."""
         name = self.path.rpartition("/")[2]
         stem = name.removesuffix(".tar.gz").removesuffix(".tar.zst").removesuffix(".tgz")
         try:
@@ -118,30 +108,17 @@ class DockerImage:
     called: Names = Names()
     as_oci: OciImage | None = None
     """The same image as the OCI layout beside it has it, over the same plain layers."""
-
-    @property
-    def names(self) -> tuple[ImageName, ...]:
-        """The full names that the archive gives it."""
-        return self.called.names
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """Names that are a tag alone: docker archives have none."""
-        return self.called.tags
+    referrers: tuple[Referrer, ...] = ()
+    """None: signatures refer to manifests."""
 
     @property
     def digest(self) -> Digest:
-        """What names it in the archive: its manifest, if there is one, or its config."""
+        """Return the digest that names it in the archive: its manifest's, if there is one, or its config's."""
         return self.as_oci.digest if self.as_oci is not None else self.config.digest
 
     @property
-    def referrers(self) -> tuple[Referrer, ...]:
-        """None: signatures speak of manifests."""
-        return ()
-
-    @property
     def identity(self) -> object:
-        """Equal for two entries that are the same image."""
+        """Return what is equal for two entries that are the same image."""
         return self.config.digest, tuple(layer.diff_id for layer in self.layers)
 
     def __str__(self) -> str:
@@ -156,7 +133,7 @@ _LISTED_MAX: Final = 20
 
 
 def select_image(images: Sequence[ArchiveImage], reference: Reference) -> ArchiveImage:
-    """The only image, or the one that is called so; ArchiveError lists what the archive holds."""
+    """Return the only image, or the one that is called so; ArchiveError lists what the archive holds."""
     if len(images) == 1:
         return images[0]
     matching = [image for image in images if _is_called(image, reference)]
@@ -170,11 +147,11 @@ def select_image(images: Sequence[ArchiveImage], reference: Reference) -> Archiv
 
 
 def _is_called(image: ArchiveImage, reference: Reference) -> bool:
-    return reference.tag in image.tags or any(name.matches(reference) for name in image.names)
+    return reference.tag in image.called.tags or any(name.matches(reference) for name in image.called.names)
 
 
 def layer_compression(member: Member, kind: Compression, setting: Compression) -> Compression:
-    """How a layer of a docker archive is sent: `setting` for plain ones, NONE (as it is) for all else.
+    """Return how a layer of a docker archive is sent: `setting` for plain ones, NONE (as it is) for all else.
 
     ArchiveError for xz and bzip2, which layers may not be.
     """

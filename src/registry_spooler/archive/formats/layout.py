@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from registry_spooler.archive import detect as strangers
+from registry_spooler.archive import detect
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.formats.docker import is_docker_index, read_docker
 from registry_spooler.archive.formats.image import ArchiveImage, DockerImage, Names, OciImage
@@ -30,7 +30,7 @@ from registry_spooler.oci.manifest import Descriptor, Manifest, load_json, load_
 
 
 def read_layout(contents: Contents) -> tuple[OciImage, ...]:
-    """The images of an OCI layout, in the order of its index; equal digests are one image with several names."""
+    """Return the images of an OCI layout, in the order of its index; equal digests are one image with several names."""
     if contents.resolve("oci-layout") is not None:
         _check_version(contents)
     index = _index(contents)
@@ -68,7 +68,7 @@ def is_empty_index(contents: Contents) -> bool:
 
 
 def holds_all(contents: Contents) -> bool:
-    """Is index.json an index, all of whose manifests are here?"""
+    """Return whether index.json is an index all of whose manifests are here."""
     try:
         index = _index(contents)
         return bool(index.manifests) and all(contents.find(entry.digest) is not None for entry in index.manifests)
@@ -87,7 +87,7 @@ def _check_version(contents: Contents) -> None:
 
 
 def _is_flat(entries: list[Descriptor]) -> bool:
-    """Is the index one image's own: several manifests, each for another platform, all called the same or nothing?"""
+    """Return whether the index is one image's: manifests for different platforms, all called the same or nothing."""
     platforms = [entry.platform for entry in entries]
     same_name = len({(names.names, names.tags) for names in map(names_of, entries)}) == 1
     distinct = len({str(platform) for platform in platforms}) == len(entries)
@@ -105,7 +105,7 @@ Image = TypeVar("Image", OciImage, DockerImage)
 
 
 def find_images(contents: Contents) -> tuple[ArchiveImage, ...]:
-    """All images of an archive; ArchiveError, in a sentence for the user, when it holds none."""
+    """Return all images of an archive; ArchiveError, in a sentence for the user, when it holds none."""
     has_oci, has_docker = _has_layout(contents), contents.resolve("manifest.json") is not None
     if has_oci and has_docker and is_docker_index(contents.document("manifest.json")):
         if is_empty_index(contents):
@@ -117,11 +117,11 @@ def find_images(contents: Contents) -> tuple[ArchiveImage, ...]:
         return _merge(read_docker(contents))
     if contents.is_empty:
         raise ArchiveTruncated("it is a tar archive without a file in it")
-    raise contents.lacking(strangers.describe_contents(contents))
+    raise contents.lacking(detect.describe_contents(contents))
 
 
 def _has_layout(contents: Contents) -> bool:
-    """Is it an OCI layout? With its marker, or (apko, and by hand) with an index whose manifests are all here."""
+    """Return whether it is an OCI layout: by its marker, or (apko) an index whose manifests are all here."""
     has_marker, has_docker = contents.resolve("oci-layout") is not None, contents.resolve("manifest.json") is not None
     if contents.resolve("index.json") is None:
         return has_marker and not has_docker
@@ -140,16 +140,16 @@ def _merge(images: Sequence[Image]) -> tuple[Image, ...]:
 
 
 def _cross_check(contents: Contents, layout: Sequence[OciImage]) -> tuple[ArchiveImage, ...]:
-    """The layout's images, but for those that manifest.json knows better."""
+    """Return the layout's images, but for those that manifest.json knows better."""
     images: list[ArchiveImage] = list(layout)
     places = {config: at for at, image in enumerate(layout) for config in _configs(contents, image)}
-    taken = {name for image in images for name in image.names}
+    taken = {name for image in images for name in image.called.names}
     for image in _docker_images(contents):
         place = places.get(image.config.digest)
         if place is None:
-            if taken.isdisjoint(image.names):
+            if taken.isdisjoint(image.called.names):
                 images.append(image)
-                taken.update(image.names)
+                taken.update(image.called.names)
         elif _contradicts(contents, layout[place], image):
             images[place] = replace(image, called=layout[place].called | image.called)
         elif _is_plain(contents, layout[place], image):
@@ -169,7 +169,7 @@ def _configs(contents: Contents, image: OciImage) -> set[Digest]:
 
 
 def _contradicts(contents: Contents, image: OciImage, docker: DockerImage) -> bool:
-    """Does a single manifest list other layers than manifest.json, where both go by digest?"""
+    """Return whether a single manifest lists other layers than manifest.json, where both go by digest."""
     expected = [blob_digest(layer.path) for layer in docker.layers]
     if image.root.is_index or None in expected:
         return False
@@ -179,7 +179,7 @@ def _contradicts(contents: Contents, image: OciImage, docker: DockerImage) -> bo
 
 
 def _is_plain(contents: Contents, image: OciImage, docker: DockerImage) -> bool:
-    """Is it one manifest over plain layers that are all here, and that no signature speaks of?"""
+    """Return whether it is one manifest over plain layers that are all here, and no signature speaks of it."""
     if image.root.is_index or image.referrers or any(layer.member is None for layer in docker.layers):
         return False
     (manifest,) = manifests_of(contents, image.root)

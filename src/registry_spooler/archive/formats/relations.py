@@ -75,7 +75,7 @@ class Claim:
 
 
 def claims_of(entry: Descriptor, manifest: Manifest | None, called: Names) -> tuple[Claim, ...]:
-    """What an entry says that it speaks of; nothing when it is an image."""
+    """Return what an entry says that it refers to; nothing when it is an image."""
     noted = _noted_claim(entry, manifest, called)
     if manifest is None or manifest.subject is None:
         return (noted,) if noted is not None else ()
@@ -88,7 +88,7 @@ def claims_of(entry: Descriptor, manifest: Manifest | None, called: Names) -> tu
 
 
 def _noted_claim(entry: Descriptor, manifest: Manifest | None, called: Names) -> Claim | None:
-    """What the layout's writer says of an entry."""
+    """Return what the layout's writer says of an entry."""
     annotations = entry.annotations
     kind = annotations.get(_KIND, "")
     if kind.startswith(_REFERRERS):
@@ -104,12 +104,12 @@ def _noted_claim(entry: Descriptor, manifest: Manifest | None, called: Names) ->
 
 
 def cosign_tag(subject: Digest, suffix: str) -> str:
-    """Where cosign looks for what speaks of a manifest."""
+    """Return the tag under which cosign looks for what refers to a manifest."""
     return f"{subject.algorithm}-{subject.hex}{suffix}"
 
 
 def is_listing(entry: Descriptor, called: Names) -> bool:
-    """Is it the index of referrers that clients keep under a tag, where a registry does not?
+    """Return whether it is the index of referrers that clients keep under a tag where a registry does not.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
     """

@@ -219,4 +219,4 @@ async def _names(source: FileSource) -> list[ImageName]:
                 if member.kind is Kind.FILE and archive.is_document:
                     await archive.keep()
         images: tuple[ArchiveImage, ...] = await archive.images()
-    return [name for image in images for name in image.names]
+    return [name for image in images for name in image.called.names]

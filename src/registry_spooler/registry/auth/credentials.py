@@ -6,8 +6,7 @@ ports are equal, the key's path is a prefix of the image's; longer keys first, a
 Unlike in Kubernetes a path only matches at a `/`: a login for `host/team` is not sent for `host/teammate/app`.
 Credential helpers are programs, and not run.
 
-Files are read again when they have changed (Kubernetes swaps mounted secrets), looked at no more than once a
-second, and at once after a login was refused. No secret is in any `repr`.
+Files are read again when they have changed, and at once after a login was refused. No secret is in any `repr`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import fnmatch
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +21,10 @@ from typing import Any, Final
 
 import orjson
 
-from registry_spooler.aio import in_thread
 from registry_spooler.errors import SettingUnusable
 from registry_spooler.registry.http.answer_errors import GIVE_LOGIN
 from registry_spooler.registry.http.known_secrets import Credential
+from registry_spooler.registry.http.trust import WatchedFile
 
 _TOKEN_USER = "<token>"  # noqa: S105 - the user name that marks a password as an identity token
 
@@ -144,7 +142,6 @@ def _decode(auth: str) -> tuple[str, str]:
     return username, password.strip("\0")
 
 
-REREAD_SECONDS: Final = 1.0
 FILE_MAX_BYTES: Final = 1 << 20
 """What a Kubernetes secret may hold at most."""
 
@@ -177,11 +174,10 @@ class CredentialSource:
 
     def __init__(self, settings: CredentialSettings) -> None:
         self._settings = settings
+        self._files = {path: WatchedFile(path, _read) for path in settings.files}
         self._contents: dict[Path, bytes] = {}
-        self._signatures: dict[Path, tuple[int, ...]] = {}
-        self._docker_config: DockerConfig | None = None
-        """Parsed from the file's present content; None until that has succeeded."""
-        self._reread_at: float | None = None
+        self._parsed: tuple[bytes, DockerConfig] | None = None
+        """The docker configuration and the content that it was parsed from."""
 
     def __repr__(self) -> str:
         return f"<CredentialSource of {len(self._settings.files)} files>"
@@ -193,10 +189,8 @@ class CredentialSource:
 
         `hosts` are the spellings of the registry's `host[:port]`. CredentialsUnreadable when a file cannot be used.
         """
-        now = time.monotonic()
-        if self._settings.files and (fresh or self._reread_at is None or now - self._reread_at >= REREAD_SECONDS):
-            await in_thread(self._reread, *self._settings.files)
-            self._reread_at = now
+        for path in self._settings.files:
+            await self._update(path, fresh=fresh)
         return self._choose(hosts, repository)
 
     def _choose(self, hosts: tuple[str, ...], repository: str) -> tuple[Credential, ...]:
@@ -213,13 +207,11 @@ class CredentialSource:
             )
         if settings.docker_config is None:
             return ()
-        if self._docker_config is None:
-            self._docker_config = self._parsed(settings.docker_config)
-        return self._docker_config.candidates(hosts, repository)
+        return self._parse(settings.docker_config).candidates(hosts, repository)
 
     def hint(self, hosts: tuple[str, ...]) -> str:
         """Return a hint for when none of the last logins was accepted; empty: no hint."""
-        if self._docker_config is None or not self._docker_config.needs_helper(hosts):
+        if self._parsed is None or not self._parsed[1].needs_helper(hosts):
             return ""
         return (
             "the docker configuration leaves this login to a credential helper, and helpers are not run; " + GIVE_LOGIN
@@ -227,21 +219,24 @@ class CredentialSource:
 
     async def troubles(self) -> tuple[CredentialsUnreadable, ...]:
         """Return what is wrong with the files, including those that others take precedence over."""
-        return await in_thread(lambda: tuple(self._find_troubles()))
-
-    def _find_troubles(self) -> Iterator[CredentialsUnreadable]:
+        found = []
         for path in self._settings.files:
             try:
-                self._reread(path)
-                self._parsed(path) if path == self._settings.docker_config else self._line(path)
+                await self._update(path, fresh=True)
+                self._parse(path) if path == self._settings.docker_config else self._line(path)
             except CredentialsUnreadable as exc:
-                yield exc
+                found.append(exc)
+        return tuple(found)
 
-    def _parsed(self, path: Path) -> DockerConfig:
-        try:
-            return DockerConfig.parse(self._contents.get(path, b"{}"))
-        except ValueError as exc:
-            raise CredentialsUnreadable(str(path), str(exc)) from exc
+    def _parse(self, path: Path) -> DockerConfig:
+        content = self._contents[path]
+        if self._parsed is None or self._parsed[0] is not content:
+            self._parsed = None
+            try:
+                self._parsed = content, DockerConfig.parse(content)
+            except ValueError as exc:
+                raise CredentialsUnreadable(str(path), str(exc)) from exc
+        return self._parsed[1]
 
     def _line(self, path: Path | None) -> str:
         """Return a file's text without its trailing newline."""
@@ -251,17 +246,13 @@ class CredentialSource:
             assert path is not None
             raise CredentialsUnreadable(str(path), "it is not text") from exc
 
-    def _reread(self, *paths: Path) -> None:
-        for path in paths:
-            try:
-                status = path.stat()
-                signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-                if self._signatures.get(path) != signature:
-                    with path.open("rb") as file:
-                        self._contents[path] = file.read(FILE_MAX_BYTES)
-                    self._signatures[path] = signature
-                    self._docker_config = None
-            except OSError as exc:
-                if path not in self._contents:
-                    raise CredentialsUnreadable(str(path), str(exc.strerror)) from exc
-                # In the middle of a swap: what was read before is still good.
+    async def _update(self, path: Path, *, fresh: bool) -> None:
+        try:
+            self._contents[path] = await self._files[path].content(fresh=fresh)
+        except OSError as exc:
+            raise CredentialsUnreadable(str(path), str(exc.strerror)) from exc
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(FILE_MAX_BYTES)

@@ -1,7 +1,6 @@
 """Whom a client trusts: certificates, and where a registry may send it.
 
-The certificate bundle is read again when it has changed on disk (Kubernetes swaps mounted secrets),
-looked at no more than once a second and never on the event loop.
+The certificate bundle is read again when it has changed on disk, never on the event loop.
 
 Credentials never leave the origin they are for; that is the HTTP client's doing. Here it is decided whether
 a target may be asked at all: by its spelling, before anything is asked, and by its addresses when they have been
@@ -19,10 +18,12 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 from urllib.parse import urljoin
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -33,7 +34,41 @@ from registry_spooler.errors import RegistryProtocolError, SettingUnusable
 from registry_spooler.registry.address import Address, Origin, Reach, is_loopback, literal_address, reach_of, redact
 from registry_spooler.registry.http.known_secrets import KnownSecrets
 
-LOOK_AGAIN_SECONDS: Final = 1.0
+REREAD_SECONDS: Final = 1.0
+T = TypeVar("T")
+
+
+class WatchedFile(Generic[T]):
+    """A file that may be replaced at any time (Kubernetes swaps mounted secrets), read again when it has changed."""
+
+    def __init__(self, path: Path, read: Callable[[Path], T]) -> None:
+        self._path = path
+        self._read = read
+        self._signature: tuple[int, ...] = ()
+        self._content: T | None = None
+        self._read_at = 0.0
+
+    async def content(self, *, fresh: bool = False) -> T:
+        """Return what is in it, not older than REREAD_SECONDS; OSError when it could never be read."""
+        now = time.monotonic()
+        if self._content is not None and not fresh and now - self._read_at < REREAD_SECONDS:
+            return self._content
+        content = await in_thread(self._reread)
+        self._read_at = now
+        return content
+
+    def _reread(self) -> T:
+        try:
+            status = self._path.stat()
+            signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+            if self._content is None or signature != self._signature:
+                self._content = self._read(self._path)
+                self._signature = signature
+        except OSError:
+            # In the middle of a swap what was read before is still good.
+            if self._content is None:
+                raise
+        return self._content
 
 
 class CertificateUnreadable(SettingUnusable):
@@ -50,23 +85,26 @@ class TrustStore:
 
     def __init__(self, certificate: Path | None) -> None:
         self._certificate = certificate
-        self._contexts: dict[bool, ssl.SSLContext] = {}
-        self._signature: tuple[int, ...] = ()
-        self._looked = 0.0
+        self._default: ssl.SSLContext | None = None
+        self._bundles = [
+            WatchedFile(certificate, partial(_context_of, elsewhere=elsewhere))
+            for elsewhere in (False, True)
+            if certificate is not None
+        ]
 
     async def context(self, *, elsewhere: bool = False) -> ssl.SSLContext:
-        """The context for the next connection; CertificateUnreadable when the bundle cannot be read."""
-        elsewhere = elsewhere and self._certificate is not None
-        known = self._contexts.get(elsewhere)
-        now = time.monotonic()
-        if known is not None and (self._certificate is None or now - self._looked < LOOK_AGAIN_SECONDS):
-            return known
-        context = await in_thread(self._load, elsewhere)
-        self._looked = now
-        return context
+        """Return the context for the next connection; CertificateUnreadable when the bundle cannot be read."""
+        if self._certificate is None:
+            if self._default is None:
+                self._default = await in_thread(ssl.create_default_context)
+            return self._default
+        try:
+            return await self._bundles[elsewhere].content()
+        except OSError as exc:
+            raise _unusable(self._certificate, exc) from exc
 
     async def trouble(self) -> CertificateUnreadable | None:
-        """What is wrong with the bundle, for who asks before anything is sent."""
+        """Return what is wrong with the bundle, before anything is sent."""
         try:
             if self._certificate is not None:
                 await self.context()
@@ -74,26 +112,8 @@ class TrustStore:
             return exc
         return None
 
-    def _load(self, elsewhere: bool) -> ssl.SSLContext:
-        if self._certificate is None:
-            return self._contexts.setdefault(False, ssl.create_default_context())
-        try:
-            status = self._certificate.stat()
-            signature = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-            if signature != self._signature:
-                fresh = _context_of(self._certificate, elsewhere)
-                self._contexts = {elsewhere: fresh}
-                self._signature = signature
-            elif elsewhere not in self._contexts:
-                self._contexts[elsewhere] = _context_of(self._certificate, elsewhere)
-        except OSError as exc:
-            # In the middle of a swap what was read before is still good.
-            if elsewhere not in self._contexts:
-                raise _unusable(self._certificate, exc) from exc
-        return self._contexts[elsewhere]
 
-
-def _context_of(certificate: Path, elsewhere: bool) -> ssl.SSLContext:
+def _context_of(certificate: Path, *, elsewhere: bool) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=os.fspath(certificate))
     if elsewhere:
         context.load_default_certs()
