@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_spooler.spool.filename import derived_name, display, record_text
+from registry_spooler.spool.filename import derived_name, display
+from registry_spooler.text import encodable
 
 raw_names = st.binary(min_size=1, max_size=255).map(os.fsdecode)
 long_texts = st.text(st.characters(codec="utf-8", exclude_characters="/\x00"), min_size=60, max_size=255).filter(
@@ -35,7 +36,7 @@ def test_how_names_are_shown(raw: bytes, shown: str) -> None:
 
 @given(raw_names)
 def test_a_record_holds_any_name_as_text(name: str) -> None:
-    assert record_text(name).encode()
+    assert encodable(name).encode()
 
 
 @given(raw_names, st.sampled_from((".json", ".error.json", ".1", ".error.json.1000")))

@@ -16,7 +16,7 @@ import os
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -108,28 +108,33 @@ _CHANGED: Final = Deferred(reason=Reason.SOURCE, error="the file changed during 
 _WRITING: Final = Deferred(reason=Reason.WRITING, error="the file is still open for writing")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runner:
-    """Does attempts; one for all files of a spool."""
+@dataclass(slots=True)
+class Attempt:
+    """One attempt to do what a file asks for; `run` once."""
 
+    entry: Entry
+    workdir: WorkDir
     handler: Handler
     settings: SpoolSettings
     state: SpoolState
+    _file: OpenedFile = field(init=False)
+    _writers: Writers | None = None
+    """Who writes to the file; None where that does not matter."""
 
-    async def attempt(self, entry: Entry, workdir: WorkDir) -> Ending:
-        """Try to do what the file asks for. Nothing but a cancellation is raised."""
-        locks = JobLocks(entry, workdir)
+    async def run(self) -> Ending:
+        """Try it. Nothing but a cancellation is raised."""
+        locks = JobLocks(self.entry, self.workdir)
         try:
-            return await _begin(locks) or await self._open(entry, workdir, locks)
+            return await _begin(locks) or await self._open(locks)
         except Exception as exc:  # noqa: BLE001 - an error of our own must neither stop the spool nor lose the file
-            return self._crashed(entry, exc)
+            return self._crashed(exc)
         finally:
             with anyio.CancelScope(shield=True):
                 await in_thread(locks.end)
 
-    async def _open(self, entry: Entry, workdir: WorkDir, locks: JobLocks) -> Ending:
+    async def _open(self, locks: JobLocks) -> Ending:
         try:
-            file = await in_thread(_open_entry, entry, workdir)
+            self._file = await in_thread(_open_entry, self.entry, self.workdir)
         except FileNotFoundError:
             return Missing()
         except OddEntry as odd:
@@ -137,51 +142,58 @@ class Runner:
         except OSError as exc:
             return _unreadable(exc)
         try:
-            return await self._decide(entry, workdir, locks, file)
+            await in_thread(self._examine, locks)
+            return await self._decide()
         finally:
-            file.close()
+            self._file.close()
 
-    async def _decide(self, entry: Entry, workdir: WorkDir, locks: JobLocks, file: OpenedFile) -> Ending:
-        """What is there to be done, given what is known of this content from earlier attempts?"""
-        writers = await in_thread(_examine, entry, locks, file)
-        if writers is Writers.SOME:
+    def _examine(self, locks: JobLocks) -> None:
+        """Note on the disk that the file is worked on, and look for writers; blocks."""
+        self.entry.deaths = locks.begin_work(self._file.identity)
+        if self.entry.action is Action.PUSH:
+            self._writers = look_for_writers(self._file.fd)
+
+    async def _decide(self) -> Ending:
+        """Do what is left to be done, given what is known of this content from earlier attempts."""
+        entry, content = self.entry, self._file.identity
+        if self._writers is Writers.SOME:
             return _WRITING
         if isinstance(entry.parsed, InvalidFileName):
             entry.attempts += 1
-            return await self._fail(entry, workdir, file, entry.parsed)
-        if entry.pushed is not None and entry.pushed.identity == file.identity:
-            return await self._finish(entry, workdir, file, entry.pushed, writers)
-        if entry.settling is not None and entry.settling.identity == file.identity:
+            return await self._fail(entry.parsed)
+        if entry.pushed is not None and entry.pushed.identity == content:
+            return await self._finish(entry.pushed)
+        if entry.settling is not None and entry.settling.identity == content:
             remaining = entry.settling.until - time.monotonic()
             if remaining > 0:
                 return _settling(entry.settling.error, remaining)
-            return await self._fail(entry, workdir, file, entry.settling.error)
-        if writers is Writers.UNKNOWN and (obstacle := self._rest(entry, file)) is not None:
+            return await self._fail(entry.settling.error)
+        if self._writers is Writers.UNKNOWN and (obstacle := self._wait_until_still()) is not None:
             return obstacle
         if entry.deaths.alone:
-            return await self._fail(entry, workdir, file, SpoolerDied(entry.deaths.count))
+            return await self._fail(SpoolerDied(entry.deaths.count))
         if entry.deaths.count >= DEATHS_MAX and not entry.alone:
             return Suspected()
-        return await self._handle(entry, entry.parsed, workdir, locks, file, writers)
+        return await self._handle(entry.parsed)
 
-    def _rest(self, entry: Entry, file: OpenedFile) -> Deferred | None:
+    def _wait_until_still(self) -> Deferred | None:
         """Writers cannot be seen: wait until the content has lain still, unless an event has told of its end."""
-        if not entry.identity.same_content(file.identity):
+        entry = self.entry
+        if not entry.identity.same_content(self._file.identity):
             if not entry.is_aside:
                 return _CHANGED  # since the queue heard of it
-            entry.identity, entry.still_since = file.identity, time.monotonic()
+            entry.identity, entry.still_since = self._file.identity, time.monotonic()
         remaining = entry.still_since + self.settings.settle_seconds - time.monotonic()
-        return None if _is_told_of(entry, file) or remaining <= 0 else _resting("is pushed", remaining)
+        return None if self._is_announced or remaining <= 0 else _resting("is pushed", remaining)
 
-    async def _handle(
-        self,
-        entry: Entry,
-        filename: FileName,
-        workdir: WorkDir,
-        locks: JobLocks,
-        file: OpenedFile,
-        writers: Writers | None,
-    ) -> Ending:
+    @property
+    def _is_announced(self) -> bool:
+        """Return whether an event has told that somebody is done with this very content."""
+        entry = self.entry
+        return entry.arrival is not Arrival.FOUND and entry.identity.same_content(self._file.identity)
+
+    async def _handle(self, filename: FileName) -> Ending:
+        entry, file = self.entry, self._file
         entry.attempts += 1
         opened_at, started = time.monotonic(), time.time()
         progress = Progress(bytes_total=file.size)
@@ -190,45 +202,43 @@ class Runner:
         try:
             results = await self.handler(Job(filename=filename, attempt=entry.attempts), file, progress)
         except Exception as exc:  # noqa: BLE001 - sorted by kind in there; none of them may stop the spool
-            return await self._answer(entry, workdir, file, foremost(exc), opened_at)
+            return await self._judge(foremost(exc), opened_at)
         entry.pushed = Pushed(identity=file.identity, results=results, started=started, opened_at=opened_at)
-        return await self._finish(entry, workdir, file, entry.pushed, writers)
+        return await self._finish(entry.pushed)
 
-    async def _answer(
-        self, entry: Entry, workdir: WorkDir, file: OpenedFile, error: BaseException, opened_at: float
-    ) -> Ending:
-        """The handler could not do it: deferred, or failed for good?"""
+    async def _judge(self, error: BaseException, opened_at: float) -> Ending:
+        """Defer the file, or fail it for good, for what the handler has raised."""
         if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
             return _unreadable(error)
         if isinstance(error, SpoolerError) and error.temporary:
             return deferral(error)
         if not isinstance(error, SpoolerError):
-            return self._crashed(entry, error)
-        if not file.is_unchanged():
+            return self._crashed(error)
+        if not self._file.is_unchanged():
             return _CHANGED
-        if getattr(error, "incomplete", False) and entry.arrival is not Arrival.RENAMED:
+        if getattr(error, "incomplete", False) and self.entry.arrival is not Arrival.RENAMED:
             until = opened_at + self.settings.settle_seconds
-            entry.settling = Settling(file.identity, until, error)
+            self.entry.settling = Settling(self._file.identity, until, error)
             return _settling(error, until - time.monotonic())
-        return await self._fail(entry, workdir, file, error)
+        return await self._fail(error)
 
-    async def _finish(
-        self, entry: Entry, workdir: WorkDir, file: OpenedFile, pushed: Pushed, writers: Writers | None
-    ) -> Ending:
+    async def _finish(self, pushed: Pushed) -> Ending:
         # A close tells of one writer; a rename of all.
-        if writers is Writers.UNKNOWN and not (entry.arrival is Arrival.RENAMED and _is_told_of(entry, file)):
+        is_complete = self.entry.arrival is Arrival.RENAMED and self._is_announced
+        if self._writers is Writers.UNKNOWN and not is_complete:
             remaining = pushed.opened_at + self.settings.settle_seconds - time.monotonic()
             if remaining > 0:
                 return _resting("is removed", remaining)
         try:
             with anyio.CancelScope(shield=True):
-                ending = await in_thread(self._conclude, entry, workdir, file, pushed)
+                ending = await in_thread(self._conclude, pushed)
         except OSError as exc:
             return disk_trouble("the receipt cannot be written, or the file not be removed", exc)
         return ending
 
-    def _conclude(self, entry: Entry, workdir: WorkDir, file: OpenedFile, pushed: Pushed) -> Done | Deferred:
+    def _conclude(self, pushed: Pushed) -> Done | Deferred:
         """Write the receipt, then remove the file; blocks."""
+        entry, workdir, file = self.entry, self.workdir, self._file
         if not file.is_unchanged():
             return _CHANGED
         receipt = receipt_document(
@@ -245,45 +255,55 @@ class Runner:
         taken = take_away(file, workdir, Aside.remove, done=True, check_writers=entry.action is Action.PUSH)
         if taken not in {Taken.REMOVED, Taken.GONE}:
             return _not_taken(taken)
-        return Done(pushed.results, receipt, self._tidy(entry, workdir))
+        return Done(pushed.results, receipt, self._tidy())
 
-    def _tidy(self, entry: Entry, workdir: WorkDir) -> bool:
-        """What can be left for the next time; has the job made an earlier failure good?"""
+    def _tidy(self) -> bool:
+        """Do what may as well fail; return whether the job has made an earlier failure good."""
         with suppress(OSError):
-            trim_receipts(workdir.layout.receipts, self.settings.receipts_kept)
-            workdir.keep_reserve()
+            trim_receipts(self.workdir.layout.receipts, self.settings.receipts_kept)
+            self.workdir.keep_reserve()
         with suppress(OSError):
-            return clear_error(workdir.layout.failed, entry.name)
+            return clear_error(self.workdir.layout.failed, self.entry.name)
         return False
 
-    async def _fail(self, entry: Entry, workdir: WorkDir, file: OpenedFile, error: Exception) -> Ending:
+    async def _fail(self, error: Exception) -> Ending:
         record = failure_document(
-            entry.name,
-            entry.action.value,
-            str(entry.reference) if entry.reference else None,
+            self.entry.name,
+            self.entry.action.value,
+            str(self.entry.reference) if self.entry.reference else None,
             error=_sentence(error),
             detail=error.detail if isinstance(error, SpoolerError) else repr(error),
-            attempts=entry.attempts,
+            attempts=self.entry.attempts,
             time=time.time(),
         )
         try:
             with anyio.CancelScope(shield=True):
-                taken = await in_thread(_move_to_failed, entry, workdir, file, record)
+                taken = await in_thread(self._move_to_failed, record)
         except OSError as exc:
             return disk_trouble(f"{_sentence(error)}; and the file cannot be moved to .failed", exc)
         if taken is Taken.GONE:
             return Missing()
         return Failed(record, isinstance(error, RegistryError)) if taken is Taken.REMOVED else _not_taken(taken)
 
-    def _crashed(self, entry: Entry, error: BaseException) -> Deferred:
-        """An error that nobody foresaw is not the file's fault: it waits as for any other trouble that may pass."""
+    def _move_to_failed(self, record: dict[str, Any]) -> Taken:
+        forget_deaths(self.workdir.layout.work, self._file.identity.mark)
+        return take_away(
+            self._file,
+            self.workdir,
+            lambda aside: store_failure(self.workdir, aside, record),
+            done=False,
+            check_writers=self.entry.action is Action.PUSH,
+        )
+
+    def _crashed(self, error: BaseException) -> Deferred:
+        """Defer the file: an error that nobody foresaw is not its fault."""
         ending = Deferred(reason=Reason.INTERNAL, error=_sentence(error))
-        log.crashed(entry, ending.error, error)
+        log.crashed(self.entry, ending.error, error)
         return ending
 
 
 async def _begin(locks: JobLocks) -> LockedElsewhere | Deferred | None:
-    """Take the locks; what is in the way when they are not to be had."""
+    """Take the locks; return what is in the way, if anything is."""
     try:
         if await in_thread(locks.begin):
             return None
@@ -316,28 +336,6 @@ def _is_linked_by_others(file: OpenedFile, folder: Folder) -> bool:
         return False
     where = os.fstat(folder.fd)
     return where.st_uid not in {0, own} or bool(where.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-
-
-def _examine(entry: Entry, locks: JobLocks, file: OpenedFile) -> Writers | None:
-    """Look for writers, None where they do not matter; and note that the file is worked on."""
-    entry.deaths = locks.begin_work(file.identity)
-    return look_for_writers(file.fd) if entry.action is Action.PUSH else None
-
-
-def _is_told_of(entry: Entry, file: OpenedFile) -> bool:
-    """Return whether an event has said of this very content that somebody is done with it."""
-    return entry.arrival is not Arrival.FOUND and entry.identity.same_content(file.identity)
-
-
-def _move_to_failed(entry: Entry, workdir: WorkDir, file: OpenedFile, record: dict[str, Any]) -> Taken:
-    forget_deaths(workdir.layout.work, file.identity.mark)
-    return take_away(
-        file,
-        workdir,
-        lambda aside: store_failure(workdir, aside, record),
-        done=False,
-        check_writers=entry.action is Action.PUSH,
-    )
 
 
 def _not_taken(taken: Taken) -> Deferred:

@@ -20,7 +20,7 @@ from typing import Final
 
 from registry_spooler.errors import InvalidFileName, InvalidReference
 from registry_spooler.oci.reference import Reference
-from registry_spooler.text import encodable, printable
+from registry_spooler.text import printable
 
 ARCHIVE_SUFFIXES: Final = (
     ".tar.gz",
@@ -64,7 +64,7 @@ class FileName:
 
     @property
     def is_bundle(self) -> bool:
-        """Does every image of the archive go where the archive says?"""
+        """Return whether every image of the archive goes where the archive says."""
         return self.reference is None
 
     @classmethod
@@ -82,7 +82,7 @@ class FileName:
 
 
 def is_ignored(name: str) -> bool:
-    """Is the file still being written (`…~`) or the spooler's own (`.…`)?"""
+    """Return whether the file is still being written (`…~`) or the spooler's own (`.…`)."""
     return name.endswith("~") or name.startswith(".")
 
 
@@ -164,11 +164,6 @@ NAME_MAX_BYTES: Final = 255
 
 RECEIPT: Final = ".json"
 ERROR: Final = ".error.json"
-
-
-def record_text(name: str) -> str:
-    r"""The name as a record holds it: Unicode as it is, bytes that are no UTF-8 as `\xNN`."""
-    return encodable(name)
 
 
 def display(name: str) -> str:

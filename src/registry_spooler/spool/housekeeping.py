@@ -235,7 +235,7 @@ class Housekeeper:
             await in_thread(self._retired.pop().close)
 
     def file_left(self) -> None:
-        """Somebody has taken a file out of the spool: was it a spooler that died over it?"""
+        """Look soon whether a spooler has died: somebody has taken a file out of the spool."""
         self._recover_at = min(self._recover_at, time.monotonic() + RECOVER_SECONDS)
 
     def suspect(self, error: str) -> None:

@@ -20,8 +20,8 @@ from registry_spooler.folder import Folder
 from registry_spooler.progress import ImageResult
 from registry_spooler.spool.directory.files import FAILED, open_own, rename_noreplace
 from registry_spooler.spool.directory.workdir import Aside, WorkDir
-from registry_spooler.spool.filename import ERROR, RECEIPT, derived_name, record_text
-from registry_spooler.text import rfc3339
+from registry_spooler.spool.filename import ERROR, RECEIPT, derived_name
+from registry_spooler.text import encodable, rfc3339
 
 
 def receipt_document(
@@ -34,8 +34,8 @@ def receipt_document(
     started: float,
     finished: float,
 ) -> dict[str, Any]:
-    """The receipt's content; a bundle's has one such record for each of its images."""
-    head = {"file": record_text(name), "action": action}
+    """Return the receipt's content; a bundle's has one such record for each of its images."""
+    head = {"file": encodable(name), "action": action}
     tail = {
         "attempts": attempts,
         "started": rfc3339(started),
@@ -50,7 +50,7 @@ def receipt_document(
 
 
 def receipt_name(name: str) -> str:
-    """What the receipt for a file of that name is called."""
+    """Return the name of the receipt for a file of that name."""
     return derived_name(name, RECEIPT)
 
 
@@ -82,20 +82,20 @@ _RECORD_MAX_BYTES: Final = 1 << 20
 def failure_document(
     name: str, action: str, reference: str | None, *, error: str, detail: str, attempts: int, time: float
 ) -> dict[str, Any]:
-    """The record's content."""
+    """Return the record's content."""
     return {
-        "file": record_text(name),
+        "file": encodable(name),
         "action": action,
         "reference": reference,
-        "error": record_text(error),
-        "detail": record_text(detail),
+        "error": encodable(error),
+        "detail": encodable(detail),
         "attempts": attempts,
         "time": rfc3339(time),
     }
 
 
 def error_name(name: str) -> str:
-    """What the record for a failed file of that name is called."""
+    """Return the name of the record for a failed file of that name."""
     return derived_name(name, ERROR)
 
 
@@ -113,7 +113,7 @@ def store_failure(workdir: WorkDir, aside: Aside, document: dict[str, Any]) -> N
 
 
 def clear_error(folder: Folder, name: str) -> bool:
-    """Remove the record of a failure that a retry has made good; blocks. Was there one?"""
+    """Remove the record of a failure that a retry has made good; return whether there was one. Blocks."""
     record = error_name(name)
     if not folder.has(record) or folder.has(name) or not _is_record(folder, record, name):
         return False
@@ -122,7 +122,7 @@ def clear_error(folder: Folder, name: str) -> bool:
 
 
 def failed_files(folder: Folder) -> list[str]:
-    """The names of the files in `.failed/`, records left out; blocks."""
+    """Return the names of the files in `.failed/`, records left out; blocks."""
     names = set(folder.names())
     records = {derived_name(name, ERROR) for name in names} & names
     # A record whose file was moved away for a retry has nothing to stand beside, but is none the less a record.
@@ -130,7 +130,7 @@ def failed_files(folder: Folder) -> list[str]:
 
 
 def look_for_failed(directory: Path) -> list[str]:
-    """The names of the files in a spool directory's `.failed/`; blocks. OSError when that cannot be read."""
+    """Return the names of the files in a spool directory's `.failed/`; blocks. OSError when that cannot be read."""
     folder = open_own(directory, FAILED)
     if folder is None:
         return []
@@ -139,7 +139,7 @@ def look_for_failed(directory: Path) -> list[str]:
 
 
 def read_failure(folder: Folder, name: str) -> dict[str, Any] | None:
-    """The record of a file in `.failed/`; None when there is none, or one that is not ours. Blocks."""
+    """Return the record of a file in `.failed/`; None when there is none, or one that is not ours. Blocks."""
     return _read(folder, error_name(name))
 
 
@@ -164,13 +164,13 @@ def _free_number(folder: Folder, name: str) -> int:
 
 
 def _is_record(folder: Folder, record: str, name: str) -> bool:
-    """Is it a record of ours for that name, and not somebody's file that is called so?"""
+    """Return whether it is a record of ours for that name, and not somebody's file of that name."""
     document = _read(folder, record)
-    return document is not None and document["file"] == record_text(name)
+    return document is not None and document["file"] == encodable(name)
 
 
 def _read(folder: Folder, name: str) -> dict[str, Any] | None:
-    """A record of ours; None for everything else that may be called so."""
+    """Return a record of ours; None for everything else of that name."""
     try:
         document = orjson.loads(folder.read(name, _RECORD_MAX_BYTES))
     except (OSError, orjson.JSONDecodeError):

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from registry_spooler.errors import SpoolerError
 from registry_spooler.progress import ImageResult
 from registry_spooler.spool import log
-from registry_spooler.spool.attempt import Runner
+from registry_spooler.spool.attempt import Attempt
 from registry_spooler.spool.directory.files import Identity
 from registry_spooler.spool.directory.workdir import WorkDir
 from registry_spooler.spool.filename import display
@@ -77,23 +77,22 @@ class Spool:
         `ping` asks whether the registry answers, so that no file has to be tried to find that out.
         """
         self._ping = ping
-        runner = Runner(handler=handler, settings=self._settings, state=self.state)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._monitor.run)
-                await self._dispatch(runner)
+                await self._dispatch(handler)
                 tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 self._housekeeper.retire()
                 await self._housekeeper.close_retired()
 
-    async def _dispatch(self, runner: Runner) -> None:
+    async def _dispatch(self, handler: Handler) -> None:
         async with anyio.create_task_group() as jobs:
             while not self._stopping:
                 if (workdir := self._housekeeper.workdir) is not None:
                     for entry in self._queue.start_next(time.monotonic()):
-                        jobs.start_soon(self._do, entry, workdir, runner)
+                        jobs.start_soon(self._do, entry, workdir, handler)
                     if self._ping is not None and self._queue.wants_ping(time.monotonic()):
                         jobs.start_soon(self._ask, self._ping)
                     if (overdue := self._queue.give_way(time.monotonic())) is not None and overdue in self._scopes:
@@ -131,11 +130,16 @@ class Spool:
     def _wake(self) -> None:
         self._news.set()
 
-    async def _do(self, entry: Entry, workdir: WorkDir, runner: Runner) -> None:
-        """One attempt, from the queue and back to it."""
+    async def _do(self, entry: Entry, workdir: WorkDir, handler: Handler) -> None:
+        """Make one attempt, unless it has to give way to others, and apply how it ended."""
         began = time.monotonic()
+        ending: Ending = GaveWay()
         try:
-            ending = await self._attempt(entry, workdir, runner)
+            with anyio.CancelScope() as self._scopes[entry]:
+                try:
+                    ending = await Attempt(entry, workdir, handler, self._settings, self.state).run()
+                finally:
+                    del self._scopes[entry]
         except anyio.get_cancelled_exc_class():
             self._end(entry, Outcome.ABANDONED, began)
             self._queue.finish(entry, time.monotonic())
@@ -184,16 +188,6 @@ class Spool:
         entry = Entry.found(name, identity, given_back=self._housekeeper.was_given_back(name, identity))
         entry.arrival = arrival or Arrival.FOUND
         self._queue.arrive(entry, now, event=arrival is not None)
-
-    async def _attempt(self, entry: Entry, workdir: WorkDir, runner: Runner) -> Ending:
-        """One attempt, unless it has to give way to others."""
-        ending: Ending = GaveWay()
-        with anyio.CancelScope() as self._scopes[entry]:
-            try:
-                ending = await runner.attempt(entry, workdir)
-            finally:
-                del self._scopes[entry]
-        return ending
 
     async def _list_again(self, entry: Entry, ending: Ending) -> Listing:
         """Return what is there under the file's name, if something happened to it while its job ran."""

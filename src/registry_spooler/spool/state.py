@@ -15,9 +15,10 @@ from typing import Any, Final
 
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import BlobCounts, Progress
-from registry_spooler.spool.filename import Action, display, record_text
+from registry_spooler.spool.filename import Action, display
 from registry_spooler.spool.scheduling.job import Entry, JobEnd, Outcome, Phase, Reason
 from registry_spooler.spool.scheduling.queue import Queue
+from registry_spooler.text import encodable
 
 RECORDS_SHOWN: Final = 50
 _log: Final = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Condition:
     """Why it does not hold: one sentence."""
 
     def set(self, holds: bool, error: str = "") -> bool:
-        """Note how it is now. Has that changed?"""
+        """Note how it is now; return whether that has changed."""
         changed = self.since is None or self.holds != holds
         if changed:
             self.holds, self.since = holds, time.time()
@@ -211,7 +212,7 @@ class SpoolState:
 
     def job_started(self, entry: Entry, progress: Progress, started: float) -> None:
         """A job begins: the file may have failed before, and is being tried again."""
-        self._forget_failure(record_text(entry.name))
+        self._forget_failure(encodable(entry.name))
         self._running[entry.key] = RunningJob(
             name=display(entry.name),
             action=entry.action,
@@ -230,7 +231,7 @@ class SpoolState:
     def keep_failures(self, names: Collection[str], shown: Collection[dict[str, Any]]) -> None:
         """These are in `.failed/`: forget the others, of what was `shown` before somebody looked there."""
         self.failed_count = len(names)
-        there = {record_text(name) for name in names}
+        there = {encodable(name) for name in names}
         for record in shown:
             if record["file"] not in there and record in self.failures:
                 self.failures.remove(record)
@@ -245,7 +246,7 @@ class SpoolState:
         return running.progress if running is not None else Progress()
 
     def job_put_back(self, entry: Entry) -> bool:
-        """The turn of what perhaps began as a job is still to come. Had it begun?"""
+        """Note that a job has given way; return whether it had begun."""
         running = self._running.pop(entry.key, None)
         if running is not None:
             self._totals.add(running.progress)

@@ -68,15 +68,15 @@ def read_status(port: int, address: str = "") -> dict[str, Any]:
 def list_failed(directory: Path) -> list[dict[str, Any]]:
     """The records of the failures, oldest first; a file without a readable record has a record of its name alone."""
     from registry_spooler.spool.directory.files import open_own
-    from registry_spooler.spool.filename import record_text
     from registry_spooler.spool.records import failed_files, read_failure
+    from registry_spooler.text import encodable
 
     folder = open_own(directory, FAILED)
     if folder is None:
         return []
     with folder:
         records = [
-            {**(read_failure(folder, name) or {"error": "it has no record"}), "name": record_text(name)}
+            {**(read_failure(folder, name) or {"error": "it has no record"}), "name": encodable(name)}
             for name in failed_files(folder)
         ]
     return sorted(records, key=lambda record: str(record.get("time") or ""))
@@ -112,15 +112,15 @@ def _failed_file(directory: Path, name: str) -> Iterator[tuple[Folder, str]]:
     if not name or "/" in name or "\0" in name or name.startswith("."):
         raise NoFailure(name)
     from registry_spooler.spool.directory.files import open_own
-    from registry_spooler.spool.filename import record_text
     from registry_spooler.spool.records import failed_files
+    from registry_spooler.text import encodable
 
     folder = open_own(directory, FAILED)
     if folder is None:
         raise NoFailure(name)
     with folder:
         known = failed_files(folder)
-        found = name if name in known else next((each for each in known if record_text(each) == name), None)
+        found = name if name in known else next((each for each in known if encodable(each) == name), None)
         if found is None or not stat.S_ISREG(folder.status(found).st_mode):
             raise NoFailure(name)
         yield folder, found

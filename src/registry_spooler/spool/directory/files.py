@@ -60,15 +60,15 @@ class Identity:
 
     @property
     def mark(self) -> str:
-        """What stands for the content, in names and notes: the same for every process and every host."""
+        """Return what stands for the content in file names: the same for every process and every host."""
         return f"{self.inode}.{self.size}.{self.modified_ns}"
 
     def same_inode(self, other: Identity) -> bool:
-        """Is it the same file, whatever it holds now?"""
+        """Return whether it is the same file, whatever it holds now."""
         return (self.device, self.inode) == (other.device, other.inode)
 
     def same_content(self, other: Identity) -> bool:
-        """Is it the same file with the same content? A rename changes nothing here (it does change `changed_ns`)."""
+        """Return whether file and content are the same. A rename changes nothing here (it does change `changed_ns`)."""
         return self.same_inode(other) and (self.size, self.modified_ns) == (other.size, other.modified_ns)
 
 
@@ -81,7 +81,7 @@ class OddEntry(Exception):
 
 
 def identity_of(folder: Folder, name: str) -> Identity:
-    """The identity of a regular file, without opening it; OddEntry when it is none, OSError when nothing is there."""
+    """Return the identity of a regular file, unopened; OddEntry when it is none, OSError when nothing is there."""
     status = folder.status(name)
     if not stat.S_ISREG(status.st_mode):
         raise OddEntry(kind_of(status.st_mode))
@@ -174,7 +174,7 @@ def rename_noreplace(source: Folder, name: str, target: Folder, new: str) -> Non
 
 
 def _renameat2(source: Folder, name: str, target: Folder, new: str) -> int:
-    """The error number, 0 for success."""
+    """Return the error number, 0 for success."""
     function = getattr(_libc, "renameat2", None)
     if function is None:
         return errno.ENOSYS
@@ -223,7 +223,7 @@ def read_lease(fd: int) -> Iterator[Writers]:
 
 
 def look_for_writers(fd: int) -> Writers:
-    """Has anybody the file open for writing, just now?"""
+    """Return whether anybody has the file open for writing just now."""
     with read_lease(fd) as writers:
         return writers
 
@@ -251,7 +251,7 @@ def _release(fd: int) -> None:
 
 @lru_cache(maxsize=16)
 def _is_network(device: int) -> bool:
-    """Is the device one whose files other machines write? Unknown ones count as local."""
+    """Return whether other machines can write to the device. Unknown ones count as local."""
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = _MOUNTS.read_text(errors="replace").splitlines()
@@ -310,11 +310,11 @@ class OpenedFile:
 
     @property
     def size(self) -> int:
-        """In bytes, when it was opened."""
+        """Return the size in bytes when it was opened."""
         return self.identity.size
 
     def is_unchanged(self) -> bool:
-        """Is the opened file still in the state in which it was opened? A rename counts as a change."""
+        """Return whether the opened file is still in the state in which it was opened. A rename counts as a change."""
         return Identity.of(os.fstat(self.fd)) == self.identity
 
     def check_unchanged(self) -> None:
@@ -351,7 +351,7 @@ def open_file(folder: Folder, name: str, *, must_read: bool) -> OpenedFile:
 
 
 def _settled_identity(fd: int) -> Identity:
-    """The state of the file, at a time from which on every write shows in it."""
+    """Return the state of the file at a time from which on every write shows in it."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise OddEntry(kind_of(status.st_mode))

@@ -11,7 +11,7 @@ A file system may be larger than what the spool may fill of it: an emptyDir, or 
                              of which content
     .work/.reserve           the reserve of a spooler that has stopped, for the next one
 
-Whoever can lock another run's `alive` knows that its owner is dead, and clears up after it: recovery.py.
+Whoever can lock another run's `alive` knows that its owner is dead, and clears up after it: housekeeping.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Capacity:
 
     @property
     def shortage(self) -> str:
-        """What has run out, as a sentence; empty if nothing has."""
+        """Return what has run out, as a sentence; empty if nothing has."""
         if self.size_bytes and self.free_bytes < _LOW_BYTES:
             if self.limit_bytes == self.size_bytes:
                 return f"the spool has {size_text(self.free_bytes)} left of its limit of {size_text(self.size_bytes)}"
@@ -187,7 +187,7 @@ class WorkDir:
             os.close(fd)
 
     def probe(self) -> None:
-        """Can something be written in the spool? OSError when not, FileNotFoundError when folders were removed."""
+        """Raise OSError if nothing can be written in the spool, FileNotFoundError if folders were removed."""
         self.layout.check()
         for folder in (self.layout.directory, self.layout.receipts, self.layout.failed, self.layout.locks):
             if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder.fd):
@@ -283,7 +283,7 @@ def return_aside(aside: Aside, directory: Folder) -> None:
 
 
 def aside_folders(run: Folder) -> list[str]:
-    """The folders in a run's that files are set aside in."""
+    """Return the folders in a run's folder that files are set aside in."""
     return [name for name in run.folder_names() if _ASIDE.fullmatch(name)]
 
 

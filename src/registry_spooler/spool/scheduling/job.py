@@ -163,7 +163,7 @@ class Entry:
     reason: Reason | None = None
     error: str = ""
     non_blocking: bool = False
-    """May later files of the same repository go first while this one is deferred?"""
+    """Whether later files of the same repository may go first while this one is deferred."""
     arrived_again: Arrival | None = None
     """While it runs: there was an event for its name."""
     arrivals: int = 0
@@ -171,7 +171,7 @@ class Entry:
     seen: float = 0.0
     """When its identity was read (monotonic clock)."""
     gave_way: bool = False
-    """Did it take long in the place that is for quick jobs?"""
+    """Whether it took long in the place that is for quick jobs."""
     still_since: float = 0.0
     """When its content was seen first (monotonic clock)."""
     arrived_ns: int = 0
@@ -179,7 +179,7 @@ class Entry:
     deaths: Deaths = NO_DEATHS
     """Of spoolers that have died violently over this content."""
     alone: bool = False
-    """Is it worked on last, and alone, since too many have?"""
+    """Whether it is worked on last, and alone, because too many have died."""
     attempts: int = 0
     failures: int = 0
     """Deferred so many times in a row."""
@@ -221,34 +221,34 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """What tells it from all others in the queue."""
+        """Return what tells it from all others in the queue."""
         return str(self.aside.folder.path / self.name) if self.aside is not None else self.name
 
     @property
     def order(self) -> tuple[int, int]:
-        """Its place: when it arrived; before all others when it was set aside."""
+        """Return its place: when it arrived; before all others when it was set aside."""
         return (0 if self.is_aside or self.given_back else self.arrived_ns, self.arrivals)
 
     @property
     def since(self) -> float:
-        """When it arrived."""
+        """Return when it arrived."""
         return self.arrived_ns / 1e9
 
     @property
     def action(self) -> Action:
-        """What it asks for; to be told even from a name that cannot be read."""
+        """Return what it asks for, also from a name that cannot be read."""
         if isinstance(self.parsed, FileName):
             return self.parsed.action
         return Action.DELETE if self.name.endswith("!") else Action.PUSH
 
     @property
     def reference(self) -> Reference | None:
-        """What it names, when it names one image."""
+        """Return what it names, when it names one image."""
         return self.parsed.reference if isinstance(self.parsed, FileName) else None
 
 
 def parse_name(name: str) -> FileName | InvalidFileName:
-    """Read a file's name; the error is kept as an answer of its own."""
+    """Return what a file's name says, or the error when it cannot be read."""
     try:
         return FileName.parse(name)
     except InvalidFileName as exc:

@@ -27,7 +27,7 @@ class Done:
     results: tuple[ImageResult, ...]
     receipt: dict[str, Any]
     retried: bool
-    """Has it made an earlier failure good?"""
+    """Whether it has made an earlier failure good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Failed:
 
     record: dict[str, Any]
     answered: bool
-    """Was it the registry that refused it? (Then it can be reached.)"""
+    """Whether the registry refused it, so that it can be reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +49,13 @@ class Deferred:
     delay_seconds: float | None = None
     """When it is known how long to wait; else the back-off says."""
     keeps_place: bool = False
-    """Do later files of its repository wait for it, whatever the reason?"""
+    """Whether later files of its repository wait for it, whatever the reason."""
     is_shared: bool = False
-    """Does every other job meet the same trouble?"""
+    """Whether every other job meets the same trouble."""
 
     @property
     def non_blocking(self) -> bool:
-        """May later files of its repository go first?"""
+        """Return whether later files of its repository may go first."""
         return self.reason in LETS_PASS and not self.keeps_place
 
 
@@ -109,7 +109,7 @@ _REASONS: Final[tuple[tuple[type[SpoolerError], Reason], ...]] = (
 
 
 def deferral(error: SpoolerError) -> Deferred:
-    """What a temporary error means."""
+    """Return what a temporary error means for a job."""
     reason = _reason(error)
     return Deferred(
         reason=reason,
@@ -125,7 +125,7 @@ def _reason(error: SpoolerError) -> Reason:
 
 
 def disk_trouble(action: str, error: OSError) -> Deferred:
-    """Something in the spool cannot be done: everybody's trouble when it is the disk's, else this file's."""
+    """Return what an error in the spool means: trouble for all jobs when it is the disk's, else for this file."""
     is_shared = error.errno in _DISK_ERRORS
     return Deferred(
         reason=Reason.SPOOL if is_shared else Reason.FILE, error=f"{action}: {os_reason(error)}", is_shared=is_shared
@@ -133,5 +133,5 @@ def disk_trouble(action: str, error: OSError) -> Deferred:
 
 
 def os_reason(error: OSError) -> str:
-    """What the system says of an error, without the paths of our own that come with it."""
+    """Return what the system says of an error, without the paths of our own that come with it."""
     return error.strerror or str(error) or type(error).__name__

@@ -44,7 +44,7 @@ class _Hold:
     pings: bool
     is_asking: bool = False
     was_confirmed: bool = False
-    """Has a ping failed too? If not, the trouble may be with one file alone."""
+    """Whether a ping has failed too. If not, the trouble may be with one file alone."""
 
 
 def _is_same(one: Reason, other: Reason) -> bool:
@@ -79,19 +79,19 @@ class Queue:
         return key in self._entries
 
     def get(self, key: str) -> Entry | None:
-        """The file of that name."""
+        """Return the file of that name."""
         return self._entries.get(key)
 
     def count(self, phase: Phase) -> int:
-        """How many files are in that phase."""
+        """Return how many files are in that phase."""
         return self._phases[phase]
 
     def in_phase(self, phase: Phase, limit: int) -> list[Entry]:
-        """The oldest files in that phase."""
+        """Return the oldest files in that phase."""
         return heapq.nsmallest(limit, (entry for entry in self._entries.values() if entry.phase is phase), key=ORDER)
 
     def oldest(self) -> Entry | None:
-        """The file that arrived first, of those that do not run."""
+        """Return the file that arrived first, of those that do not run."""
         return min(self._repositories.heads(), key=ORDER, default=None)
 
     # Files come and go
@@ -133,7 +133,7 @@ class Queue:
     # Jobs start and end
 
     def start_next(self, now: float) -> list[Entry]:
-        """The files whose turn it is; they are RUNNING from here on."""
+        """Return the files whose turn it is; they are RUNNING from here on."""
         while self._timers and self._timers.first[0] <= now:
             self._refresh(self._timers.pop()[1], now)
         started: list[Entry] = []
@@ -156,7 +156,7 @@ class Queue:
         return started
 
     def give_way(self, now: float) -> Entry | None:
-        """The job that is to be cancelled and then `put_back`: it takes long in the place for quick ones."""
+        """Return the job that is to be cancelled and then `put_back`: it takes long in the place for quick ones."""
         overdue = self._slots.overdue(now) if self._hold is None else None
         if overdue is None or (waiting := self._take_quick(now)) is None:
             return None
@@ -165,7 +165,7 @@ class Queue:
         return overdue
 
     def next_due(self, now: float) -> float | None:
-        """When `start_next` may have something again if nothing happens before; None: only an event brings it."""
+        """Return when `start_next` may have something again if nothing happens before; None: only an event brings it."""
         if (held := self._hold) is not None:
             return None if held.is_asking else max(now, held.until)
         if (alone_until := self._alone_until(now)) is not None:
@@ -255,7 +255,7 @@ class Queue:
 
     @property
     def held_for(self) -> Reason | None:
-        """Why the whole queue waits, when it does."""
+        """Return why the whole queue waits, when it does."""
         return self._hold.reason if self._hold is not None else None
 
     # Inside
@@ -381,7 +381,7 @@ class Queue:
         self._repositories.note_phase(entry)
 
     def _refresh(self, name: str, now: float) -> None:
-        """Note when the lane has something to start."""
+        """Note when the repository has something to start."""
         entry, again = self._repositories.next(name, now)
         if entry is not None:
             self._ready.push((entry.order, name))

@@ -70,7 +70,7 @@ class RepositoryQueue:
     running: Entry | None = None
 
     def next(self, now: float) -> tuple[Entry | None, float | None]:
-        """The file whose turn it is, and when to ask again (which may be earlier than that file ends)."""
+        """Return the file whose turn it is, and when to ask again (which may be earlier than that file ends)."""
         if self.running is not None:
             return None, None
         again: float | None = None
@@ -86,7 +86,7 @@ class RepositoryQueue:
 
 
 def _is_passed(entry: Entry) -> bool:
-    """May those behind it go first for now?"""
+    """Return whether those behind it may go first for now."""
     return entry.alone or (entry.phase is Phase.DEFERRED and entry.non_blocking)
 
 
@@ -119,7 +119,7 @@ class RepositoryQueues:
         return not all(map(_is_passed, earlier))
 
     def heads(self) -> Iterator[Entry]:
-        """The oldest file of each repository, of those that do not run."""
+        """Yield the oldest file of each repository, of those that do not run."""
         for queue in self._queues.values():
             yield from (entry for entry in queue.entries[:2] if entry.phase is not Phase.RUNNING)
 
