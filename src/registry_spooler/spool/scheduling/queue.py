@@ -165,7 +165,7 @@ class Queue:
         return overdue
 
     def next_due(self, now: float) -> float | None:
-        """Return when `start_next` may have something again if nothing happens before; None when only an event helps."""
+        """Return when `start_next` may have something again if nothing happens before, or None."""
         if (held := self._hold) is not None:
             return None if held.is_asking else max(now, held.until)
         if (alone_until := self._alone_until(now)) is not None:
