@@ -12,10 +12,10 @@ import archives
 from archive_parts import COMPRESSORS, big_layer, digest, gz, layer, make_tar
 from archive_reading import Pipe, drain
 from registry_spooler.archive.opening import open_archive
-from registry_spooler.archive.source import PipeSource
+from registry_spooler.archive.source import PipeFeed, PipeSource
 from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.archive.tar_header import Kind
-from registry_spooler.errors import ArchiveError, ArchiveTruncated
+from registry_spooler.errors import ArchiveError, ArchiveTruncated, SourceUnreadable
 
 
 def write(pipe: Pipe, content: bytes) -> threading.Thread:
@@ -104,3 +104,19 @@ async def test_garbage_in_a_pipe():
             async with open_archive(PipeSource(pipe.read_fd, name="-")) as archive:
                 await anext(archive.members())
         writer.join()
+
+
+def test_a_pipe_is_waited_for_as_long_as_was_said() -> None:
+    reader, writer = os.pipe()
+    source = PipeSource(reader, name="pipe", left_bytes=3)
+    feed = PipeFeed(source)
+    os.write(writer, b"ab")
+    assert b"ab" == feed.read(10)
+    source.patience_seconds = 0.01
+    with pytest.raises(SourceUnreadable, match="nothing came for"):
+        feed.read(10)
+    os.close(writer)
+    with pytest.raises(SourceUnreadable, match="it ended too early"):
+        feed.read(10)
+    feed.close()
+    os.close(reader)

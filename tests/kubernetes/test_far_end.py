@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, Self
 
 import pytest
 
+from registry_spooler.cli.registry_client.remote_end import Outlet
 from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, StderrReader, encode_line, progress_line
 from registry_spooler.progress import Progress
+from registry_spooler.pull.output import OutputClosed
 from running_spooler import program
 
 SECONDS = 20.0
@@ -158,3 +161,21 @@ def test_both_ends_speak_of_an_error_and_the_last_word_alike() -> None:
     reader = StderrReader()
     reader.feed(b"".join(map(encode_line, (ALIVE, progress_line(Progress()), failure.to_json(), last_word.to_json()))))
     assert (failure, last_word, []) == (reader.error, reader.last_word, reader.plain)
+
+
+def test_a_reader_who_takes_nothing_is_not_waited_for_for_ever() -> None:
+    reader, writer = os.pipe()
+    outlet = Outlet(writer)
+    outlet.patience_seconds = 0.01
+    outlet.put(bytes(1 << 20))  # more than a pipe takes
+    with pytest.raises(OutputClosed):
+        outlet.flush()
+    outlet.patience_seconds = None
+    outlet.stop()
+    with pytest.raises(OutputClosed):
+        outlet.flush()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        outlet.put(b"")
+    outlet.close()
+    os.close(writer)

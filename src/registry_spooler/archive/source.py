@@ -74,13 +74,15 @@ class FileSource:
 class PipeSource:
     """A pipe (standard input), read once, front to back. The descriptor stays the caller's.
 
-    `left_bytes` is what is still to come, where that is known; None: the pipe's end tells.
+    `left_bytes` is what is still to come, where that is known; None: the pipe's end tells. `patience_seconds` is how
+    long a read waits for a byte; None: for ever.
     """
 
     def __init__(self, fd: int, *, name: str, left_bytes: int | None = None) -> None:
         self.fd = fd
         self.name = name
         self.left_bytes = left_bytes
+        self.patience_seconds: float | None = None
 
 
 Source = FileSource | PipeSource
@@ -167,7 +169,7 @@ class PipeFeed:
         self.position += len(content)
         if source.left_bytes:
             if not content:
-                raise SourceUnreadable(source.name, f"it ended {source.left_bytes:,} bytes too early")
+                raise SourceUnreadable(source.name, "it ended too early")
             source.left_bytes -= len(content)
         return content
 
@@ -188,7 +190,9 @@ class PipeFeed:
         poll = select.poll()
         poll.register(self._source.fd, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
-        poll.poll()
+        patience = self._source.patience_seconds
+        if not poll.poll(patience * 1000 if patience is not None else None):
+            raise SourceUnreadable(self._source.name, f"nothing came for {patience:g} seconds")
 
     def stop(self) -> None:
         """Let the read that waits, and every later one, raise Stopped."""

@@ -55,7 +55,11 @@ CALLS_MAX: Final = 128
 """Calls at a time, those included that wait. Further ones wait to be greeted, and then do their work themselves."""
 HANDSHAKE_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 1.0
-_TRANSFERS: Final = frozenset({"receive", "pull", "push"})
+SILENCE_IN_SECONDS: Final = 120.0
+"""For the next byte of a transfer: a caller who has been suspended must not keep a place from the others."""
+SILENCE_OUT_SECONDS: Final = 600.0
+"""For a caller to take the next byte: what is behind it may be a person."""
+TRANSFERS: Final = frozenset({"receive", "pull", "push"})
 
 _log: Final = logging.getLogger("registry_spooler.daemon.remote")
 T = TypeVar("T")
@@ -323,7 +327,10 @@ class RemoteJobs:
         transfer = session.transfer = RemoteTransfer(command=command)
         with session.cancelled_with():
             async with AsyncExitStack() as stack:
-                if command in _TRANSFERS:
+                if command in TRANSFERS:
+                    session.input.patience_seconds = SILENCE_IN_SECONDS
+                    session.output.patience_seconds = SILENCE_OUT_SECONDS
+                    stack.callback(setattr, session.input, "patience_seconds", None)
                     self._work.transfers.append(transfer)
                     stack.callback(self._work.transfers.remove, transfer)
                     await stack.enter_async_context(self._line.place(session.wait_in_line))

@@ -64,6 +64,9 @@ class SharedRegistry:
 class Outlet:
     """The writing end of a pipe, for several threads. The descriptor stays the caller's."""
 
+    patience_seconds: float | None = None
+    """How long `flush` waits for the reader to take something; None: for ever."""
+
     def __init__(self, fd: int) -> None:
         self.written_bytes = 0
         """What was given to it."""
@@ -86,13 +89,13 @@ class Outlet:
             self._move()
 
     def flush(self) -> None:
-        """Write what was kept, and wait for the reader to take it. OSError, OutputClosed after `stop`."""
+        """Write what was kept, and wait for the reader to take it. OSError; OutputClosed after `stop`, or too long."""
+        patience = self.patience_seconds
         while self._pending:
             poll = select.poll()
             poll.register(self._fd, select.POLLOUT)
             poll.register(self._wake_read, select.POLLIN)
-            poll.poll()
-            if self._is_stopped:
+            if not poll.poll(patience * 1000 if patience is not None else None) or self._is_stopped:
                 raise OutputClosed
             with self._lock:
                 self._move()
