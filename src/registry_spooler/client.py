@@ -236,6 +236,10 @@ class SpoolerClient:
         """Return digest, size, platforms and layers of an image."""
         return ImageDescription.read(await self._ask("inspect", "--json", "--", str(_parsed(reference))))
 
+    async def manifest(self, reference: Reference | str) -> bytes:
+        """Return an image's manifest as the registry has it, byte for byte."""
+        return await self._session.ask(lambda remote: remote.call("inspect", "--raw", "--", str(_parsed(reference))))
+
     async def delete(self, reference: Reference | str) -> Digest | None:
         """Remove one tag, and nothing else; the digest that it had, or None when it was gone already."""
         digest = (await self._ask("delete", "--json", "--", str(_parsed(reference))))["digest"].text_or_none()

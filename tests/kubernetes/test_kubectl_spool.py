@@ -280,6 +280,9 @@ async def test_looking_pulling_and_deleting(
     inspected = (await terminal.spool("inspect", f"{repository}:1", "--json")).json
     assert (digest, 2) == (inspected["digest"], len(inspected["platforms"][0]["layers"]))
     assert digest in (await terminal.spool("inspect", f"{repository}:1")).stdout.decode()
+    assert [digest] == (await terminal.spool("inspect", f"{repository}:1", "--format", "digest")).lines
+    manifest = (await terminal.spool("inspect", f"{repository}:1", "--format", "raw")).stdout
+    assert digest == f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     piped = (await terminal.spool("pull", f"{repository}:1")).stdout
     await terminal.spool("pull", f"{repository}:1", "-o", "pulled.tar")
     assert piped == (tmp_path / "pulled.tar").read_bytes()

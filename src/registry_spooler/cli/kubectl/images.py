@@ -12,11 +12,11 @@ import click
 from registry_spooler.cli.bars import bars
 from registry_spooler.cli.kubectl import completing
 from registry_spooler.cli.kubectl.target import ClusterTarget, json_option, quiet_option, target_options
-from registry_spooler.cli.printing import say, say_json, warn
+from registry_spooler.cli.printing import say, say_bytes, say_json, warn
 from registry_spooler.cli.process import ExitCode, run
 from registry_spooler.kubernetes.wire import Document
 from registry_spooler.oci.reference import Reference
-from registry_spooler.text import size_text
+from registry_spooler.text import quoted, size_text
 
 
 @click.command("list")
@@ -49,22 +49,46 @@ def tags(target: ClusterTarget, repository: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("reference", metavar="REPOSITORY[:TAG]", shell_complete=completing.references)
+@click.option(
+    "--format",
+    "wanted",
+    metavar="json|raw|FIELD",
+    help="json: everything; raw: the manifest, byte for byte; or a field by its path: digest, platforms.0.layers.",
+)
 @json_option
 @target_options
-def inspect(target: ClusterTarget, reference: str, as_json: bool) -> None:
+def inspect(target: ClusterTarget, reference: str, wanted: str | None, as_json: bool) -> None:
     """Show an image's platforms, layers, sizes and digests."""
     parsed = Reference.parse(reference)
 
-    async def work() -> dict[str, Any]:
+    async def work() -> dict[str, Any] | bytes:
         async with target.connect() as client:
-            return (await client.inspect(parsed)).document
+            return await client.manifest(parsed) if wanted == "raw" else (await client.inspect(parsed)).document
 
-    document = run(work)
-    if as_json:
-        say_json(document)
-        return
-    for line in _image_lines(Document(document, "inspect")):
-        say(line)
+    answer = run(work)
+    if isinstance(answer, bytes):
+        say_bytes(answer)
+    elif as_json or wanted == "json":
+        say_json(answer)
+    elif wanted is not None:
+        found = _field(answer, wanted)
+        say(found) if isinstance(found, str) else say_json(found)
+    else:
+        for line in _image_lines(Document(answer, "inspect")):
+            say(line)
+
+
+def _field(document: Any, path: str) -> Any:
+    """Return what a document has at a path of keys and numbers. click.UsageError if there is nothing."""
+    for key in path.split("."):
+        keys = list(document) if isinstance(document, dict) else []
+        if isinstance(document, list):
+            keys, document = [str(at) for at in range(len(document))], {str(at): x for at, x in enumerate(document)}
+        if key not in keys:
+            has = f"; there is: {', '.join(keys)}" if keys else ""
+            raise click.UsageError(f"no field {quoted(key)} on the path {quoted(path)}{has}")
+        document = document[key]
+    return document
 
 
 @click.command()
