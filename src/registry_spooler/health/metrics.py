@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
@@ -148,17 +149,10 @@ class _Families(Collector):
     def _about_work(self) -> Iterator[Metric]:
         state, totals = self._state, self._state.totals()
         yield _counter("jobs", "Attempts that have ended, by action and outcome.", _job_counts(state))
-        yield _counter("read_bytes", "Bytes read from files in the spool.", _plain(totals.bytes_read))
-        yield _counter(
-            "sent_bytes", "Bytes of blobs sent to the registry, retries included.", _plain(totals.bytes_sent)
-        )
-        yield _counter("skipped_bytes", "Bytes of blobs that the registry already had.", _plain(totals.bytes_skipped))
-        blobs = {
-            "uploaded": totals.blobs_uploaded,
-            "existing": totals.blobs_existing,
-            "mounted": totals.blobs_mounted,
-        }
-        yield _counter("blobs", "Blobs, by what became of them.", _by("how", blobs))
+        yield _counter("read_bytes", "Bytes read from files in the spool.", totals.bytes_read)
+        yield _counter("sent_bytes", "Bytes of blobs sent to the registry, retries included.", totals.bytes_sent)
+        yield _counter("skipped_bytes", "Bytes of blobs that the registry already had.", totals.bytes_skipped)
+        yield _counter("blobs", "Blobs, by what became of them.", _by("how", totals.to_json()["blobs"]))
         yield _counter("retries", "Retries, by reason.", _by("reason", _retries(state)))
         requests = {reason: self._request_retries.get(reason, 0) for reason in _REQUEST_REASONS}
         yield _counter(
@@ -178,9 +172,9 @@ class _Families(Collector):
         yield _gauge(
             "oldest_waiting_seconds",
             "Age of the file that has waited longest; 0 when none waits.",
-            _plain(state.oldest_waiting_seconds),
+            state.oldest_waiting_seconds,
         )
-        success = () if state.last_success is None else _plain(state.last_success)
+        success = () if state.last_success is None else state.last_success
         yield _gauge("last_success_timestamp_seconds", "When a file was last pushed or deleted successfully.", success)
 
     def _about_spool(self) -> Iterator[Metric]:
@@ -188,35 +182,25 @@ class _Families(Collector):
         yield _gauge(
             "stale_files",
             "Files being written (names ending in ~) that are older than --stale-after.",
-            _plain(state.stale_count),
+            state.stale_count,
         )
-        yield _gauge("failed_files", "Files in .failed/.", _plain(state.failed_count))
+        yield _gauge("failed_files", "Files in .failed/.", state.failed_count)
         yield _gauge(
-            "odd_entries",
-            "Directories, links and other entries of the spool that are never opened.",
-            _plain(len(state.odd)),
+            "odd_entries", "Directories, links and other entries of the spool that are never opened.", len(state.odd)
         )
         yield _gauge(
-            "spool_free_bytes",
-            "Free bytes of the spool's volume, or of the spool's limit.",
-            _plain(capacity.free_bytes),
+            "spool_free_bytes", "Free bytes of the spool's volume, or of the spool's limit.", capacity.free_bytes
         )
-        yield _gauge(
-            "spool_size_bytes", "Size of the spool's volume, or the spool's limit.", _plain(capacity.size_bytes)
-        )
-        yield _gauge("spool_free_inodes", "Free inodes of the spool's volume.", _plain(capacity.free_inodes))
-        yield _gauge(
-            "spool_inodes", "Inodes of the spool's volume; 0 when it has no fixed number.", _plain(capacity.inodes)
-        )
+        yield _gauge("spool_size_bytes", "Size of the spool's volume, or the spool's limit.", capacity.size_bytes)
+        yield _gauge("spool_free_inodes", "Free inodes of the spool's volume.", capacity.free_inodes)
+        yield _gauge("spool_inodes", "Inodes of the spool's volume; 0 when it has no fixed number.", capacity.inodes)
 
     def _about_process(self) -> Iterator[Metric]:
         checks = self._checks
-        yield _gauge("registry_up", "1 if the registry answers, else 0.", _plain(checks.registry.passing))
+        yield _gauge("registry_up", "1 if the registry answers, else 0.", checks.registry.passing)
         states = {check.name: check.passing for check in (*checks.live, *checks.ready)}
         yield _gauge("check_passing", "The checks behind the probes: 1 if passing, else 0.", _by("check", states))
-        yield _gauge(
-            "event_loop_lag_seconds", "How late the event loop's last beat was.", _plain(self._lag.lag_seconds)
-        )
+        yield _gauge("event_loop_lag_seconds", "How late the event loop's last beat was.", self._lag.lag_seconds)
         about = {"version": self._version, "python": platform.python_version()}
         yield _gauge("build_info", "Always 1; the labels say what runs.", [(about, 1)])
 
@@ -238,8 +222,8 @@ class _RemoteFamilies(Collector):
         yield _counter("remote_calls", "Calls of kubectl spool that have ended, by command and outcome.", calls)
         transfers = {"running": len(remote.transfers) - remote.waiting, "waiting": remote.waiting}
         yield _gauge("remote_transfers", "Images on their way from or to kubectl spool.", _by("state", transfers))
-        yield _counter("remote_received_bytes", "Bytes that came from kubectl spool.", _plain(remote.received_bytes))
-        yield _counter("remote_sent_bytes", "Bytes that went to kubectl spool.", _plain(remote.sent_bytes))
+        yield _counter("remote_received_bytes", "Bytes that came from kubectl spool.", remote.received_bytes)
+        yield _counter("remote_sent_bytes", "Bytes that went to kubectl spool.", remote.sent_bytes)
 
 
 def _job_counts(state: SpoolState) -> _Labelled:
@@ -253,25 +237,17 @@ def _retries(state: SpoolState) -> dict[str, int]:
     return {**counts, "other": state.retries.total() - sum(counts.values())}
 
 
-def _plain(value: float) -> _Labelled:
-    return [({}, value)]
-
-
 def _by(label: str, values: Mapping[str, float]) -> _Labelled:
     return [({label: key}, value) for key, value in values.items()]
 
 
-def _counter(name: str, about: str, values: _Labelled) -> Metric:
-    return _family(CounterMetricFamily, name, about, values)
-
-
-def _gauge(name: str, about: str, values: _Labelled) -> Metric:
-    return _family(GaugeMetricFamily, name, about, values)
-
-
-def _family(kind: Callable[..., Metric], name: str, about: str, values: _Labelled) -> Metric:
+def _family(kind: Callable[..., Metric], name: str, about: str, values: float | _Labelled) -> Metric:
     family = kind(f"registry_spooler_{name}", about)
     suffix = "_total" if family.type == "counter" else ""
-    for labels, value in values:
+    for labels, value in [({}, values)] if isinstance(values, int | float) else values:
         family.add_sample(family.name + suffix, dict(labels), float(value))
     return family
+
+
+_counter: Final = partial(_family, CounterMetricFamily)
+_gauge: Final = partial(_family, GaugeMetricFamily)

@@ -202,12 +202,7 @@ class Status:
             "bytes_read": totals.bytes_read,
             "bytes_sent": totals.bytes_sent,
             "bytes_skipped": totals.bytes_skipped,
-            "blobs": {
-                "uploaded": totals.blobs_uploaded,
-                "existing": totals.blobs_existing,
-                "mounted": totals.blobs_mounted,
-            },
-            "uploaded_bytes": totals.uploaded_bytes,
+            **totals.to_json(),
             "retries": dict(sorted(self._state.retries.items())),
         }
 
