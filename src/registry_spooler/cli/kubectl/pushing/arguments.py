@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import click
 
 from registry_spooler.cli.kubectl.pushing.engines import EngineImage
-from registry_spooler.oci.reference import Reference
+from registry_spooler.oci.reference import ImageName, Reference, check_tag
 from registry_spooler.spool.filename import FileName, archive_suffix
 from registry_spooler.text import quoted
 
@@ -48,6 +49,27 @@ def read_items(arguments: tuple[str, ...]) -> tuple[Item, ...]:
     if len(arguments) > 1 and last != STDIN and EngineImage.parse(last) is None and not Path(last).exists():
         raise click.UsageError(f"there is no file {quoted(last)}; a NAME goes with a single FILE")
     return tuple(_item(file, None) for file in arguments)
+
+
+def tagged_item(arguments: tuple[str, ...], names_in: Callable[[Path], list[str]]) -> Item:
+    """The arguments of `--tag-only`: one file or image, and a tag for it in the repository that it names itself.
+
+    `names_in` returns the names of an archive's images.
+    """
+    if len(arguments) != 2 or arguments[0] == STDIN:
+        raise click.UsageError("--tag-only wants a FILE or an IMAGE, and the TAG: push app.tar v2 --tag-only")
+    file, tag = arguments
+    check_tag(tag)
+    image = EngineImage.parse(file)
+    if image is not None:
+        return Item(file, Reference(image.reference.repository, tag), True, image)
+    if not Path(file).exists():
+        raise click.UsageError(f"there is no file {quoted(file)}")
+    repositories = sorted({ImageName.parse(name).repository for name in names_in(Path(file))})
+    if len(repositories) != 1:
+        named = f"names several repositories ({', '.join(repositories)})" if repositories else "names no repository"
+        raise click.UsageError(f"{quoted(file)} {named}, so that a tag alone does not say where it goes")
+    return Item(file, Reference(repositories[0].removeprefix("library/"), tag), True)
 
 
 def _says_file(text: str) -> bool:

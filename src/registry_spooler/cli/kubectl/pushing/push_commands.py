@@ -9,7 +9,8 @@ import click
 
 from registry_spooler.cli.bars import bars
 from registry_spooler.cli.kubectl import completing
-from registry_spooler.cli.kubectl.pushing.arguments import read_items
+from registry_spooler.cli.kubectl.load import names_in
+from registry_spooler.cli.kubectl.pushing.arguments import read_items, tagged_item
 from registry_spooler.cli.kubectl.pushing.plans import plan_round, show_plans
 from registry_spooler.cli.kubectl.pushing.rounds import PushFlags, push_round, show
 from registry_spooler.cli.kubectl.pushing.watching import check_watchable, watch
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Give up waiting for a rollout after this long.",
 )
+@click.option("--tag-only", is_flag=True, help="NAME is a tag alone; the image's own name gives the repository.")
 @click.option(
     "-w", "--watch", "watches", is_flag=True, help="Push again whenever a FILE or IMAGE changes, until Ctrl-C."
 )
@@ -68,7 +70,14 @@ if TYPE_CHECKING:
 @json_option
 @target_options
 def push(
-    target: ClusterTarget, /, files: tuple[str, ...], watches: bool, dry_run: bool, as_json: bool, **flags: Any
+    target: ClusterTarget,
+    /,
+    files: tuple[str, ...],
+    watches: bool,
+    dry_run: bool,
+    as_json: bool,
+    tag_only: bool,
+    **flags: Any,
 ) -> None:
     """Push image archives, sending only what the registry lacks, and print their digests.
 
@@ -85,7 +94,8 @@ def push(
     are waited for; the exit code is 1 if one does not come up, and what its pods and the cluster say of it is printed.
     Workloads, containers and the right to patch them are checked before anything is sent.
     """
-    items, chosen = read_items(files), PushFlags(**flags)
+    items = (tagged_item(files, names_in),) if tag_only else read_items(files)
+    chosen = PushFlags(**flags)
     if chosen.workloads and (len(items) > 1 or items[0].reference is None):
         raise click.UsageError("--set goes with a single FILE or IMAGE that is one image")
     if dry_run and watches:
