@@ -8,8 +8,10 @@ memory, for mounts). Both are only hints: the registry is asked before one is us
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +87,17 @@ class KnownBlobs:
         if self._directory is not None:
             with contextlib.suppress(OSError):
                 await in_thread(_trim, self._directory)
+
+
+def cache_directory() -> Path:
+    """Where this user's programs keep what they can do without, for this project."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "registry-spooler"
 
 
 def _key(diff_id: Digest, compression: str) -> str:

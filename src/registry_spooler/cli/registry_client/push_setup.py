@@ -17,7 +17,7 @@ from registry_spooler.archive.source import Source, source_of
 from registry_spooler.cli.registry_client.connection import Connection
 from registry_spooler.errors import SourceUnreadable
 from registry_spooler.oci.reference import Reference
-from registry_spooler.push.layer_cache import KnownBlobs
+from registry_spooler.push.layer_cache import KnownBlobs, cache_directory
 from registry_spooler.push.pusher import Pusher, PushOptions
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.text import quoted, rfc3339
@@ -31,6 +31,11 @@ def tagged(text: str) -> Reference:
     if reference.digest is not None:
         raise click.UsageError("a digest cannot be chosen; push to a tag")
     return reference
+
+
+def remembered() -> KnownBlobs:
+    """What this user's earlier pushes found out; nothing where there is no folder to keep it in."""
+    return KnownBlobs(cache_directory() / "layers")
 
 
 def pusher(client: RegistryClient, compression: str, known: KnownBlobs | None) -> Pusher:

@@ -140,7 +140,11 @@ def push(
 
     async def work(client: RegistryClient) -> None:
         document = await _push(
-            connection, engine.pusher(client, compression, connection.known), file, parsed, is_archive
+            connection,
+            engine.pusher(client, compression, connection.known or engine.remembered()),
+            file,
+            parsed,
+            is_archive,
         )
         if as_json:
             say_json(document)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.push.blob_spec import Registry
-from registry_spooler.push.layer_cache import KnownBlobs
+from registry_spooler.push.layer_cache import KnownBlobs, cache_directory
 from registry_spooler.push.pusher import Pusher, PushOptions
 
 if TYPE_CHECKING:
@@ -164,17 +163,6 @@ async def open_source(file: Path | BinaryIO) -> AsyncGenerator[Source]:
         yield source_of(opened.fileno(), file.name)
     finally:
         opened.close()
-
-
-def cache_directory() -> Path:
-    """Where this user's programs keep what they can do without, for this project."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "registry-spooler"
 
 
 def _open_file_source(file: BinaryIO) -> Source:
