@@ -30,6 +30,7 @@ from registry_spooler.kubernetes.redial import RateLimit, Redial
 from registry_spooler.kubernetes.remote_session import PodSession
 from registry_spooler.kubernetes.transfer.dry_run import PushPlan
 from registry_spooler.kubernetes.transfer.fetch import fetch, fetch_file
+from registry_spooler.kubernetes.transfer.layer_deltas import DeltaMode
 from registry_spooler.kubernetes.transfer.send import Published, SendOptions, open_source, plan, publish, send
 from registry_spooler.kubernetes.wire import Document, reading
 from registry_spooler.oci.digest import Digest
@@ -136,20 +137,22 @@ class SpoolerClient:
         is_archive: bool | None = None,
         compression: Compression = Compression.GZIP,
         streams: int = 3,
+        delta: Literal["auto", "never", "always"] = "auto",
         progress: Progress | None = None,
     ) -> Receipt:
         """Push an image, sending only what the registry lacks; returns when it answers for the tag.
 
         `archive` is a path or an open file, such as `sys.stdin.buffer`. With no `reference` every image goes to where
         the archive says. A file whose name has no archive's suffix and whose content is no image archive becomes an
-        image of one layer; `is_archive` decides otherwise.
+        image of one layer; `is_archive` decides otherwise. `delta`: send only what is new inside a layer that is
+        compressed here, where that saves half (auto).
         """
         if is_archive is None and (not isinstance(archive, Path) or archive_suffix(archive.name)):
             is_archive = True
         reference = _parsed(reference) if reference is not None else None
         started = datetime.now(UTC)
         progress = progress if progress is not None else Progress()
-        options = SendOptions(compression=compression, streams=streams)
+        options = SendOptions(compression=compression, streams=streams, delta=DeltaMode(delta))
         async with open_source(archive) as source:
             progress.bytes_total = getattr(source, "size", 0)
             images = await send(self._session, source, reference, progress, is_archive=is_archive, options=options)

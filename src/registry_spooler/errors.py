@@ -134,6 +134,13 @@ class ArchiveTruncated(ArchiveError):
         return f"{self.reason} ({shortened(self.where)})" if self.where else self.reason
 
 
+class DeltaError(SpoolerError):
+    """A delta, or a layer's signature, that cannot be used; the layer it stands for can be sent whole."""
+
+    reason: str
+    sentence = "the delta cannot be used: {reason}"
+
+
 class SourceChanged(SpoolerError):
     """The file changed while it was read: what was read is no state that it ever had."""
 

@@ -21,21 +21,32 @@ class BlobCounts:
     """Another repository of the registry held them."""
     uploaded_bytes: int = 0
     """The sizes of the blobs that were uploaded, each once."""
+    rebuilt_layers: int = 0
+    """How many of them were made at the far end from a layer that was there, and so were not sent."""
+    saved_bytes: int = 0
+    """What sending these would have taken in addition."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts as a receipt has them."""
         blobs = {"uploaded": self.blobs_uploaded, "existing": self.blobs_existing, "mounted": self.blobs_mounted}
-        return {"blobs": blobs, "uploaded_bytes": self.uploaded_bytes}
+        delta = {"layers": self.rebuilt_layers, "saved_bytes": self.saved_bytes}
+        return {
+            "blobs": blobs,
+            "uploaded_bytes": self.uploaded_bytes,
+            **({"delta": delta} if self.rebuilt_layers else {}),
+        }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> BlobCounts:
         """Read what `to_json` gave, whatever else stands beside it; ValueError when it is not that."""
-        blobs = document.get("blobs") or {}
+        blobs, delta = document.get("blobs") or {}, document.get("delta") or {}
         return cls(
             blobs_uploaded=int(blobs.get("uploaded") or 0),
             blobs_existing=int(blobs.get("existing") or 0),
             blobs_mounted=int(blobs.get("mounted") or 0),
             uploaded_bytes=int(document.get("uploaded_bytes") or 0),
+            rebuilt_layers=int(delta.get("layers") or 0),
+            saved_bytes=int(delta.get("saved_bytes") or 0),
         )
 
 

@@ -10,7 +10,18 @@ from pathlib import Path
 import click
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "fuzz"
-NAMES = ("tar", "manifest", "docker", "challenge", "location", "frames", "filename", "dockerconfig")
+NAMES = (
+    "tar",
+    "manifest",
+    "docker",
+    "challenge",
+    "location",
+    "frames",
+    "filename",
+    "dockerconfig",
+    "signature",
+    "recipe",
+)
 INPUT_SECONDS = 10
 """An input that takes longer is a find: the reader hangs, or nearly so."""
 MEMORY_MIB = 1024

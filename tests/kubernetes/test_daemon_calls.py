@@ -331,7 +331,7 @@ async def test_an_image_is_pushed_by_the_daemon(
     assert ["requests"] == [running.command[4] for running in api.executions[-1:]]
     assert SMALL_BYTES > max(running.peak_bytes for running in api.executions)
     calls = daemon.status()["calls"]
-    assert {"missing_done", "receive_done"} == calls.keys()
+    assert {"missing_done", "signature_done", "receive_done"} == calls.keys()
 
 
 async def test_who_has_to_wait_is_told(pusher: Pusher, daemon: Daemon, repository: str) -> None:

@@ -172,7 +172,7 @@ class Compress:
 
     def __init__(self, expect: Expectation, compression: Compression, *, name: str) -> None:
         self.compression = compression
-        self._expect = expect
+        self.expect = expect
         self._name = name
         self._deflater = Deflater(compression)
         self._inner = Hash(expect.diff_id)
@@ -190,7 +190,7 @@ class Compress:
         """Check everything; return what is left to go out, and what all of it measures."""
         rest = self._out(self._deflater.finish())
         measured = Measured(digest=self._wire.digest, size=self._wire.size, diff_id=self._inner.digest)
-        check(self._expect, measured, name=self._name, inflated=True)
+        check(self.expect, measured, name=self._name, inflated=True)
         return rest, measured
 
     def _out(self, output: bytes) -> list[Buffer]:
@@ -245,6 +245,8 @@ class MemberReader(ABC):
         self._measured: Measured | None = None
         self.on_read: Callable[[int], None] = lambda _: None
         """Called after every read with the number of the member's own bytes it took; what is read again counts once."""
+        self.on_plain: Callable[[Buffer], None] = lambda _: None
+        """Called in a thread with each piece that is about to be compressed."""
 
     @abstractmethod
     async def _wait(self) -> None:
@@ -277,6 +279,16 @@ class MemberReader(ABC):
         return self._codec.compression
 
     @property
+    def member_bytes(self) -> int:
+        """The size of the member itself."""
+        return self._total
+
+    @property
+    def compressed_diff_id(self) -> Digest | None:
+        """The diff ID that is expected of a layer which is compressed here; None for all else."""
+        return self._codec.expect.diff_id if isinstance(self._codec, Compress) else None
+
+    @property
     def error(self) -> ArchiveError | None:
         """What is wrong with the compressed data inside, when nobody expected it to be sound."""
         return self._codec.error
@@ -305,7 +317,10 @@ class MemberReader(ABC):
             # Read again after a rewind: it has been hashed, and counts once.
             self._ready.append(self._take(min(PIECE_BYTES, self._fed - self._position)))
         elif self._position < self._total:
-            self._ready.extend(self._codec.feed(self._take(PIECE_BYTES)))
+            piece = self._take(PIECE_BYTES)
+            if isinstance(self._codec, Compress):
+                self.on_plain(piece)
+            self._ready.extend(self._codec.feed(piece))
             self._fed = self._position
         if self._measured is None and self._fed == self._total and not self._codec.busy:
             rest, self._measured = self._codec.finish()

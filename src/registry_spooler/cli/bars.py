@@ -145,4 +145,5 @@ def _push_text(progress: Progress) -> str:
     existing = progress.blobs_existing + progress.blobs_mounted
     size = size_text(progress.bytes_skipped)
     skipped = f", {count_text(existing, 'blob')} there already ({size})" if existing else ""
-    return f"{size_text(progress.bytes_sent)} sent{skipped}"
+    saved = f", {size_text(progress.saved_bytes)} saved by deltas" if progress.rebuilt_layers else ""
+    return f"{size_text(progress.bytes_sent)} sent{saved}{skipped}"

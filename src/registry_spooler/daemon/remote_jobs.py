@@ -59,7 +59,7 @@ SILENCE_IN_SECONDS: Final = 120.0
 """For the next byte of a transfer: a caller who has been suspended must not keep a place from the others."""
 SILENCE_OUT_SECONDS: Final = 600.0
 """For a caller to take the next byte: what is behind it may be a person."""
-TRANSFERS: Final = frozenset({"receive", "pull", "push"})
+TRANSFERS: Final = frozenset({"receive", "pull", "push", "signature", "rebuild"})
 
 _log: Final = logging.getLogger("registry_spooler.daemon.remote")
 T = TypeVar("T")

@@ -10,7 +10,10 @@ from typing import Any, Final
 from registry_spooler.progress import Progress
 from registry_spooler.text import rfc3339
 
-COMMANDS: Final = ("receive", "missing", "pull", "deposit", "wait", "list", "tags", "inspect", "delete", "other")
+COMMANDS: Final = (
+    *("receive", "missing", "signature", "rebuild", "pull", "deposit"),
+    *("wait", "list", "tags", "inspect", "delete", "other"),
+)
 """The commands of `registry-client` that are counted each; `other` are all the rest."""
 OUTCOMES: Final = ("done", "failed", "cancelled")
 

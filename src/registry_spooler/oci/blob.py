@@ -29,6 +29,8 @@ class Measured:
     size: int
     diff_id: Digest | None = None
     """The digest of the uncompressed bytes; None when nobody asked for it."""
+    sent_bytes: int | None = None
+    """What went over the wire instead of its `size`: a recipe for it. None: the blob itself."""
 
 
 class BlobReader(Protocol):

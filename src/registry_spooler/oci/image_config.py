@@ -26,6 +26,10 @@ class ImageConfig:
     platform: Platform | None
     diff_ids: tuple[Digest, ...]
     """The digests of the uncompressed layers, lowest layer first; attestations and artifacts have none."""
+    steps: tuple[str, ...] = ()
+    """What made each of these layers, as the history tells it; empty when it does not tell of just as many."""
+    created: str = ""
+    """When the image was made (RFC 3339), as it says itself."""
 
     @property
     def descriptor(self) -> Descriptor:
@@ -40,7 +44,9 @@ class ImageConfig:
             content=content,
             digest=Digest.of(content),
             platform=Platform.read(document),
-            diff_ids=_read_diff_ids(document, where=where),
+            diff_ids=(diff_ids := _read_diff_ids(document, where=where)),
+            steps=_read_steps(document, len(diff_ids)),
+            created=str(document.get("created") or ""),
         )
 
     @classmethod
@@ -69,3 +75,12 @@ def _read_diff_ids(document: dict[str, Any], *, where: str) -> tuple[Digest, ...
         return tuple(Digest.parse(str(diff_id)) for diff_id in listed)
     except ValueError as exc:
         raise ArchiveError("one of its rootfs.diff_ids is not a digest", where=where) from exc
+
+
+def _read_steps(document: dict[str, Any], count: int) -> tuple[str, ...]:
+    """Return the `created_by` of each layer; https://github.com/opencontainers/image-spec/blob/main/config.md#properties."""
+    history = document.get("history")
+    if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
+        return ()
+    steps = tuple(str(entry.get("created_by") or "") for entry in history if not entry.get("empty_layer"))
+    return steps if len(steps) == count else ()

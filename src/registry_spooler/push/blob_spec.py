@@ -43,6 +43,9 @@ class Registry(Protocol):
     def pull_host(self) -> str:
         """Return the host by which nodes reach the registry, as image names begin; empty when it is not known."""
 
+    def announce(self, reference: Reference, config: ImageConfig) -> None:
+        """Take note of an image whose layers are compressed here, before these are sent."""
+
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """Return the blob's size in bytes, or None if the repository does not hold it."""
 

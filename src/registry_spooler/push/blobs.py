@@ -121,6 +121,9 @@ class RepositoryUploader:
         for counts in (self.counts, self._progress):
             counts.blobs_uploaded += 1
             counts.uploaded_bytes += measured.size
+            if measured.sent_bytes is not None:
+                counts.rebuilt_layers += 1
+                counts.saved_bytes += measured.size - measured.sent_bytes
         diff_id = spec.expect.diff_id
         if spec.compression is not Compression.NONE and diff_id is not None:
             layer = KnownLayer(digest=measured.digest, size=measured.size, repository=self.repository)

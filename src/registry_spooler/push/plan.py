@@ -93,6 +93,10 @@ class Plan:
         """Return the root and all below it, each once, whatever the archive held of them."""
         return tuple({manifest.digest: manifest for manifest in (self.root, *self.children, *self.held)}.values())
 
+    @property
+    def config(self) -> None:
+        """None: nothing of it is made here, so that its layers stay as they are."""
+
     async def complete(self, uploader: RepositoryUploader) -> Plan:
         """Return the plan itself: nothing of it has to be made."""
         return self

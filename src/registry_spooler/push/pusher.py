@@ -104,6 +104,9 @@ class Pusher:
                 compression=options.compression,
                 kinds=sessions.kinds,
             ).choose(reference)
+            for image in images:
+                if (config := image.plan.config) is not None:
+                    self.registry.announce(image.reference, config)
             if isinstance(archive, StreamedArchive):
                 await _deliver_streamed(images, source, archive, sessions)
             else:

@@ -16,6 +16,7 @@ from typing import Final, Self, TypeVar
 from registry_spooler.errors import AccessDenied, NotFound, RegistryProtocolError, SettingUnusable, UploadLost
 from registry_spooler.oci.blob import BlobOpener, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
@@ -115,6 +116,9 @@ class RegistryClient:
     async def ping(self) -> None:
         """Return when a registry answers and accepts our login; any RegistryError says why not."""
         await self._http.ping()
+
+    def announce(self, reference: Reference, config: ImageConfig) -> None:
+        """Nothing: a registry is sent layers whole."""
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """Return the blob's size in bytes; None when the repository does not have it."""

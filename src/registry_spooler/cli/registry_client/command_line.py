@@ -15,7 +15,7 @@ from registry_spooler.cli import printing
 from registry_spooler.cli.process import ExitCode, Interrupted, end_at_once, end_by, exit_code
 from registry_spooler.cli.registry_client.connection import PREFIXES, Context, with_context
 from registry_spooler.cli.registry_client.contents_commands import delete, inspect, list_images, tags
-from registry_spooler.cli.registry_client.missing import missing
+from registry_spooler.cli.registry_client.missing import missing, rebuild, signature
 from registry_spooler.cli.registry_client.remote_end import RemoteSession
 from registry_spooler.cli.registry_client.spool_commands import deposit, discard, failed, retry, status, wait
 from registry_spooler.cli.registry_client.transfers import pull, push, receive
@@ -52,7 +52,7 @@ def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: A
         context.with_resource(printing.answering(context.obj.remote.answer))
 
 
-_IN_REGISTRY: Final = (list_images, tags, inspect, pull, push, delete, missing, receive)
+_IN_REGISTRY: Final = (list_images, tags, inspect, pull, push, delete, missing, receive, signature, rebuild)
 _IN_SPOOL: Final = (wait, status, failed, retry, discard, deposit)
 for command in (*_IN_REGISTRY, *_IN_SPOOL):
     cli.add_command(command)

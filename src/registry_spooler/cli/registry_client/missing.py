@@ -1,31 +1,39 @@
-"""`missing`: which of many blobs a repository lacks, and taking them over from others.
+"""`missing`, `signature`, `rebuild`: which blobs a repository lacks, and what they can be made from.
 
 A mount needs to know where the blob is. The likeliest places are asked: the repositories that share most of their path
 with this one, up to a limit, since every question is a request.
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#mounting-a-blob-from-another-repository
+
+A layer that cannot be mounted may be much like one that is there: `signature` tells what that one holds, and `rebuild`
+makes the new one of it and a recipe.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import anyio.to_thread
 import click
 
-from registry_spooler.cli.printing import say, say_json
+from registry_spooler.cli.printing import say, say_bytes, say_json
 from registry_spooler.cli.registry_client.connection import Connection, connected
 from registry_spooler.cli.registry_client.contents_commands import in_order, json_option
+from registry_spooler.cli.registry_client.spool_commands import directory_option
 from registry_spooler.errors import RegistryError
 from registry_spooler.oci.blob import PIECE_BYTES
 from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.reference import check_repository
+from registry_spooler.oci.reference import Reference, check_repository
+from registry_spooler.progress import Progress
 
 if TYPE_CHECKING:
     from registry_spooler.registry.registry_client import RegistryClient
 
 
+SIGNATURES: Final = Path(".state", "signatures")
+"""In the spool directory."""
 REPOSITORIES_MAX: Final = 30
 """How many repositories are asked, at one request per blob and repository."""
 
@@ -127,3 +135,96 @@ def _read_digests(connection: Connection) -> list[Digest]:
         except ValueError as exc:
             raise click.UsageError(f"line {number} of standard input is not a digest: {text[:100]!r}") from exc
     return list(digests)
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@directory_option
+@connected()
+def signature(connection: Connection, /, reference: str, directory: Path) -> None:
+    """Print what is in a layer from which another one is made, for `kubectl spool push`.
+
+    Standard input says which: `{"position": 2, "created_by": "RUN …", "platform": "linux/amd64"}` is the layer of the
+    same step of the image REF, or of the newest of its repository. The answer is a line of JSON with the layer's digest
+    and sizes, and the signature's bytes; `{"base": null}` when there is no such layer.
+    """
+    from registry_spooler.delta.base import STEP_MAX_BYTES, LayerStep
+    from registry_spooler.push.delta_bases import SignatureStore, find_base
+
+    parsed = Reference.parse(reference)
+
+    async def work(client: RegistryClient) -> None:
+        content = await anyio.to_thread.run_sync(
+            _read_some, connection, STEP_MAX_BYTES, abandon_on_cancel=connection.remote is None
+        )
+        base = await find_base(client, parsed, LayerStep.decode(content), SignatureStore(directory / SIGNATURES))
+        if base is None:
+            say_json({"base": None})
+            return
+        say_json({"base": str(base.digest), "size": base.size, "signature_bytes": len(base.signature)})
+        say_bytes(base.signature)
+
+    connection.with_client(work)
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@click.option("--base", required=True, metavar="DIGEST", help="The layer in the registry from which it is made.")
+@click.option("--digest", required=True, metavar="DIGEST", help="What it comes to when it is compressed.")
+@click.option("--diff-id", required=True, metavar="DIGEST", help="What it comes to before.")
+@click.option("--size", required=True, type=click.IntRange(min=0), help="Its compressed size in bytes.")
+@click.option("--compression", type=click.Choice(["gzip", "zstd"]), default="gzip", show_default=True)
+@directory_option
+@connected(pushes=True)
+def rebuild(connection: Connection, /, repository: str, directory: Path, **order: Any) -> None:
+    """Make a layer of another one and the recipe on standard input, and store it, for `kubectl spool push`.
+
+    It becomes a blob of the repository only if digest, size and diff ID are as they should be. Prints JSON.
+    """
+    from registry_spooler.archive.compression import Compression
+    from registry_spooler.push.delta_rebuild import LayerOrder, ScratchFile, rebuild_layer, scratch_folder
+
+    layer = LayerOrder(
+        repository=check_repository(repository),
+        base=_digest(order["base"]),
+        digest=_digest(order["digest"]),
+        size=order["size"],
+        diff_id=_digest(order["diff_id"]),
+        compression=Compression(order["compression"]),
+    )
+
+    async def work(client: RegistryClient) -> None:
+        progress = Progress()
+        if connection.remote is not None:
+            connection.remote.started(layer.repository, progress)
+        with scratch_folder(directory) as folder, ScratchFile(folder) as recipe, ScratchFile(folder) as aside:
+            await anyio.to_thread.run_sync(_read_into, connection, recipe, abandon_on_cancel=connection.remote is None)
+            if await client.blob_exists(layer.repository, layer.digest) is None:
+                await rebuild_layer(client, layer, recipe, aside, progress)
+        say_json({"digest": str(layer.digest), "size": layer.size})
+
+    connection.with_client(work)
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except ValueError as exc:
+        raise click.UsageError(f"{text[:100]!r} is not a digest") from exc
+
+
+def _read_some(connection: Connection, limit: int) -> bytes:
+    """Standard input to its end, which has to come before the limit."""
+    content = b""
+    with connection.reading() as read:
+        while len(content) <= limit and (piece := read(PIECE_BYTES)):
+            content += piece
+    if len(content) > limit:
+        raise click.UsageError(f"standard input has more than {limit:,} bytes")
+    return content
+
+
+def _read_into(connection: Connection, file: BinaryIO) -> None:
+    with connection.reading() as read:
+        while piece := read(PIECE_BYTES):
+            file.write(piece)

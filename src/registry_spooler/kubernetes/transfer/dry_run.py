@@ -1,7 +1,8 @@
 """A push that sends nothing: the same engine asks what the registry lacks, and what it would send is written down.
 
 Layers that a push would compress are compressed here as well: only that tells their size and their digest. Blobs that
-the pod would mount from another repository count as sent, because a mount would change the registry.
+the pod would mount from another repository count as sent, because a mount would change the registry; and layers count
+whole, of which a push may send only what is new in them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from registry_spooler.kubernetes.transfer.thin_archive import measure
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
 
@@ -66,6 +68,9 @@ class DryRun:
     replaces: dict[Reference, Digest | None] = field(default_factory=dict)
     pull_host: str = ""
     _put: dict[Reference, Descriptor] = field(default_factory=dict)
+
+    def announce(self, reference: Reference, config: ImageConfig) -> None:
+        """Nothing: layers are measured whole."""
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not hold it, and would not have been sent it."""

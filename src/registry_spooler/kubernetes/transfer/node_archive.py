@@ -29,6 +29,7 @@ from registry_spooler.kubernetes.transfer.thin_archive import (
 )
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.layout_writer import (
     INDEX_PATH,
     LAYOUT,
@@ -99,6 +100,9 @@ class LocalLayout:
                 *self._blobs.values(),
             ]
         )
+
+    def announce(self, reference: Reference, config: ImageConfig) -> None:
+        """Nothing: the archive holds its layers whole."""
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when it has not been added."""

@@ -7,6 +7,8 @@ read again, else written to a file in the user's cache (a layer that is compress
 it goes out in one `receive --blobs`, a few of them side by side. Small blobs and manifests wait for the image's
 tag, and go with it in one thin archive to `receive`, which answers when the registry does.
 
+A layer that is compressed here may go as a recipe (`layer_deltas.py`), from which the pod makes it.
+
 After a cut, each blob that was on its way is asked for before it is sent again.
 """
 
@@ -14,17 +16,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio
 
+from registry_spooler.delta.base import LayerStep
+from registry_spooler.delta.recipe import Recipe
 from registry_spooler.errors import NotFound
 from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import Input, Remote
 from registry_spooler.kubernetes.transfer.conversation import Conversation
+from registry_spooler.kubernetes.transfer.layer_deltas import DeltaMode, LayerDelta, LayerDeltas, recipe_input
+from registry_spooler.kubernetes.transfer.link_rate import LinkRate
 from registry_spooler.kubernetes.transfer.thin_archive import (
     ArchivePart,
     PackedBlob,
@@ -37,6 +43,7 @@ from registry_spooler.kubernetes.transfer.thin_archive import (
 from registry_spooler.kubernetes.wire import Document
 from registry_spooler.oci.blob import BlobOpener, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.layout_writer import blob_path
 from registry_spooler.oci.manifest import Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
@@ -91,6 +98,8 @@ class RemoteRegistry:
         redial: Redial,
         streams: int = 3,
         mounts: bool = True,
+        delta: DeltaMode = DeltaMode.AUTO,
+        rate: LinkRate | None = None,
     ) -> None:
         """With `mounts` the pod mounts what other repositories hold when it is asked what one lacks."""
         self._remote = remote
@@ -108,6 +117,12 @@ class RemoteRegistry:
         self._tagged: dict[Reference, Descriptor] = {}
         self._has_worked = False
         self._mount = ("--mount",) if mounts else ()
+        self._rate = rate or LinkRate(folder, "")
+        self._deltas = LayerDeltas(folder, delta, self._base_for, self._rate)
+
+    def announce(self, reference: Reference, config: ImageConfig) -> None:
+        """Take note of an image's layers: some may go as recipes."""
+        self._deltas.announce(reference, config)
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not hold it."""
@@ -132,7 +147,8 @@ class RemoteRegistry:
         return RemoteUpload(self, repository)
 
     async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
-        """Send a blob: pack it, then deliver it."""
+        """Send a blob: pack it, then deliver it, or the recipe for it."""
+        delta = recipe = None
         async with AsyncExitStack() as stack:
             async with self._packers:
                 reader = await stack.enter_async_context(open_reader())
@@ -142,10 +158,40 @@ class RemoteRegistry:
                 else:
                     packed = PackedBlob(self.folder)
                     stack.push_async_callback(packed.aclose)
+                    delta = await stack.enter_async_context(self._deltas.writing(repository, reader))
                     measured = await packed.write(reader)
                     part = packed.part(measured)
+                    recipe = await delta.finish(measured) if delta is not None else None
+            if delta is not None and recipe is not None and await self._rebuilt(repository, delta, recipe, measured):
+                return replace(measured, sent_bytes=recipe.size)
             await self.deliver(repository, measured, part)
         return measured
+
+    async def _base_for(self, reference: Reference, step: LayerStep) -> bytes:
+        """Return what the pod says of a base for a layer."""
+        content = step.encode()
+        return await self._again(
+            lambda: self._conversation.call("signature", "--", str(reference), stdin=Input.of(content))
+        )
+
+    async def _rebuilt(self, repository: str, delta: LayerDelta, recipe: Recipe, measured: Measured) -> bool:
+        """Have the pod make a layer of its recipe; False when it is to go whole."""
+
+        async def attempt() -> None:
+            stdin = recipe_input(recipe)
+            self._progress.bytes_to_send += stdin.size
+            command = delta.arguments(repository, measured)
+            await self._remote.call_json(*command, stdin=stdin, on_sent=self._count)
+
+        try:
+            async with self._streams:
+                await self._redial.run(attempt, has_worked=self._has_worked)
+        except RemoteError as exc:
+            if exc.temporary:
+                raise
+            return False
+        self._present[repository, measured.digest] = measured.size
+        return True
 
     async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
         """Send a small blob: it waits for the tag."""
@@ -228,7 +274,9 @@ class RemoteRegistry:
                 present = await self._missing(repository, list(left))
                 left = {digest: part for digest, part in left.items() if digest not in present}
             if left:
+                started = anyio.current_time()
                 await self._send(self._remote, "receive", "--blobs", "--", repository, parts=list(left.values()))
+                self._rate.note(sum(part.size for part in left.values()), anyio.current_time() - started)
 
         async with self._streams:
             await self._redial.run(attempt, progress=lambda: -len(left), has_worked=self._has_worked)

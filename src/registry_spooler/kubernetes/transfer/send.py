@@ -28,6 +28,8 @@ from registry_spooler.kubernetes.redial import Redial
 from registry_spooler.kubernetes.remote_session import Input, PodSession, Remote
 from registry_spooler.kubernetes.transfer.conversation import Conversation, conversing
 from registry_spooler.kubernetes.transfer.dry_run import DryRun, PushPlan
+from registry_spooler.kubernetes.transfer.layer_deltas import DeltaMode
+from registry_spooler.kubernetes.transfer.link_rate import LinkRate
 from registry_spooler.kubernetes.transfer.remote_registry import RemoteRegistry
 from registry_spooler.kubernetes.transfer.thin_archive import sweep
 from registry_spooler.kubernetes.wire import ArrivedMeanwhile, ChecksumMismatch, Document, NothingArrived
@@ -55,6 +57,8 @@ class SendOptions:
     """For the plain layers of docker archives: the link is the slow part."""
     streams: int = 3
     """Blobs on their way at once. One connection seldom fills a link on which the far side acknowledges late."""
+    delta: DeltaMode = DeltaMode.AUTO
+    """Which layers go as a recipe, for what the registry has of them."""
     cache: Path | None = None
     """Where to remember layers; None is the user's cache directory."""
 
@@ -77,12 +81,24 @@ async def send(
 
     Returns when the registry answers for every tag. Raises ArchiveError, RegistryError, KubeError.
     """
+    rate = LinkRate(options.folder / "links", session.cluster.server)
+    await in_thread(rate.load)
 
     def registry(remote: Remote, conversation: Conversation) -> RemoteRegistry:
-        folder = options.folder / "blobs"
-        return RemoteRegistry(remote, conversation, folder, progress, redial=session.redial, streams=options.streams)
+        return RemoteRegistry(
+            remote,
+            conversation,
+            options.folder / "blobs",
+            progress,
+            redial=session.redial,
+            streams=options.streams,
+            delta=options.delta,
+            rate=rate,
+        )
 
-    return await _push(session, source, reference, progress, registry, is_archive=is_archive, options=options)
+    images = await _push(session, source, reference, progress, registry, is_archive=is_archive, options=options)
+    await in_thread(rate.save)
+    return images
 
 
 async def plan(

@@ -39,6 +39,13 @@ if TYPE_CHECKING:
     "--streams", type=click.IntRange(1, 16), default=3, show_default=True, help="Number of blobs to send at once."
 )
 @click.option(
+    "--delta",
+    type=click.Choice(["auto", "never", "always"]),
+    default="auto",
+    show_default=True,
+    help="Send only what is new in layers that are compressed here (auto: where it saves half on a slow link).",
+)
+@click.option(
     "-j", "--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Number of files to push at once."
 )
 @click.option("--all-pods", is_flag=True, help="Push to every pod; each has a registry of its own.")

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import anyio
 import click
@@ -34,6 +34,7 @@ class PushFlags:
     jobs: int
     rate_limit: float | None
     quiet: bool
+    delta: Literal["auto", "never", "always"] = "auto"
     all_pods: bool = False
     workloads: tuple[WorkloadChoice, ...] = ()
     set_namespace: str | None = None
@@ -149,5 +150,6 @@ async def _push_one(client: SpoolerClient, item: Item, flags: PushFlags, shown: 
             is_archive=item.is_archive,
             compression=Compression(flags.compression),
             streams=flags.streams,
+            delta=flags.delta,
             progress=progress,
         )
