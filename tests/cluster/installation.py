@@ -92,9 +92,19 @@ class Installation:
         self.cluster.nodes[0].run("ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", number)
 
     def wait_until_ready(self) -> None:
-        """Return when node and pod are ready."""
+        """Return when node and pod are ready.
+
+        A rollout's status tells of a new template; it may not know yet that a pod has gone.
+        """
         self.cluster.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=120s")
         self.kubectl("rollout", "status", DEPLOYMENT, "--timeout=120s")
+        wait_until(self._is_ready, "a pod that is ready", self.cluster.nodes[0].folder / "logs" / "kubelet.log")
+
+    def _is_ready(self) -> bool:
+        conditions = [
+            {found["type"]: found["status"] for found in pod["status"].get("conditions", ())} for pod in self.pods()
+        ]
+        return ["True"] == [found.get("Ready") for found in conditions]
 
     def manifest(self, repository: str, tag: str) -> tuple[str, dict[str, Any]]:
         """Ask for a manifest as the nodes do, through the Service; its digest and its content."""
