@@ -111,7 +111,10 @@ class Installation:
         address = self.kubectl("get", "service", "registry", "--output=jsonpath={.spec.clusterIP}")
         url = f"http://{address}:5000/v2/{repository}/manifests/{tag}"
         accept = "Accept: application/vnd.oci.image.manifest.v1+json"
-        command = [*self.cluster.nodes[0].enter("--net"), "curl", "--silent", "--fail", "--header", accept, url]
+        # The Service has nowhere to lead while a kubelet that has started again looks at its pods.
+        patience = ("--retry-connrefused", "--retry", "20", "--retry-delay", "1")
+        curl = ["curl", "--silent", "--fail", *patience, "--header", accept, url]
+        command = [*self.cluster.nodes[0].enter("--net"), *curl]
         content = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
         return f"sha256:{hashlib.sha256(content).hexdigest()}", json.loads(content)
 

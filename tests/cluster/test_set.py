@@ -56,6 +56,9 @@ def test_a_deployment_runs_what_was_pushed(shop: Installation, tmp_path: Path) -
 
 def test_a_rollout_that_fails_says_why(shop: Installation, tmp_path: Path) -> None:
     _deploy(shop, "broken", "/pause", "--", "/no-such-program")
+    # Or the rollout is complete in the instant before the program ends.
+    lasting = json.dumps({"spec": {"minReadySeconds": 60}})
+    shop.cluster.kubectl("patch", "deployment/broken", f"--namespace={NAMESPACE}", "--patch", lasting)
 
     code, image, told = _push(shop, tmp_path, "shop/broken:v1", "deployment/broken:pause")
 
