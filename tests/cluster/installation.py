@@ -111,8 +111,8 @@ class Installation:
         address = self.kubectl("get", "service", "registry", "--output=jsonpath={.spec.clusterIP}")
         url = f"http://{address}:5000/v2/{repository}/manifests/{tag}"
         accept = "Accept: application/vnd.oci.image.manifest.v1+json"
-        # The Service has nowhere to lead while a kubelet that has started again looks at its pods.
-        patience = ("--retry-connrefused", "--retry", "20", "--retry-delay", "1")
+        # The Service leads nowhere until the controllers, which lost the API server in other tests, know of the pod.
+        patience = ("--retry-connrefused", "--retry", "100", "--retry-delay", "1")
         curl = ["curl", "--silent", "--fail", *patience, "--header", accept, url]
         command = [*self.cluster.nodes[0].enter("--net"), *curl]
         content = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
