@@ -42,29 +42,17 @@ class Daemon(RunningSpooler):
             return dict(json.load(answer)["remote"])
 
 
-class RemoteCall:
-    """One exec: its three pipes, and what comes out of them, read by threads as it comes."""
+class FarProcess:
+    """A `registry-client --remote` with pipes for all three streams, as an exec has them."""
 
-    def __init__(
-        self, environment: dict[str, str], *arguments: str, stdin_bytes: int = 0, before: Sequence[str] = ()
-    ) -> None:
-        command = [program("registry-client"), "--remote", "--stdin-bytes", str(stdin_bytes), *arguments]
+    def __init__(self, environment: dict[str, str], *arguments: str, before: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [*before, *command],
+            [*before, program("registry-client"), "--remote", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={"PATH": "/usr/bin:/bin", **environment},
         )
-        self.stdout = b""
-        self._lines: list[dict[str, Any]] = []
-        self._news = threading.Condition()
-        self._readers = [
-            threading.Thread(target=self._read_lines, args=(self.process.stderr,)),
-            threading.Thread(target=self._read_answer, args=(self.process.stdout,)),
-        ]
-        for reader in self._readers:
-            reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +76,30 @@ class RemoteCall:
         self.process.stdin.close()
 
     def ended(self) -> int:
+        """Wait for its end; the exit code."""
+        return self.process.wait(SECONDS)
+
+
+class RemoteCall(FarProcess):
+    """One exec whose output is read by threads as it comes."""
+
+    def __init__(
+        self, environment: dict[str, str], *arguments: str, stdin_bytes: int = 0, before: Sequence[str] = ()
+    ) -> None:
+        super().__init__(environment, "--stdin-bytes", str(stdin_bytes), *arguments, before=before)
+        self.stdout = b""
+        self._lines: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read_lines, args=(self.process.stderr,)),
+            threading.Thread(target=self._read_answer, args=(self.process.stdout,)),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def ended(self) -> int:
         """Wait for its end, and for all that it said; the exit code."""
-        code = self.process.wait(SECONDS)
+        code = super().ended()
         for reader in self._readers:
             reader.join(SECONDS)
         return code

@@ -23,8 +23,8 @@ import archives
 from apiserver import ApiServer
 from archive_parts import Image, big_layer
 from daemon_calls import Daemon, RemoteCall, settings
+from registry_spooler.cli.registry_client.handover import TAKEN, greeting, is_private, request, socket_paths
 from registry_spooler.cli.registry_client.remote_end import SharedRegistry
-from registry_spooler.cli.registry_client.start import TAKEN, greeting, is_private, request, socket_paths
 from registry_spooler.daemon import remote_jobs
 from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.health.remote import RemoteWork
@@ -391,7 +391,7 @@ async def test_what_nobody_expects_is_told_and_goes_no_further(monkeypatch: pyte
 
 
 def test_it_starts_with_next_to_nothing() -> None:
-    loaded = "import registry_spooler.cli.registry_client.start, sys; print(*sys.modules)"
+    loaded = "import registry_spooler.cli.registry_client.handover, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     ours = {name for name in done.stdout.split() if name.startswith("registry_spooler")}
     heavy = {"asyncio", "typing", "json", "click", "anyio", "aiohttp", "orjson", "hashlib"}
@@ -400,6 +400,6 @@ def test_it_starts_with_next_to_nothing() -> None:
         "registry_spooler.version",
         "registry_spooler.cli",
         "registry_spooler.cli.registry_client",
-        "registry_spooler.cli.registry_client.start",
+        "registry_spooler.cli.registry_client.handover",
     } == ours
     assert heavy.isdisjoint(done.stdout.split())

@@ -7,52 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from daemon_calls import SECONDS, FarProcess
 from registry_spooler.cli.registry_client.remote_end import Outlet
 from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, StderrReader, encode_line, progress_line
 from registry_spooler.progress import Progress
 from registry_spooler.pull.output import OutputClosed
-from running_spooler import program
-
-SECONDS = 20.0
 
 
-class FarProcess:
-    """A `registry-client` with pipes for all three streams."""
+class FarEnd(FarProcess):
+    """One that works by itself: there is no daemon for its folder."""
 
     def __init__(self, *arguments: str, folder: Path) -> None:
-        self.process = subprocess.Popen(
-            [program("registry-client"), "--remote", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": "/usr/bin:/bin", "REGISTRY_SPOOLER_DIRECTORY": str(folder)},
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
-        self.process.wait()
-
-    def write(self, content: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(content)
-        self.process.stdin.flush()
-
-    def hang_up(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-    def ended(self) -> int:
-        return self.process.wait(SECONDS)
+        super().__init__({"REGISTRY_SPOOLER_DIRECTORY": str(folder)}, *arguments)
 
     def errors(self) -> list[dict[str, Any]]:
         assert self.process.stderr is not None
@@ -64,7 +34,7 @@ class FarProcess:
 
 
 def test_standard_input_ends_where_its_length_says(tmp_path: Path) -> None:
-    with FarProcess("--stdin-bytes", "5", "deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
+    with FarEnd("--stdin-bytes", "5", "deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
         far.write(b"hello, and what is behind it")
         assert 0 == far.ended()
         assert 5 == far.answer()["size"]
@@ -72,7 +42,7 @@ def test_standard_input_ends_where_its_length_says(tmp_path: Path) -> None:
 
 
 def test_without_a_length_it_ends_where_it_is_closed(tmp_path: Path) -> None:
-    with FarProcess("deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
+    with FarEnd("deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
         far.write(b"hello")
         far.hang_up()
         assert 0 == far.ended()
@@ -80,7 +50,7 @@ def test_without_a_length_it_ends_where_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_an_end_before_the_length_is_a_caller_who_has_gone(tmp_path: Path) -> None:
-    with FarProcess("--stdin-bytes", "500", "deposit", "--size", "500", "--", "a.txt", folder=tmp_path) as far:
+    with FarEnd("--stdin-bytes", "500", "deposit", "--size", "500", "--", "a.txt", folder=tmp_path) as far:
         far.write(b"hello")
         far.hang_up()
         assert 0 != far.ended()
@@ -89,7 +59,7 @@ def test_an_end_before_the_length_is_a_caller_who_has_gone(tmp_path: Path) -> No
 
 def test_a_command_without_input_ends_with_its_caller(tmp_path: Path) -> None:
     (tmp_path / "waits.tar").touch()
-    with FarProcess("--stdin-bytes", "0", "wait", "--", "waits.tar", folder=tmp_path) as far:
+    with FarEnd("--stdin-bytes", "0", "wait", "--", "waits.tar", folder=tmp_path) as far:
         with pytest.raises(subprocess.TimeoutExpired):
             far.process.wait(1.0)
         far.hang_up()
@@ -97,7 +67,7 @@ def test_a_command_without_input_ends_with_its_caller(tmp_path: Path) -> None:
 
 
 def test_errors_are_json(tmp_path: Path) -> None:
-    with FarProcess("--stdin-bytes", "0", "deposit", "--probe", "--", "../a.txt", folder=tmp_path) as far:
+    with FarEnd("--stdin-bytes", "0", "deposit", "--probe", "--", "../a.txt", folder=tmp_path) as far:
         assert 2 == far.ended()
         error, last_word = far.errors()
     assert {"done": True, "stdout_bytes": 0, "code": 2} == last_word
@@ -108,7 +78,7 @@ def test_errors_are_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [("--stdin-bytes", "5"), ()])
 def test_the_last_word_counts_what_was_written(tmp_path: Path, length: tuple[str, ...]) -> None:
-    with FarProcess(*length, "deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
+    with FarEnd(*length, "deposit", "--size", "5", "--", "a.txt", folder=tmp_path) as far:
         far.write(b"hello")
         if not length:
             far.hang_up()
@@ -120,14 +90,14 @@ def test_the_last_word_counts_what_was_written(tmp_path: Path, length: tuple[str
 
 def test_what_comes_behind_an_error_is_taken_too(tmp_path: Path) -> None:
     size = 8 << 20
-    with FarProcess("--stdin-bytes", str(size), "deposit", "--size", "1", "--", "../a.txt", folder=tmp_path) as far:
+    with FarEnd("--stdin-bytes", str(size), "deposit", "--size", "1", "--", "../a.txt", folder=tmp_path) as far:
         far.write(bytes(size))  # it would break, or stop, if nobody read it
         assert 2 == far.ended()
         assert ["InvalidFileName", None] == [line.get("kind") for line in far.errors()]
 
 
 def test_a_caller_who_stops_sending_is_not_waited_for(tmp_path: Path) -> None:
-    with FarProcess("--stdin-bytes", "5000", "deposit", "--size", "1", "--", "../a.txt", folder=tmp_path) as far:
+    with FarEnd("--stdin-bytes", "5000", "deposit", "--size", "1", "--", "../a.txt", folder=tmp_path) as far:
         far.write(b"hello")
         assert 2 == far.ended()
 

@@ -19,8 +19,8 @@ from registry_spooler.kubernetes.objects.workloads import (
     DAEMON_SET,
     DEPLOYMENT,
     STATEFUL_SET,
-    Kind,
     WorkloadChoice,
+    WorkloadKind,
     find_workloads,
 )
 from running_registry import RunningRegistry
@@ -216,7 +216,7 @@ async def test_a_push_that_fails_changes_nothing(terminal: Terminal, pod: ApiSer
     assert [] == pod.workloads.patches
 
 
-def _states() -> Iterator[tuple[Kind, dict[str, Any], dict[str, Any], str, bool]]:
+def _states() -> Iterator[tuple[WorkloadKind, dict[str, Any], dict[str, Any], str, bool]]:
     """Kind, spec, status, the text, and whether it is done."""
     seen = {"observedGeneration": 5}
     yield DEPLOYMENT, {"replicas": 0}, {}, "the cluster has not begun", False
@@ -240,7 +240,7 @@ def _states() -> Iterator[tuple[Kind, dict[str, Any], dict[str, Any], str, bool]
 
 @pytest.mark.parametrize(("kind", "spec", "status", "text", "is_done"), list(_states()))
 def test_how_far_a_rollout_is(
-    kind: Kind, spec: dict[str, Any], status: dict[str, Any], text: str, is_done: bool
+    kind: WorkloadKind, spec: dict[str, Any], status: dict[str, Any], text: str, is_done: bool
 ) -> None:
     state = rollout_state(kind, {"metadata": {"generation": 5}, "spec": spec, "status": status})
     assert (text, is_done, "") == (state.text, state.is_done, state.failure)
@@ -295,7 +295,7 @@ def test_selectors_are_written_as_queries() -> None:
     ],
 )
 def test_how_a_workload_is_written(
-    text: str, kind: Kind | None, name: str, labels: tuple[tuple[str, str], ...], container: str
+    text: str, kind: WorkloadKind | None, name: str, labels: tuple[tuple[str, str], ...], container: str
 ) -> None:
     choice = WorkloadChoice.parse(text)
     assert (kind, labels, container) == (choice.kind, choice.labels, choice.container)

@@ -1,10 +1,10 @@
 """The far end of `kubectl spool`: the daemon does what `registry-client --remote` was started for.
 
-That program hands over its descriptors and arguments (`cli/registry_client/start.py` describes the messages) and waits.
-The same commands then run here: each in a thread of its own, in which it may wait for its caller, and what it asks of
-the registry in the event loop, with the daemon's client. So ten callers share one process, its connections, tokens,
-threads and its memory for uploads. Transfers of images are few at a time; the others wait in the order of arrival,
-and their callers are told how many come first.
+That program hands over its descriptors and arguments and waits; `cli/registry_client/handover.py` describes the
+messages. The same commands then run here: each in a thread of its own, in which it may wait for its caller, and what it
+asks of the registry in the event loop, with the daemon's client. So ten callers share one process, its connections,
+tokens, threads and its memory for uploads. Transfers of images are few at a time; the others wait in the order of
+arrival, and their callers are told how many come first.
 
 A job ends with the program that handed it over: that goes when its caller does, or is killed. Whatever goes wrong in a
 job is told to its caller. When the daemon stops, its callers are told so, and dial again.
@@ -32,8 +32,7 @@ from registry_spooler.aio import in_thread
 from registry_spooler.archive.source import PipeFeed
 from registry_spooler.cli.process import ExitCode, Interrupted
 from registry_spooler.cli.registry_client.command_line import failure, run_for
-from registry_spooler.cli.registry_client.remote_end import KEEP_ALIVE_SECONDS, RemoteSession, SharedRegistry
-from registry_spooler.cli.registry_client.start import (
+from registry_spooler.cli.registry_client.handover import (
     PACKET_BYTES,
     REFUSED,
     TAKEN,
@@ -43,6 +42,7 @@ from registry_spooler.cli.registry_client.start import (
     request,
     socket_paths,
 )
+from registry_spooler.cli.registry_client.remote_end import KEEP_ALIVE_SECONDS, RemoteSession, SharedRegistry
 from registry_spooler.daemon.stop_signals import SIGNALS
 from registry_spooler.errors import SpoolerError
 from registry_spooler.health.remote import RemoteTransfer, RemoteWork
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RemoteCall:
     """What a program has handed over; its descriptors are ours."""
 
     descriptors: tuple[int, int, int]
@@ -77,7 +77,7 @@ class Call:
 class DaemonSession(RemoteSession):
     """A caller's session in the daemon. Made in the event loop, used in the thread of its command."""
 
-    def __init__(self, call: Call, shared: SharedRegistry) -> None:
+    def __init__(self, call: RemoteCall, shared: SharedRegistry) -> None:
         loop = asyncio.get_running_loop()
 
         def cancel() -> None:
@@ -284,7 +284,7 @@ class RemoteJobs:
         finally:
             self._calls.release()
 
-    async def _do(self, connection: socket.socket, call: Call) -> None:
+    async def _do(self, connection: socket.socket, call: RemoteCall) -> None:
         code: int = ExitCode.FAILED
         session = DaemonSession(call, self._shared)
         self._sessions.add(session)
@@ -303,7 +303,7 @@ class RemoteJobs:
             _close(call.descriptors)
         connection.send(bytes((code,)))
 
-    async def _run_all(self, session: DaemonSession, call: Call) -> int:
+    async def _run_all(self, session: DaemonSession, call: RemoteCall) -> int:
         """Run the one command, or all commands of a conversation; return the last exit code."""
         if call.arguments[0] != REQUESTS:
             return await self._run(session, call.arguments)
@@ -356,7 +356,7 @@ def _run_here(session: DaemonSession, arguments: list[str]) -> int:
         return ExitCode.FAILED
 
 
-async def _receive(connection: socket.socket) -> Call | None:
+async def _receive(connection: socket.socket) -> RemoteCall | None:
     """Greet, and return what is handed over; None when this is nobody to work for."""
     if peer_uid(connection) != os.geteuid():
         return None
@@ -373,7 +373,7 @@ async def _receive(connection: socket.socket) -> Call | None:
     return None
 
 
-def _read(message: bytes, descriptors: list[int]) -> Call | None:
+def _read(message: bytes, descriptors: list[int]) -> RemoteCall | None:
     """Read a request; None for one that is not done here: its settings are others, its descriptors no pipes."""
     count, *fields = os.fsdecode(message).split("\0")
     if not count.isdecimal() or int(count) < 2 or len(fields) < int(count):
@@ -384,7 +384,7 @@ def _read(message: bytes, descriptors: list[int]) -> Call | None:
     if len(descriptors) != 3 or not all(stat.S_ISFIFO(os.fstat(descriptor).st_mode) for descriptor in descriptors):
         return None
     stdin, stdout, stderr = descriptors
-    return Call((stdin, stdout, stderr), int(stdin_bytes), arguments)
+    return RemoteCall((stdin, stdout, stderr), int(stdin_bytes), arguments)
 
 
 async def _cancel_at_end(connection: socket.socket, session: DaemonSession) -> None:

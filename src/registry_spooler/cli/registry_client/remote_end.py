@@ -1,7 +1,7 @@
 """The remote end of an exec channel: what a command needs when its caller is beyond the cluster's API server.
 
 A session is the three descriptors of one exec. It belongs to a process of its own, or is one of many in the daemon, to
-which that process has handed its descriptors (`start.py`). Four things are different from a command in a shell:
+which that process has handed its descriptors (`handover.py`). Four things are different from a command in a shell:
 
 Nothing tells that the caller has gone, except that standard input ends or that standard error takes no more. Proxies
 and the caller take silence for death, so a line every ten seconds says that the command lives. Standard input cannot be

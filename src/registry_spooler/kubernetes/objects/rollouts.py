@@ -15,7 +15,7 @@ from urllib.parse import quote
 import anyio
 
 from registry_spooler.kubernetes.cluster_errors import KubeAnswer, RolloutFailed
-from registry_spooler.kubernetes.objects.workloads import CRON_JOB, DAEMON_SET, STATEFUL_SET, Kind, Workload
+from registry_spooler.kubernetes.objects.workloads import CRON_JOB, DAEMON_SET, STATEFUL_SET, Workload, WorkloadKind
 from registry_spooler.text import duration_text
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class RolloutState:
     failure: str = ""
 
 
-def rollout_state(kind: Kind, document: dict[str, Any]) -> RolloutState:
+def rollout_state(kind: WorkloadKind, document: dict[str, Any]) -> RolloutState:
     """Return how far the rollout of a workload is."""
     spec, status = document.get("spec") or {}, document.get("status") or {}
     if kind is CRON_JOB:
@@ -70,7 +70,7 @@ def _strategy(spec: dict[str, Any]) -> str:
     return str((spec.get("updateStrategy") or {}).get("type") or "")
 
 
-def _counts(kind: Kind, spec: dict[str, Any], status: dict[str, Any]) -> tuple[int, int, int, int]:
+def _counts(kind: WorkloadKind, spec: dict[str, Any], status: dict[str, Any]) -> tuple[int, int, int, int]:
     """Pods wanted, updated, available, and old ones that have to go."""
 
     def count(name: str) -> int:

@@ -22,7 +22,7 @@ _LABEL: Final = re.compile(r"([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class WorkloadKind:
     """One kind of workload, as the API server knows it."""
 
     name: str
@@ -42,10 +42,10 @@ class Kind:
         return f"/apis/{self.group}/v1/namespaces/{quote(namespace, safe='')}/{self.plural}"
 
 
-DEPLOYMENT: Final = Kind("deployment", "apps", ("deploy",))
-STATEFUL_SET: Final = Kind("statefulset", "apps", ("sts",))
-DAEMON_SET: Final = Kind("daemonset", "apps", ("ds",))
-CRON_JOB: Final = Kind("cronjob", "batch", ("cj",), ("spec", "jobTemplate", "spec", "template"))
+DEPLOYMENT: Final = WorkloadKind("deployment", "apps", ("deploy",))
+STATEFUL_SET: Final = WorkloadKind("statefulset", "apps", ("sts",))
+DAEMON_SET: Final = WorkloadKind("daemonset", "apps", ("ds",))
+CRON_JOB: Final = WorkloadKind("cronjob", "batch", ("cj",), ("spec", "jobTemplate", "spec", "template"))
 KINDS: Final = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, CRON_JOB)
 _BY_NAME: Final = {
     spelling: kind
@@ -61,7 +61,7 @@ class WorkloadChoice:
 
     text: str
     """As it was written, without the container."""
-    kind: Kind | None = None
+    kind: WorkloadKind | None = None
     name: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     container: str = ""
@@ -95,7 +95,7 @@ class WorkloadChoice:
 class Workload:
     """One container of a workload's pods."""
 
-    kind: Kind
+    kind: WorkloadKind
     name: str
     namespace: str
     container: str
@@ -154,12 +154,12 @@ async def find_workloads(cluster: Cluster, choice: WorkloadChoice) -> tuple[Work
     return tuple(_workload(kind, item, choice, cluster.namespace) for kind, item in found)
 
 
-async def workload_names(cluster: Cluster, kind: Kind) -> list[str]:
+async def workload_names(cluster: Cluster, kind: WorkloadKind) -> list[str]:
     """The names of all workloads of a kind in the cluster's namespace."""
     return sorted(str(item["metadata"]["name"]) for item in await _list(cluster, kind))
 
 
-async def _get(cluster: Cluster, kind: Kind, name: str) -> dict[str, Any]:
+async def _get(cluster: Cluster, kind: WorkloadKind, name: str) -> dict[str, Any]:
     asked, permission = f"read {kind.name} {name}", f"get {kind.plural}"
     path = f"{kind.path(cluster.namespace)}/{quote(name, safe='')}"
     try:
@@ -171,7 +171,7 @@ async def _get(cluster: Cluster, kind: Kind, name: str) -> dict[str, Any]:
         ) from exc
 
 
-async def _by_labels(cluster: Cluster, choice: WorkloadChoice) -> list[tuple[Kind, dict[str, Any]]]:
+async def _by_labels(cluster: Cluster, choice: WorkloadChoice) -> list[tuple[WorkloadKind, dict[str, Any]]]:
     kinds = (choice.kind,) if choice.kind is not None else KINDS
     lists = [(kind, await _list(cluster, kind)) for kind in kinds]
     found = [(kind, item) for kind, items in lists for item in items if _has_labels(_template(kind, item), choice)]
@@ -183,13 +183,13 @@ async def _by_labels(cluster: Cluster, choice: WorkloadChoice) -> list[tuple[Kin
     return found
 
 
-async def _list(cluster: Cluster, kind: Kind) -> list[dict[str, Any]]:
+async def _list(cluster: Cluster, kind: WorkloadKind) -> list[dict[str, Any]]:
     path = kind.path(cluster.namespace)
     answer = await cluster.get_json(path, asked=f"list {kind.plural}", permission=f"list {kind.plural}")
     return list(answer.get("items") or [])
 
 
-def _template(kind: Kind, item: dict[str, Any]) -> dict[str, Any]:
+def _template(kind: WorkloadKind, item: dict[str, Any]) -> dict[str, Any]:
     for key in kind.template:
         item = item.get(key) or {}
     return item
@@ -200,7 +200,7 @@ def _has_labels(template: dict[str, Any], choice: WorkloadChoice) -> bool:
     return all(labels.get(key) == value for key, value in choice.labels)
 
 
-def _workload(kind: Kind, item: dict[str, Any], choice: WorkloadChoice, namespace: str) -> Workload:
+def _workload(kind: WorkloadKind, item: dict[str, Any], choice: WorkloadChoice, namespace: str) -> Workload:
     name = str(item["metadata"]["name"])
     if (item.get("spec") or {}).get("paused"):
         raise NoWorkload(

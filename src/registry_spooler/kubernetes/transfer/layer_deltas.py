@@ -53,7 +53,7 @@ AskForBase = Callable[[Reference, LayerStep], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class OfferedBase:
     """A layer in the registry that the pod has offered. `signature_bytes` is what it took to tell."""
 
     digest: Digest
@@ -93,7 +93,7 @@ class LayerDeltas:
                 reader.on_plain = delta.feed
             yield delta
 
-    async def _base(self, repository: str, reader: BlobReader) -> Base | None:
+    async def _base(self, repository: str, reader: BlobReader) -> OfferedBase | None:
         if self.mode is DeltaMode.NEVER or not isinstance(reader, MemberReader):
             return None
         if self.mode is DeltaMode.AUTO and self._rate.is_fast:
@@ -117,7 +117,7 @@ class LayerDeltas:
 _USAGE: Final = 2
 
 
-def _read_base(answer: bytes) -> Base | None:
+def _read_base(answer: bytes) -> OfferedBase | None:
     """Read a line of JSON, and a signature behind it; UnreadableAnswer, DeltaError."""
     line, _, content = answer.partition(b"\n")
     try:
@@ -126,14 +126,16 @@ def _read_base(answer: bytes) -> Base | None:
         raise UnreadableAnswer("signature", "JSON") from exc
     if document["base"].value is None:
         return None
-    return Base(document["base"].digest(), document["size"].count(), Signature.decode(content), len(content))
+    return OfferedBase(document["base"].digest(), document["size"].count(), Signature.decode(content), len(content))
 
 
-def _begin(base: Base, folder: Path, mode: DeltaMode, compression: Compression, files: ExitStack) -> LayerDelta | None:
+def _begin(
+    base: OfferedBase, folder: Path, mode: DeltaMode, compression: Compression, files: ExitStack
+) -> LayerDelta | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        literals = files.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
-        compressed = files.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
+        literals = files.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115 - the stack closes it
+        compressed = files.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115 - the stack closes it
     except OSError:
         return None
     writer = RecipeWriter(base.signature, literals, folder)
@@ -145,7 +147,7 @@ class LayerDelta:
     """One layer's recipe. Fed in threads, one piece after the other."""
 
     def __init__(
-        self, base: Base, writer: RecipeWriter, output: BinaryIO, mode: DeltaMode, compression: Compression
+        self, base: OfferedBase, writer: RecipeWriter, output: BinaryIO, mode: DeltaMode, compression: Compression
     ) -> None:
         self.base = base
         self._writer: RecipeWriter | None = writer
