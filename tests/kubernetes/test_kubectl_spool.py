@@ -20,6 +20,7 @@ import signed
 from apiserver import ApiServer
 from archive_parts import Image, big_layer, layer, read_tar
 from archives import oci_manifest
+from registry_spooler.cli.kubectl.target import Rate
 from running_registry import RunningRegistry
 from running_spooler import RunningSpooler, Spool
 from terminal import PROGRAMS, Terminal
@@ -508,3 +509,10 @@ async def test_what_speaks_of_an_image_travels_through_the_pod(
     pod_without_spooler.registry = empty.url
     assert [digest] == (await terminal.spool("push", "all.tar", f"{repository}:1")).lines
     assert signature.digest == Reader(empty).image(repository, f"{digest.replace(':', '-')}.sig").digest
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("50K", 50e3), ("50k", 50e3), ("1.5KiB/s", 1536.0), ("2M", 2e6), ("1GiB", float(1 << 30))]
+)
+def test_rates(text: str, rate: float) -> None:
+    assert rate == Rate().convert(text, None, None)

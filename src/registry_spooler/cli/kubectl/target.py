@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from registry_spooler.kubernetes.cluster_errors import KubeError
 
 
-_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kMG]?)(i?)(?:B?(?:/s)?)?")
-_FACTORS: Final = {"": 0, "k": 1, "M": 2, "G": 3}
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kKMG]?)(i?)(?:B?(?:/s)?)?")
+_FACTORS: Final = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3}
 
 
 class Rate(click.ParamType[float]):
