@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from breaks import (
+    Break,
+    delete_pod,
+    kill_registry,
+    kill_spooler,
+    leave_apiserver_away,
+    leave_kubelet_away,
+    replace_pod,
+    restart_apiserver,
+    restart_kubelet,
+)
 from image_archives import diff_ids, write_archive
-from installation import DEPLOYMENT, Installation, finish
+from installation import Installation, finish
 
 from localcluster.namespaces import wait_until
 
@@ -17,40 +27,6 @@ SIZE_BYTES = 16 * MEGA
 RATE = "3M"
 """So that it goes on for five seconds, and is broken in the midst of it."""
 BROKEN_AT_BYTES = 2 * MEGA
-
-Break = Callable[[Installation], None]
-
-
-def restart_apiserver(installation: Installation) -> None:
-    installation.cluster.restart("apiserver")
-
-
-def leave_apiserver_away(installation: Installation) -> None:
-    installation.cluster.restart("apiserver", after_seconds=10)
-
-
-def restart_kubelet(installation: Installation) -> None:
-    installation.cluster.restart("kubelet")
-
-
-def leave_kubelet_away(installation: Installation) -> None:
-    installation.cluster.restart("kubelet", after_seconds=10)
-
-
-def kill_spooler(installation: Installation) -> None:
-    installation.kill("spooler")
-
-
-def kill_registry(installation: Installation) -> None:
-    installation.kill("registry")
-
-
-def replace_pod(installation: Installation) -> None:
-    installation.kubectl("rollout", "restart", DEPLOYMENT)
-
-
-def delete_pod(installation: Installation) -> None:
-    installation.kubectl("delete", "pod", "--wait=false", installation.pod)
 
 
 @pytest.fixture
