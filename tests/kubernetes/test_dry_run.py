@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ def pod(api: ApiServer, registry: RunningRegistry) -> ApiServer:
     return api
 
 
-def write(path: Path, repository: str, *, second: bytes, make: object = archives.podman_docker) -> None:
+def write(
+    path: Path, repository: str, *, second: bytes, make: Callable[[Image], bytes] = archives.podman_docker
+) -> None:
     image = Image(layers=(big_layer(MEGA, seed=int(repository[-12:], 16)), second))
-    path.write_bytes(make(image))  # type: ignore[operator]
+    path.write_bytes(make(image))
 
 
 def received(pod: ApiServer) -> list[list[str]]:

@@ -66,11 +66,10 @@ def script(tmp_path: Path, api: ApiServer) -> Callable[[str], None]:
     return write
 
 
-async def publish_and(session: PodSession, file: Path, api: ApiServer, happens: Callable[[], None]) -> None:
-    """Publish a file, let something happen when half of it has come, and see that it arrives."""
+async def has_arrived_though(session: PodSession, file: Path, api: ApiServer, happens: Callable[[], None]) -> bool:
+    """Publish a file, and let something happen when half of it has come; return whether it alone is there then."""
     await _publish_and(session, file, api, happens)
-    assert file.read_bytes() == (api.spool / "app.tar").read_bytes()
-    assert ["app.tar"] == os.listdir(api.spool)
+    return ["app.tar"] == os.listdir(api.spool) and file.read_bytes() == (api.spool / "app.tar").read_bytes()
 
 
 async def _publish_and(session: PodSession, file: Path, api: ApiServer, happens: Callable[[], None]) -> None:
@@ -99,11 +98,11 @@ async def test_success_of_a_lost_kubelet_is_a_cut(
 
 
 async def test_a_file_goes_on_behind_a_lost_kubelet(session: PodSession, file: Path, api: ApiServer) -> None:
-    await publish_and(session, file, api, api.lose_kubelet)
+    assert await has_arrived_though(session, file, api, api.lose_kubelet)
 
 
 async def test_a_killed_command_is_a_cut(session: PodSession, file: Path, api: ApiServer) -> None:
-    await publish_and(session, file, api, lambda: api.executions[-1].process.kill())
+    assert await has_arrived_though(session, file, api, lambda: api.executions[-1].process.kill())
 
 
 async def test_less_output_than_the_last_word_says_is_a_cut(session: PodSession, script: Callable[[str], None]) -> None:
@@ -169,7 +168,7 @@ async def test_a_server_that_does_not_know_its_roles_yet(
         api.executions[-1].process.kill()
         api.refuse(path, status, FORBIDDEN.format("get", "pods/exec"), times=20)
 
-    await publish_and(session, file, api, restart)
+    assert await has_arrived_though(session, file, api, restart)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(403, KubeForbidden), (401, KubeLoginRejected)])
@@ -220,7 +219,7 @@ async def test_a_kubelet_that_is_away(
         else:
             api.refuse("/exec", 500, message, times=20)
 
-    await publish_and(session, file, api, away)
+    assert await has_arrived_though(session, file, api, away)
 
 
 async def test_a_kubelet_that_does_not_know_its_pod_yet(session: PodSession, file: Path, api: ApiServer) -> None:
@@ -228,7 +227,7 @@ async def test_a_kubelet_that_does_not_know_its_pod_yet(session: PodSession, fil
         api.executions[-1].process.kill()
         api.refuse("/exec", 404, "pod does not exist", times=20)
 
-    await publish_and(session, file, api, restart)
+    assert await has_arrived_though(session, file, api, restart)
 
 
 async def test_an_api_server_that_is_away(cluster: Cluster, file: Path, api: ApiServer, wire: Wire) -> None:
@@ -252,7 +251,7 @@ async def test_an_api_server_that_is_away(cluster: Cluster, file: Path, api: Api
     session = PodSession(cluster, SELECTOR, "spooler", redial=redial, rate=RateLimit(8 << 20))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(come_back)
-        await publish_and(session, file, api, leave)
+        assert await has_arrived_though(session, file, api, leave)
     assert 1 <= retries <= 3
 
 
@@ -269,7 +268,7 @@ async def test_a_replaced_pod(session: PodSession, file: Path, api: ApiServer, o
         else:
             api.changes["spooler-0"] = {"metadata": {"name": "spooler-0", "uid": "another"}}
 
-    await publish_and(session, file, api, replace)
+    assert await has_arrived_though(session, file, api, replace)
 
 
 async def test_a_pod_that_has_no_successor_yet(cluster: Cluster, file: Path, api: ApiServer) -> None:
@@ -283,7 +282,7 @@ async def test_a_pod_that_has_no_successor_yet(cluster: Cluster, file: Path, api
 
     redial = Redial(first_pause_seconds=0.01, on_retry=told)
     session = PodSession(cluster, SELECTOR, "spooler", redial=redial, rate=RateLimit(8 << 20))
-    await publish_and(session, file, api, vanish)
+    assert await has_arrived_though(session, file, api, vanish)
 
 
 async def test_what_a_request_says_of_itself(session: PodSession, api: ApiServer) -> None:

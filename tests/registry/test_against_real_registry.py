@@ -15,6 +15,7 @@ from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
 from registry_spooler.registry import tags as deletion
+from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.manifests import put_manifest
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
@@ -52,6 +53,9 @@ def _image(note: str = "") -> Manifest:
 
 async def test_ping(client):
     await client.ping()
+    async with RegistryClient("http://127.0.0.1:1", retry=RetryPolicy(tries=1)) as nobody:
+        with pytest.raises(RegistryUnreachable):
+            await nobody.ping()
 
 
 @pytest.mark.parametrize(("rewindable", "knows_size"), KINDS)

@@ -67,15 +67,16 @@ async def test_a_trusted_server(authority):
     ],
 )
 async def test_a_certificate_that_is_not_accepted(authority, options, sentence):
-    await _refused(authority.server(**options), authority.certificate, sentence)
+    assert sentence in await _refusal(authority.server(**options), authority.certificate)
 
 
 async def test_an_unknown_authority(authority, tmp_path):
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
     server = authority.server()
-    await _refused(server, other.certificate, "authority that is not trusted here; give the CA with --certificate")
-    await _refused(server, None, "authority that is not trusted here")
+    told = "authority that is not trusted here"
+    assert f"{told}; give the CA with --certificate" in await _refusal(server, other.certificate)
+    assert told in await _refusal(server, None)
 
 
 async def test_http_spoken_to_https(authority):
@@ -160,10 +161,11 @@ async def test_where_the_registry_sends_us_the_systems_authorities_count_too(aut
     assert elsewhere.cert_store_stats()["x509"] > 1
 
 
-async def _refused(server: ssl.SSLContext, certificate: Path | None, sentence: str) -> None:
+async def _refusal(server: ssl.SSLContext, certificate: Path | None) -> str:
     async with (
         served(PlayedRegistry().application(), server) as url,
         RegistryClient(url, certificate=certificate, retry=ONCE) as client,
     ):
-        with pytest.raises(RegistryUnreachable, match=sentence):
+        with pytest.raises(RegistryUnreachable) as refused:
             await client.ping()
+    return str(refused.value)

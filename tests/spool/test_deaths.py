@@ -78,7 +78,7 @@ def test_a_stop_is_no_violent_death_even_if_somebody_loses_patience(nursery: Nur
     drop(directory, "app.tar")
     for _ in range(DEATHS_MAX + 1):
         pid = nursery.start(directory, log, hangs=True)
-        until(lambda: any((line.event, line.pid) == ("start", pid) for line in Logged.read(log)))  # noqa: B023
+        until(lambda: any((line.event, line.pid) == ("start", pid) for line in Logged.read(log)))  # noqa: B023 - called before the next turn of the loop
         assert list((directory / ".work").glob("*/*.job"))
         os.kill(pid, 15)
         until(lambda: not list((directory / ".work").glob("*/*.job")))

@@ -97,7 +97,7 @@ def test_what_a_name_pushes_it_deletes_with_an_exclamation_mark(name: str, refer
         "app.tar.lz4!",
         "a..b:1",
         "a___b:1",
-        "١:1",  # a digit, but not one of the grammar's  # noqa: RUF001
+        "١:1",  # noqa: RUF001 - a digit, but not one of the grammar's
         "app:" + "x" * 129,
         "@bundle",
         "@bundle.txt",

@@ -158,7 +158,7 @@ class RecipeWriter:
             return
         self._head, self._hasher = head, EntryHasher(head)
         if head.size:
-            self._held = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115
+            self._held = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115 - `close` closes it
 
     def _end(self, end: End) -> None:
         if self._head is None or self._hasher is None:
