@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from registry_spooler.text import size_text
 from running_registry import RegistryOptions, RunningRegistry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +120,7 @@ def receipt_line(receipt: dict[str, Any]) -> str:
     blobs = receipt["blobs"]
     return (
         f"{receipt['file']}  →  {receipt['reference']}  {receipt['digest'][:19]}…  "
-        f"{_size(receipt['size_bytes'])}, {blobs['uploaded']} blobs sent, {blobs['existing']} there already, "
+        f"{size_text(receipt['size_bytes'])}, {blobs['uploaded']} blobs sent, {blobs['existing']} there already, "
         f"{receipt['seconds']:.2f} s"
     )
 
@@ -255,10 +256,6 @@ def _free_port(preferred: int) -> int:
             candidate.bind(("127.0.0.1", port))
             return int(candidate.getsockname()[1])
     raise DemoFailed("no port is free")
-
-
-def _size(count: int) -> str:
-    return f"{count} bytes" if count < 100_000 else f"{count / 1e6:.1f} MB"
 
 
 def _short(path: Path) -> str:
