@@ -63,7 +63,7 @@ def test_a_rollout_that_fails_says_why(shop: Installation, tmp_path: Path) -> No
     code, image, told = _push(shop, tmp_path, "shop/broken:v1", "deployment/broken:pause")
 
     assert (1, True) == (code, image.startswith("127.0.0.1:5001/shop/broken:v1@sha256:")), told
-    assert "deployment/broken has the new image, and does not come up with it: pod broken-" in told
+    assert "deployment/broken got the new image, but its pods did not become ready: pod broken-" in told
     assert "CrashLoopBackOff" in told
     assert "BackOff: Back-off restarting failed container pause in pod broken-" in told
     assert "No such file or directory" in told

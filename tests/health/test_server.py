@@ -62,7 +62,7 @@ async def test_junk_is_refused_and_nothing_of_it_comes_back_or_into_the_log(
     answer = await port.send(junk)
 
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 "))
-    assert b'{"error":"that is not a request that is answered here"}\n' == answer.partition(b"\r\n\r\n")[2]
+    assert b'{"error":"this request cannot be answered here"}\n' == answer.partition(b"\r\n\r\n")[2]
     for held in (answer, caplog.text.encode()):
         assert b"\x1b" not in held
         assert b"aaaaa" not in held
@@ -120,8 +120,8 @@ async def test_an_answer_that_cannot_be_made_is_a_500_and_a_line_in_the_log(
 
     status, _, text = await port.get("/status")
 
-    assert (500, '{"error":"the answer could not be made; the log says why"}\n') == (status, text)
-    assert "no answer could be made" in caplog.text
+    assert (500, '{"error":"internal error; see the log"}\n') == (status, text)
+    assert "a request to the health port could not be answered" in caplog.text
     assert 200 == (await port.get("/live"))[0]
 
 

@@ -140,9 +140,10 @@ async def test_a_rollout_that_fails_says_why(
         "pod web-new, last lines of the log:",
         "  starting",
         r"  no configuration\x1b[2J",
-        "deployment/web has the new image, and does not come up with it: pod web-new, container web: CrashLoopBackOff: "
+        "deployment/web got the new image, but its pods did not become ready: pod web-new, container web: "
+        "CrashLoopBackOff: "
         "back-off 10s restarting failed container (it ended with exit code 3); "
-        "`kubectl rollout undo deployment/web -n registry` takes it back",
+        "`kubectl rollout undo deployment/web -n registry` undoes it",
     ] == [line.removeprefix("kubectl spool: ") for line in done.stderr.splitlines()[-6:]]
 
 
@@ -204,7 +205,7 @@ async def test_a_webhook_without_dry_runs_is_no_refusal(pod: ApiServer, cluster:
 async def test_nobody_knows_where_nodes_pull_from(terminal: Terminal, pod: ApiServer, repository: str) -> None:
     pod.workloads.config_map = None
     done = await terminal.spool("push", "app.tar", f"{repository}:1", "--set", "deployment/web", code=1)
-    assert "where nodes pull from is not known, so nothing was sent" in done.stderr
+    assert "nothing was sent: where nodes pull from is not known" in done.stderr
     assert not [running for running in pod.executions if "receive" in running.command]
 
 

@@ -243,7 +243,7 @@ class RemoteJobs:
         try:
             listening = await in_thread(_listen, str(self._directory))
         except OSError as exc:
-            _log.warning("calls of `kubectl spool` cost more memory: no socket can be made for them: %s", exc)
+            _log.warning("calls of `kubectl spool` will take more memory: their socket cannot be created: %s", exc)
             return
         _log.debug("remote calls at %s", listening.path)
         try:

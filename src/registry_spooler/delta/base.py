@@ -44,7 +44,7 @@ class LayerStep:
                 platform=str(document["platform"]),
             )
         except (ValueError, TypeError, KeyError) as exc:
-            raise DeltaError("it is not said which layer a base is wanted for") from exc
+            raise DeltaError("the request does not say which layer needs a base") from exc
         if step.position < 0:
             raise DeltaError("a layer has no negative position")
         return step

@@ -130,7 +130,7 @@ def decode(content: bytes) -> Iterator[Operation]:
         count = reader.number(reader.left, "entries") if kind == _ENTRIES else 1
         expected = index + count
         if index < (0 if is_aside else passed) or expected > ENTRIES_MAX or not count:
-            raise reader.error("it copies what is not there, or has passed by")
+            raise reader.error("it copies an entry that is missing or already past")
         passed = passed if is_aside else expected
         for number in range(index, expected):
             if kind != _ENTRIES:

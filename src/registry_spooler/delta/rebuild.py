@@ -93,7 +93,9 @@ def _read_sizes(file: BinaryIO) -> tuple[int, int, int]:
 def _read_recipe(file: BinaryIO, layer_max_bytes: int) -> _Recipe:
     layer_bytes, plain_bytes, compressed_bytes = _read_sizes(file)
     if layer_bytes > min(layer_max_bytes, LAYER_MAX_BYTES) or plain_bytes > OPERATIONS_MAX_BYTES:
-        raise DeltaError(f"it makes a layer of {layer_bytes:,} bytes, or says too much of how")
+        raise DeltaError(
+            f"the recipe is too large: a layer of {layer_bytes:,} bytes from {plain_bytes:,} bytes of operations"
+        )
     operations = b"".join(_Inflated(file, compressed_bytes).take(plain_bytes))
     file.seek(_HEAD_BYTES + compressed_bytes)
     return _Recipe(layer_bytes, operations, _Inflated(file))
@@ -179,7 +181,7 @@ class _Aside:
             self._file.seek(at)
             piece = self._file.read(min(_OUTPUT_BYTES, end - at))
             if not piece:
-                raise DeltaError("what was kept aside is gone")
+                raise DeltaError("the temporary file of entries out of order is incomplete")
             at += len(piece)
             yield piece
         self._file.seek(end)
@@ -219,7 +221,7 @@ def rebuild(
         if size:
             yield piece
     if made != parsed.layer_bytes:
-        raise DeltaError(f"it does not come to the {parsed.layer_bytes:,} bytes that it declares")
+        raise DeltaError(f"the recipe does not yield the {parsed.layer_bytes:,} bytes that it declares")
 
 
 def _make(recipe: _Recipe, base: _Base, aside: _Aside) -> Iterator[Buffer]:

@@ -99,7 +99,7 @@ class Signature:
         keys = [reader.take(KEY_BYTES) for _ in sizes]
         hashes = [reader.take(HASH_BYTES) if size else b"" for size in sizes]
         if reader.left:
-            raise reader.error("something follows its end")
+            raise reader.error("there are bytes after its end")
         return cls(layer_bytes, list(map(EntrySignature, keys, sizes, hashes)))
 
 

@@ -58,7 +58,7 @@ class VarintReader:
             if shift >= _BITS_MAX:
                 raise self.error("a number in it is too long")
         if number > limit:
-            raise self.error(f"{number:,} {of}, where {limit:,} are the most")
+            raise self.error(f"{number:,} {of}, more than the {limit:,} allowed")
         return number
 
     def signed(self) -> int:

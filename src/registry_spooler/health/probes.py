@@ -74,7 +74,7 @@ class Checks:
         self.registry = Check("registry", state.registry, "the registry answers", "the registry has not been asked yet")
         self.space = Check("spool_space", Condition(), "the volume has room", is_advice=True)
         self.live = (
-            Check("event_loop", Condition(), "the event loop comes round"),
+            Check("event_loop", Condition(), "the event loop responds"),
             Check("watch", state.watching, "the spool directory is watched", "it is not watched yet"),
         )
         self.ready = (

@@ -109,8 +109,8 @@ class Answers:
         try:
             response = self._answer(request)
         except Exception:  # noqa: BLE001 - an answer that cannot be made takes neither the others nor the spool along
-            _log.exception("no answer could be made for a request to the health port")
-            response = refusal(500, "the answer could not be made; the log says why")
+            _log.exception("a request to the health port could not be answered")
+            response = refusal(500, "internal error; see the log")
         if request.body_exists:
             response.force_close()
         return response
@@ -248,7 +248,7 @@ class _Connection(RequestHandler):
         """Refuse, and close; ConnectionError when an answer has begun."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        response = refusal(status, "that is not a request that is answered here")
+        response = refusal(status, "this request cannot be answered here")
         response.force_close()
         return response
 

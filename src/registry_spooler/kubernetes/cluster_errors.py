@@ -185,8 +185,8 @@ class RolloutFailed(KubeError):
     log: tuple[str, ...] = ()
 
     sentence = (
-        "{workload} has the new image, and does not come up with it: {reason}; "
-        "`kubectl rollout undo {workload} -n {namespace}` takes it back"
+        "{workload} got the new image, but its pods did not become ready: {reason}; "
+        "`kubectl rollout undo {workload} -n {namespace}` undoes it"
     )
 
 
@@ -194,8 +194,8 @@ class NoPullHost(KubeError):
     """It is not known how nodes reach the registry, so that no pod can be told to pull from it."""
 
     sentence = (
-        "where nodes pull from is not known, so nothing was sent: the spooler has no --pull-host, and there is no "
-        "ConfigMap local-registry-hosting in kube-public; docs/nodes.md tells how to set it"
+        "nothing was sent: where nodes pull from is not known. The spooler has no --pull-host, and there is no "
+        "ConfigMap local-registry-hosting in kube-public; docs/nodes.md explains how to set it"
     )
 
 

@@ -142,7 +142,7 @@ def _read_digests(connection: Connection) -> list[Digest]:
 @directory_option
 @connected()
 def signature(connection: Connection, /, reference: str, directory: Path) -> None:
-    """Print what is in a layer from which another one is made, for `kubectl spool push`.
+    """Print the signature of the layer that a delta can be based on, for `kubectl spool push`.
 
     Standard input says which: `{"position": 2, "created_by": "RUN …", "platform": "linux/amd64"}` is the layer of the
     same step of the image REF, or of the newest of its repository. The answer is a line of JSON with the layer's digest
@@ -169,15 +169,15 @@ def signature(connection: Connection, /, reference: str, directory: Path) -> Non
 
 @click.command()
 @click.argument("repository", metavar="REPO")
-@click.option("--base", required=True, metavar="DIGEST", help="The layer in the registry from which it is made.")
-@click.option("--digest", required=True, metavar="DIGEST", help="What it comes to when it is compressed.")
-@click.option("--diff-id", required=True, metavar="DIGEST", help="What it comes to before.")
-@click.option("--size", required=True, type=click.IntRange(min=0), help="Its compressed size in bytes.")
+@click.option("--base", required=True, metavar="DIGEST", help="Layer in the registry to build from.")
+@click.option("--digest", required=True, metavar="DIGEST", help="Expected digest of the compressed layer.")
+@click.option("--diff-id", required=True, metavar="DIGEST", help="Expected digest of the plain layer.")
+@click.option("--size", required=True, type=click.IntRange(min=0), help="Expected compressed size in bytes.")
 @click.option("--compression", type=click.Choice(["gzip", "zstd"]), default="gzip", show_default=True)
 @directory_option
 @connected(pushes=True)
 def rebuild(connection: Connection, /, repository: str, directory: Path, **order: Any) -> None:
-    """Make a layer of another one and the recipe on standard input, and store it, for `kubectl spool push`.
+    """Rebuild a layer from a base and the recipe on standard input, for `kubectl spool push`.
 
     It becomes a blob of the repository only if digest, size and diff ID are as they should be. Prints JSON.
     """

@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     multiple=True,
     shell_complete=completing.workloads,
     metavar="KIND/NAME[:CONTAINER]",
-    help="Workload to run the image then, or [KIND/]LABEL=VALUE[:CONTAINER] of its pods; may be repeated.",
+    help="Workload that gets the image once it is pushed, or [KIND/]LABEL=VALUE[:CONTAINER] for all whose pods have "
+    "that label; may be repeated.",
 )
 @click.option("--set-namespace", metavar="NAMESPACE", help="Namespace of the workloads (default: the spooler's).")
 @click.option(
