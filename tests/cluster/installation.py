@@ -109,14 +109,21 @@ class Installation:
     def manifest(self, repository: str, tag: str) -> tuple[str, dict[str, Any]]:
         """Ask for a manifest as the nodes do, through the Service; its digest and its content."""
         address = self.kubectl("get", "service", "registry", "--output=jsonpath={.spec.clusterIP}")
-        url = f"http://{address}:5000/v2/{repository}/manifests/{tag}"
+        # The Service leads nowhere, or to the pod before, until the controllers and kube-proxy know of the pod.
+        wait_until(
+            lambda: self._curl(f"http://{address}:5000/v2/").returncode == 0,
+            "a Service that leads to the registry",
+            self.cluster.nodes[0].folder / "logs" / "proxy.log",
+        )
         accept = "Accept: application/vnd.oci.image.manifest.v1+json"
-        # The Service leads nowhere until the controllers, which lost the API server in other tests, know of the pod.
-        patience = ("--retry-connrefused", "--retry", "100", "--retry-delay", "1")
-        curl = ["curl", "--silent", "--fail", *patience, "--header", accept, url]
-        command = [*self.cluster.nodes[0].enter("--net"), *curl]
-        content = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        answer = self._curl("--header", accept, f"http://{address}:5000/v2/{repository}/manifests/{tag}")
+        content = answer.stdout
+        assert answer.returncode == 0, answer
         return f"sha256:{hashlib.sha256(content).hexdigest()}", json.loads(content)
+
+    def _curl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = [*self.cluster.nodes[0].enter("--net"), "curl", "--silent", "--fail", "--connect-timeout=2", *arguments]
+        return subprocess.run(command, check=False, capture_output=True)
 
     def uploaded_bytes(self, repository: str) -> int:
         """How much of the uploads to a repository has come to the registry's disk and is not yet a blob."""
