@@ -122,8 +122,8 @@ class Installation:
         return f"sha256:{hashlib.sha256(content).hexdigest()}", json.loads(content)
 
     def _curl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        command = [*self.cluster.nodes[0].enter("--net"), "curl", "--silent", "--fail", "--connect-timeout=2", *arguments]
-        return subprocess.run(command, check=False, capture_output=True)
+        curl = ("curl", "--silent", "--fail", "--connect-timeout=2", *arguments)
+        return subprocess.run([*self.cluster.nodes[0].enter("--net"), *curl], check=False, capture_output=True)
 
     def uploaded_bytes(self, repository: str) -> int:
         """How much of the uploads to a repository has come to the registry's disk and is not yet a blob."""
