@@ -13,14 +13,21 @@ from pathlib import Path
 import pytest
 import trustme
 
-from registry_spooler.daemon.start import without_authorities
+from registry_spooler.cli.authorities import without_authorities
 from registry_spooler.daemon.stop_signals import StopSignals
 from running_spooler import RunningSpooler, Spool
 
-PROGRAM = """
-from registry_spooler.daemon.start import without_authorities
+DAEMON = """
+from registry_spooler.cli.authorities import without_authorities
 with without_authorities():
     import registry_spooler.daemon.main
+"""
+PLUGIN = """
+from registry_spooler.cli.kubectl.program import main
+from registry_spooler.cli.kubectl.target import ClusterTarget
+ClusterTarget().connect()
+"""
+SHOW = """
 import aiohttp.connector, ssl
 for context in (aiohttp.connector._SSL_CONTEXT_VERIFIED, ssl.create_default_context()):
     print(context.verify_mode.name, context.cert_store_stats()["x509_ca"])
@@ -34,10 +41,11 @@ def authority(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_library_has_none_and_every_later_context_has_the_users(authority: Path) -> None:
+@pytest.mark.parametrize("start", [DAEMON, PLUGIN])
+def test_the_library_has_none_and_every_later_context_has_the_users(authority: Path, start: str) -> None:
     environment = {**os.environ, "SSL_CERT_FILE": str(authority), "SSL_CERT_DIR": os.devnull}
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", start + SHOW], env=environment, capture_output=True, text=True, check=True
     )
     assert result.stdout.splitlines() == ["CERT_REQUIRED 0", "CERT_REQUIRED 1"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -23,6 +22,7 @@ from registry_spooler.kubernetes.cluster_errors import ExecNotSupported, KubeAns
 from registry_spooler.kubernetes.config import ClusterLogin
 from registry_spooler.kubernetes.frames import SUBPROTOCOL
 from registry_spooler.registry.http.retry import connection_reason
+from registry_spooler.version import __version__
 
 CONNECT_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 60.0
@@ -35,7 +35,7 @@ MESSAGE_LIMIT_BYTES: Final = 4 << 20
 LINE_LIMIT_BYTES: Final = 1 << 20
 """A log's line, before it is handed on as it is."""
 
-USER_AGENT: Final = f"kubectl-spool/{version('registry-spooler')}"
+USER_AGENT: Final = f"kubectl-spool/{__version__}"
 """Audit logs show it."""
 
 Query = Sequence[tuple[str, str]]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
+from registry_spooler.cli.authorities import without_authorities
 from registry_spooler.cli.printing import warn
 from registry_spooler.text import count_text, quoted
 
@@ -97,7 +98,8 @@ class ClusterTarget:
         self, *, bytes_per_second: float | None = None, on_retry: Callable[[KubeError], None] = _tell
     ) -> AbstractAsyncContextManager[SpoolerClient]:
         """The client for it; broken connections are told on standard error, or to `on_retry`."""
-        from registry_spooler.client import SpoolerClient
+        with without_authorities():
+            from registry_spooler.client import SpoolerClient
 
         said = {name: value for name, value in self.to_dict().items() if value is not None}
         on_waiting = _Waiting().tell
