@@ -138,6 +138,7 @@ class SpoolerClient:
         compression: Compression = Compression.GZIP,
         streams: int = 3,
         delta: Literal["auto", "never", "always"] = "auto",
+        repack: bool = False,
         progress: Progress | None = None,
     ) -> Receipt:
         """Push an image, sending only what the registry lacks; returns when it answers for the tag.
@@ -145,14 +146,15 @@ class SpoolerClient:
         `archive` is a path or an open file, such as `sys.stdin.buffer`. With no `reference` every image goes to where
         the archive says. A file whose name has no archive's suffix and whose content is no image archive becomes an
         image of one layer; `is_archive` decides otherwise. `delta`: send only what is new inside a layer that is
-        compressed here, where that saves half (auto).
+        compressed here, where that saves half (auto). `repack`: compress the layers of an OCI archive anew, so that
+        this goes for them too; the image then has another digest than in the archive.
         """
         if is_archive is None and (not isinstance(archive, Path) or archive_suffix(archive.name)):
             is_archive = True
         reference = _parsed(reference) if reference is not None else None
         started = datetime.now(UTC)
         progress = progress if progress is not None else Progress()
-        options = SendOptions(compression=compression, streams=streams, delta=DeltaMode(delta))
+        options = SendOptions(compression=compression, streams=streams, delta=DeltaMode(delta), repack=repack)
         async with open_source(archive) as source:
             progress.bytes_total = getattr(source, "size", 0)
             images = await send(self._session, source, reference, progress, is_archive=is_archive, options=options)
@@ -165,13 +167,14 @@ class SpoolerClient:
         *,
         is_archive: bool | None = None,
         compression: Compression = Compression.GZIP,
+        repack: bool = False,
     ) -> PushPlan:
         """Return what `push` would send, and what its tags have now; nothing is sent or changed."""
         if is_archive is None and (not isinstance(archive, Path) or archive_suffix(archive.name)):
             is_archive = True
         reference = _parsed(reference) if reference is not None else None
         async with open_source(archive) as source:
-            options = SendOptions(compression=compression)
+            options = SendOptions(compression=compression, repack=repack)
             return await plan(self._session, source, reference, is_archive=is_archive, options=options)
 
     async def publish(

@@ -110,6 +110,8 @@ class ImageResult:
     """How many signatures, attestations and SBOMs went with it."""
     left_out: tuple[LeftOut, ...] = ()
     """Entries of the archive that were not pushed."""
+    repacked_from: Digest | None = None
+    """The digest that it has in the archive, if its layers were compressed anew."""
     counts: BlobCounts = field(default_factory=BlobCounts)
 
     def to_json(self) -> dict[str, Any]:
@@ -124,13 +126,14 @@ class ImageResult:
             "missing": list(self.missing),
             "referrers": self.referrers,
             "left_out": [entry.to_json() for entry in self.left_out],
+            **({"repacked_from": str(self.repacked_from)} if self.repacked_from else {}),
             **self.counts.to_json(),
         }
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> ImageResult:
         """Read what `to_json` gave, whatever else stands beside it; ValueError or KeyError when it is not that."""
-        digest = document.get("digest")
+        digest, repacked_from = document.get("digest"), document.get("repacked_from")
         return cls(
             reference=Reference.parse(str(document["reference"])),
             digest=Digest.parse(str(digest)) if digest else None,
@@ -141,5 +144,6 @@ class ImageResult:
             missing=tuple(document.get("missing") or ()),
             referrers=int(document.get("referrers") or 0),
             left_out=tuple(LeftOut.from_json(entry) for entry in document.get("left_out") or ()),
+            repacked_from=Digest.parse(str(repacked_from)) if repacked_from else None,
             counts=BlobCounts.from_json(document),
         )

@@ -6,8 +6,9 @@ import json
 import os
 import random
 import tarfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 import archives
 from apiserver import PROGRAMS, ApiServer
-from archive_parts import Image, dumps, layer
+from archive_parts import Image, dumps, gz, layer
 from delta.layers import File, tar
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
@@ -73,6 +74,7 @@ class User:
     repository: str
     registry: RunningRegistry
     wire: Wire
+    archive: Callable[[Image], bytes] = archives.docker_25
     crossed: int = 0
     """Bytes of the last push, in both directions."""
 
@@ -96,7 +98,7 @@ class User:
 
     def _archive(self, built: Image) -> Path:
         path = self.folder / "archive.tar"
-        path.write_bytes(archives.docker_25(built))
+        path.write_bytes(self.archive(built))
         return path
 
 
@@ -148,6 +150,15 @@ async def test_what_would_not_save_half_goes_whole(user: User, mode: DeltaMode) 
     result = await user.push(built, delta=mode)
     assert result.counts.rebuilt_layers == (mode is DeltaMode.ALWAYS)
     assert (await user.whole(built, repository=f"{user.repository}/whole")).digest == result.digest
+
+
+async def test_compressed_layers_are_compressed_anew_to_be_compared(user: User) -> None:
+    whole = await user.whole(OLD)
+    archive = replace(user, archive=partial(archives.oci_archive, compress=gz))
+    result = await archive.push(NEW, repack=True)
+    assert result.counts.rebuilt_layers == 1
+    assert archive.crossed < 80 * KILO
+    assert whole.digest != result.digest == (await user.whole(NEW, repository=f"{user.repository}/whole")).digest
 
 
 async def test_nobody_is_asked_for_a_base_when_told_so(user: User, api: ApiServer) -> None:

@@ -1,7 +1,8 @@
 """A member's bytes on their way out of an archive: hashed and checked, or compressed as well.
 
 `PassThrough` gives out what it is fed, and inflates compressed data beside it into a second hash, so that the
-checksums inside and the diff ID are checked in the same pass. `Compress` gives out gzip or zstd. Both are plain code.
+checksums inside and the diff ID are checked in the same pass. `Compress` gives out gzip or zstd, `Recompress` too, of
+what it inflates. All are plain code.
 
 Flow of `MemberReader.read`: wait until there is a piece (a stream's comes from the thread that decompresses, a file's
 is always there), then one hand-off to a thread that takes it, hashes it, and compresses it if asked to.
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from registry_spooler.aio import in_worker
-from registry_spooler.archive.compression import Compression, Deflater, Inflater, sniff
+from registry_spooler.archive.compression import DEFLATE_BLOCK_BYTES, Compression, Deflater, Inflater, sniff
 from registry_spooler.archive.source import FileSource
 from registry_spooler.archive.tar_header import Kind, Member, shown
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
@@ -125,8 +126,8 @@ class PassThrough:
         if self._inflate and self.compression in (Compression.GZIP, Compression.ZSTD):
             self._inflater = Inflater(self.compression, name=self._name)
 
-    def work(self) -> None:
-        """Inflate some of what was fed, within a bound of time."""
+    def work(self) -> list[Buffer]:
+        """Inflate some of what was fed, within a bound of time; nothing goes out for it."""
         inflater, inflated = self._inflater, 0
         assert inflater is not None
         try:
@@ -137,16 +138,17 @@ class PassThrough:
                 inflated += len(output)
         except ArchiveError as exc:
             self._set_error(exc)
+        return []
 
     def finish(self) -> tuple[list[Buffer], Measured]:
         """Check everything; return what is left to go out, and what all of it measures."""
         if self._inflater is not None and self.error is None:
             try:
                 self._inflater.finish()
+            except ArchiveTruncated as exc:
+                self._set_error(_cut_inside(exc))
             except ArchiveError as exc:
-                # The member is whole, so the archive is not cut off: the layer in it was.
-                is_cut = isinstance(exc, ArchiveTruncated)
-                self._set_error(ArchiveError(exc.reason, where=exc.where) if is_cut else exc)
+                self._set_error(exc)
         measured = Measured(digest=self._wire.digest, size=self._wire.size, diff_id=self._diff_id())
         check(self._expect, measured, name=self._name, inflated=self._inflate)
         return [], measured
@@ -168,23 +170,31 @@ class Compress:
     """A member that is compressed on its way out."""
 
     error: ArchiveError | None = None
-    busy = False
 
     def __init__(self, expect: Expectation, compression: Compression, *, name: str) -> None:
         self.compression = compression
         self.expect = expect
+        self.on_plain: Callable[[Buffer], None] = lambda _: None
+        """Called in a thread with each piece that is about to be compressed."""
         self._name = name
         self._deflater = Deflater(compression)
         self._inner = Hash(expect.diff_id)
         self._wire = Hash(expect.digest)
 
+    @property
+    def busy(self) -> bool:
+        """Return whether there is more to `work` on before the next `feed`."""
+        return False
+
     def feed(self, piece: Buffer) -> list[Buffer]:
         """Take a piece of DEFLATE_BLOCK_BYTES (a shorter one is the last); return what goes out by now."""
+        self.on_plain(piece)
         self._inner.update(piece)
         return self._out(self._deflater.deflate(piece))
 
-    def work(self) -> None:
-        """There is never any left."""
+    def work(self) -> list[Buffer]:
+        """Return what goes out for more of what was fed: there is never any left."""
+        return []
 
     def finish(self) -> tuple[list[Buffer], Measured]:
         """Check everything; return what is left to go out, and what all of it measures."""
@@ -199,6 +209,52 @@ class Compress:
             return [output] if output else []
         view = memoryview(output)  # what cannot be compressed grows a little
         return [view[:PIECE_BYTES], view[PIECE_BYTES:]]
+
+
+class Recompress(Compress):
+    """A gzip or zstd member that is compressed anew on its way out, as its plain bytes would have been."""
+
+    def __init__(self, expect: Expectation, compression: Compression, *, inside: Compression, name: str) -> None:
+        super().__init__(expect, compression, name=name)
+        self._inflater = Inflater(inside, name=name)
+        self._pending: Buffer = b""
+        self._block = bytearray()
+
+    @property
+    def busy(self) -> bool:
+        """Return whether there is more to `work` on before the next `feed`."""
+        return bool(self._pending) or not self._inflater.needs_input
+
+    def feed(self, piece: Buffer) -> list[Buffer]:
+        """Take a piece; return what goes out by now."""
+        self._pending = piece
+        return self.work()
+
+    def work(self) -> list[Buffer]:
+        """Inflate up to a block, and compress it when it is full."""
+        while self.busy and len(self._block) < DEFLATE_BLOCK_BYTES:
+            data, self._pending = self._pending, b""
+            self._block += self._inflater.inflate(data, DEFLATE_BLOCK_BYTES - len(self._block))
+        return self._compress_block() if len(self._block) == DEFLATE_BLOCK_BYTES else []
+
+    def finish(self) -> tuple[list[Buffer], Measured]:
+        """Check everything; return what is left to go out, and what all of it measures."""
+        try:
+            self._inflater.finish()
+        except ArchiveTruncated as exc:
+            raise _cut_inside(exc) from exc
+        last = self._compress_block() if self._block else []
+        rest, measured = super().finish()
+        return [*last, *rest], measured
+
+    def _compress_block(self) -> list[Buffer]:
+        block, self._block = self._block, bytearray()
+        return super().feed(block)
+
+
+def _cut_inside(error: ArchiveTruncated) -> ArchiveError:
+    """The member is whole, so the archive is not cut off: the layer in it was."""
+    return ArchiveError(error.reason, where=error.where)
 
 
 def check(expect: Expectation, measured: Measured, *, name: str, inflated: bool) -> None:
@@ -220,9 +276,22 @@ def check(expect: Expectation, measured: Measured, *, name: str, inflated: bool)
 Codec = PassThrough | Compress
 
 
-def codec_for(member: Member, *, compression: Compression, expect: Expectation, inflate: bool, hashes: bool) -> Codec:
-    """Return what passes a member's bytes on (NONE), or compresses them. `hashes`: see `PassThrough`."""
+def codec_for(
+    member: Member,
+    *,
+    compression: Compression,
+    inside: Compression = Compression.NONE,
+    expect: Expectation,
+    inflate: bool,
+    hashes: bool,
+) -> Codec:
+    """Return what passes a member's bytes on (NONE), or compresses them. `hashes`: see `PassThrough`.
+
+    `inside` is the compression that is undone first.
+    """
     name = shown(member.path)
+    if inside is not Compression.NONE:
+        return Recompress(expect, compression, inside=inside, name=name)
     if compression is not Compression.NONE:
         return Compress(expect, compression, name=name)
     if expect.size is not None and member.size != expect.size:
@@ -245,8 +314,6 @@ class MemberReader(ABC):
         self._measured: Measured | None = None
         self.on_read: Callable[[int], None] = lambda _: None
         """Called after every read with the number of the member's own bytes it took; what is read again counts once."""
-        self.on_plain: Callable[[Buffer], None] = lambda _: None
-        """Called in a thread with each piece that is about to be compressed."""
 
     @abstractmethod
     async def _wait(self) -> None:
@@ -288,6 +355,11 @@ class MemberReader(ABC):
         """The diff ID that is expected of a layer which is compressed here; None for all else."""
         return self._codec.expect.diff_id if isinstance(self._codec, Compress) else None
 
+    def show_plain(self, on_plain: Callable[[Buffer], None]) -> None:
+        """Have `on_plain` called in a thread with each piece that is about to be compressed."""
+        if isinstance(self._codec, Compress):
+            self._codec.on_plain = on_plain
+
     @property
     def error(self) -> ArchiveError | None:
         """What is wrong with the compressed data inside, when nobody expected it to be sound."""
@@ -312,14 +384,12 @@ class MemberReader(ABC):
 
     def _step(self) -> None:
         if self._codec.busy:
-            self._codec.work()
+            self._ready.extend(self._codec.work())
         elif self._position < self._fed:
             # Read again after a rewind: it has been hashed, and counts once.
             self._ready.append(self._take(min(PIECE_BYTES, self._fed - self._position)))
         elif self._position < self._total:
             piece = self._take(PIECE_BYTES)
-            if isinstance(self._codec, Compress):
-                self.on_plain(piece)
             self._ready.extend(self._codec.feed(piece))
             self._fed = self._position
         if self._measured is None and self._fed == self._total and not self._codec.busy:

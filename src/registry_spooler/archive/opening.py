@@ -61,14 +61,15 @@ class IndexedArchive(Archive):
         member: Member,
         *,
         compression: Compression = Compression.NONE,
+        inside: Compression = Compression.NONE,
         expect: Expectation = NOTHING_EXPECTED,
         inflate: bool = True,
         hashes: bool = True,
     ) -> MemberOpener:
-        """A member's bytes, as they are (NONE; rewindable) or compressed on the way. `hashes`: see `PassThrough`."""
+        """A member's bytes, as they are (NONE; rewindable) or compressed on the way. See `codec_for`."""
         require_file(member)
-        how = partial(codec_for, member, compression=compression, expect=expect, inflate=inflate, hashes=hashes)
-        return file_member(self._source, member, how)
+        codec = partial(codec_for, compression=compression, inside=inside, expect=expect, inflate=inflate)
+        return file_member(self._source, member, partial(codec, member, hashes=hashes))
 
 
 _turns: Final[anyio.lowlevel.RunVar[anyio.Lock]] = anyio.lowlevel.RunVar("registry_spooler_turns")

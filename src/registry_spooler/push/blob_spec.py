@@ -83,6 +83,8 @@ class BlobSpec:
     expect: Expectation
     compression: Compression = Compression.NONE
     """How it is compressed on the way; NONE sends it as it is."""
+    inside: Compression = Compression.NONE
+    """The member's own compression, if that is undone before."""
     hint: Digest | None = None
     """What the member's name says: its digest as it is sent, or the diff ID of what is to be compressed.
 
@@ -121,12 +123,15 @@ async def docker_specs(
     archive: Archive,
     setting: Compression,
     kinds: dict[Member, Compression],
+    *,
+    repack: bool = False,
 ) -> tuple[BlobSpec, ...]:
     """Return the layers of a docker archive's image, the lowest first; a layer may come up twice.
 
-    `kinds` says how a stream's members are compressed; an indexed archive is looked into.
+    `kinds` says how a stream's members are compressed; an indexed archive is looked into. `repack`: layers that are
+    compressed there are compressed anew.
     """
-    return tuple([await _docker_spec(layer, archive, setting, kinds) for layer in image.layers])
+    return tuple([await _docker_spec(layer, archive, setting, kinds, repack=repack) for layer in image.layers])
 
 
 async def _docker_spec(
@@ -134,6 +139,8 @@ async def _docker_spec(
     archive: Archive,
     setting: Compression,
     kinds: dict[Member, Compression],
+    *,
+    repack: bool,
 ) -> BlobSpec:
     member = layer.member
     if member is None:
@@ -142,6 +149,8 @@ async def _docker_spec(
     compression = layer_compression(member, kind, setting)
     if compression is not Compression.NONE:
         return BlobSpec(member=member, expect=Expectation(diff_id=layer.diff_id), compression=compression)
+    if repack and kind is not Compression.NONE:
+        return BlobSpec(member=member, expect=Expectation(diff_id=layer.diff_id), compression=setting, inside=kind)
     digest = layer.diff_id if kind is Compression.NONE else member.blob_digest
     expect = Expectation(digest=digest, diff_id=layer.diff_id, compression=kind)
     return BlobSpec(member=member, expect=expect, hint=layer.expected_digest, media_type=kind.layer_media_type)

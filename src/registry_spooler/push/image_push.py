@@ -18,6 +18,7 @@ from registry_spooler.progress import ImageResult, LeftOut
 from registry_spooler.push.blob_spec import BlobSpec, Registry, docker_specs
 from registry_spooler.push.blobs import RepositoryUploader
 from registry_spooler.push.plan import DockerPlan, Plan, plan_image, plan_or_lack
+from registry_spooler.push.repack import repacked_image
 
 BUNDLE_BLOBS_MAX: Final = 100_000
 """Blobs of all images of a bundle, shared ones counted for each of their names."""
@@ -39,6 +40,8 @@ class ImagePush:
     referrers: int = 0
     """How many manifests refer to the image."""
     left_out: tuple[LeftOut, ...] = ()
+    repacked_from: Digest | None = None
+    """The image's digest in the archive, if its layers are compressed anew."""
 
     def result(self, plan: Plan) -> ImageResult:
         """Return the image's part of the receipt; `plan` is the complete one."""
@@ -57,6 +60,7 @@ class ImagePush:
             missing=tuple(str(digest) for digest in plan.missing),
             referrers=self.referrers,
             left_out=self.left_out,
+            repacked_from=self.repacked_from,
             counts=replace(counts, blobs_existing=counts.blobs_existing + len(blobs.keys() - asked)),
         )
 
@@ -69,6 +73,7 @@ class ImagePushes:
     registry: Registry
     uploader_for: Callable[[Reference], RepositoryUploader]
     compression: Compression
+    repack: bool
     kinds: dict[Member, Compression]
     """How a stream's members are compressed; not used for an indexed archive."""
 
@@ -92,11 +97,21 @@ class ImagePushes:
         uploader = self.uploader_for(reference)
         if isinstance(image, DockerImage) and image.as_oci is not None and self._keeps_plain:
             image = image.as_oci
+        repacked = await repacked_image(image, self.archive) if self.repack and isinstance(image, OciImage) else None
+        if repacked is not None:
+            image = repacked.image
         if isinstance(image, OciImage):
             return await self._oci(image, reference, uploader)
-        layers = await docker_specs(image, self.archive, self.compression, self.kinds)
-        plan = DockerPlan(image.config, layers)
-        return ImagePush(reference=reference, uploader=uploader, plan=plan, specs=_to_deliver(layers))
+        layers = await docker_specs(image, self.archive, self.compression, self.kinds, repack=self.repack)
+        push = ImagePush(
+            reference=reference,
+            uploader=uploader,
+            plan=DockerPlan(image.config, layers),
+            specs=_to_deliver(layers),
+        )
+        if repacked is None:
+            return push
+        return replace(push, repacked_from=repacked.digest, left_out=repacked.left_out)
 
     @property
     def _keeps_plain(self) -> bool:

@@ -54,6 +54,8 @@ class PushOptions:
     """Hash every blob while it is read. Otherwise the registry alone checks it."""
     transfers: int = 2
     """Blobs of one archive sent at once. Two keep two processors busy; more only use more memory."""
+    repack: bool = False
+    """Compress the layers anew that are compressed in the archive, which gives the image another digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Pusher:
         )
         async with open_archive(source) as archive, aclosing(sessions):
             if isinstance(archive, StreamedArchive):
+                if options.repack:
+                    raise ArchiveError("layers can only be compressed anew from a plain archive in a file")
                 guess = guess_wanted({})  # which repository a bundle's member belongs to is known only at the end
                 if reference is not None:
                     guess = guess_all(uploader_for(reference), options.compression, rereadable=archive.rereadable)
@@ -102,6 +106,7 @@ class Pusher:
                 registry=self.registry,
                 uploader_for=uploader_for,
                 compression=options.compression,
+                repack=options.repack,
                 kinds=sessions.kinds,
             ).choose(reference)
             for image in images:
@@ -176,7 +181,8 @@ class Pusher:
         registries refuse that for reasons of their own.
         """
         inflate = self.options.inflate
-        blob = partial(archive.blob, member, compression=spec.compression, expect=spec.expect, inflate=inflate)
+        codec = partial(archive.blob, compression=spec.compression, inside=spec.inside)
+        blob = partial(codec, member, expect=spec.expect, inflate=inflate)
         if inflate or self.options.hashes or member.size <= PIECE_BYTES:
             return blob()
         hashes = False

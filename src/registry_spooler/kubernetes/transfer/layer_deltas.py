@@ -90,7 +90,7 @@ class LayerDeltas:
         with ExitStack() as files:
             delta = await in_thread(_begin, base, self._folder, self.mode, reader.compression, files)
             if delta is not None:
-                reader.on_plain = delta.feed
+                reader.show_plain(delta.feed)
             yield delta
 
     async def _base(self, repository: str, reader: BlobReader) -> OfferedBase | None:

@@ -59,6 +59,8 @@ class SendOptions:
     """Blobs on their way at once. One connection seldom fills a link on which the far side acknowledges late."""
     delta: DeltaMode = DeltaMode.AUTO
     """Which layers go as a recipe, for what the registry has of them."""
+    repack: bool = False
+    """Compress the layers anew that are compressed in the archive: see `push.pusher.PushOptions`."""
     cache: Path | None = None
     """Where to remember layers; None is the user's cache directory."""
 
@@ -152,7 +154,9 @@ async def _push(
             return await push(registry(remote, conversation))
 
     async def push(registry: Registry) -> tuple[ImageResult, ...]:
-        push_options = PushOptions(compression=options.compression, hashes=True, transfers=_QUESTIONS)
+        push_options = PushOptions(
+            compression=options.compression, hashes=True, transfers=_QUESTIONS, repack=options.repack
+        )
         pusher = Pusher(registry, known, push_options)
         if is_archive or not isinstance(source, FileSource):
             return await pusher.push_archive(source, reference, progress, before_tag=check)

@@ -78,6 +78,7 @@ async def plan_round(target: ClusterTarget, items: tuple[Item, ...], flags: Push
                     item.reference,
                     is_archive=item.is_archive,
                     compression=Compression(flags.compression),
+                    repack=flags.repack,
                 )
             image = f"{updates.host}/{plan.images[0].reference}@{plan.images[0].digest}" if updates else ""
             planned.append(

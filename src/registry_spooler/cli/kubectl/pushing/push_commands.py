@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     help="Send only what is new in layers that are compressed here (auto: where it saves half on a slow link).",
 )
 @click.option(
+    "--repack",
+    is_flag=True,
+    help="Compress the layers of an OCI archive anew, so that only what is new in them is sent; the image gets "
+    "another digest.",
+)
+@click.option(
     "-j", "--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Number of files to push at once."
 )
 @click.option("--all-pods", is_flag=True, help="Push to every pod; each has a registry of its own.")
@@ -106,6 +112,8 @@ def push(
     chosen = PushFlags(**flags)
     if chosen.workloads and (len(items) > 1 or items[0].reference is None):
         raise click.UsageError("--set goes with a single FILE or IMAGE that is one image")
+    if chosen.repack and chosen.compression == "none":
+        raise click.UsageError("--repack and --compression none exclude each other")
     if dry_run and watches:
         raise click.UsageError("--dry-run and --watch exclude each other")
     if dry_run:

@@ -35,6 +35,7 @@ class PushFlags:
     rate_limit: float | None
     quiet: bool
     delta: Literal["auto", "never", "always"] = "auto"
+    repack: bool = False
     all_pods: bool = False
     workloads: tuple[WorkloadChoice, ...] = ()
     set_namespace: str | None = None
@@ -95,6 +96,9 @@ def show(done: Round, *, as_json: bool) -> None:
     elif not as_json:
         for image in (image for receipt in done.receipts for image in receipt.images):
             say(image.pull_reference or done.image or str(image.digest))
+    for image in (image for receipt in done.receipts for image in receipt.images):
+        if image.repacked_from not in (None, image.digest):
+            warn(f"{image.reference}: compressed anew, so its digest is not that of the archive, {image.repacked_from}")
     for failure in done.failures:
         explain(failure)
     for failure in done.failures[1:]:
@@ -151,5 +155,6 @@ async def _push_one(client: SpoolerClient, item: Item, flags: PushFlags, shown: 
             compression=Compression(flags.compression),
             streams=flags.streams,
             delta=flags.delta,
+            repack=flags.repack,
             progress=progress,
         )
