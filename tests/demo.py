@@ -33,6 +33,7 @@ from running_registry import RegistryOptions, RunningRegistry
 ROOT = Path(__file__).resolve().parent.parent
 TEXT_NAME = "hello.txt"
 TEXT = b"Hello from the registry.\n"
+LIBRARY = Path(sysconfig.get_path("stdlib"))
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 ARCHIVE_NAME = rf"demo\python:{VERSION}.tar"
 REPOSITORIES = {ARCHIVE_NAME: ("demo/python", VERSION), TEXT_NAME: ("hello", "latest")}
@@ -68,7 +69,7 @@ def _demonstrate(spool: Path, *, once: bool) -> None:
     spool.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="registry-demo-") as folder, _registry(Path(folder)) as registry:
         say(f"A registry listens at {registry.url}", BOLD)
-        health_port = _free_port(8086)
+        health_port = free_port(8086)
         with _spooler(spool, registry, health_port) as spooler:
             say(f"The spooler watches {_short(spool)} and shows its status at http://127.0.0.1:{health_port}/", BOLD)
             say("")
@@ -99,20 +100,24 @@ def drop(spool: Path, name: str, content: bytes) -> None:
 
 def python_image() -> bytes:
     """A docker archive of this machine's Python: one layer with its library, one with a program."""
-    library = Path(sysconfig.get_path("stdlib"))
-    layers = [_layer(library, f"usr/lib/python{VERSION}"), _layer(Path(__file__), "usr/src/demo.py")]
+    layers = [python_layer(), _layer(Path(__file__), "usr/src/demo.py")]
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
         "os": "linux",
         "config": {"Cmd": ["python3", "/usr/src/demo.py"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]},
-        "history": [{"created_by": f"copy of {library}"}, {"created_by": "copy of demo.py"}],
+        "history": [{"created_by": f"copy of {LIBRARY}"}, {"created_by": "copy of demo.py"}],
     }
     names = [f"layer-{number}/layer.tar" for number in range(len(layers))]
     manifest = [{"Config": "config.json", "RepoTags": [f"demo/python:{VERSION}"], "Layers": names}]
     members = dict(zip(names, layers, strict=True))
     members |= {"config.json": json.dumps(config).encode(), "manifest.json": json.dumps(manifest).encode()}
     return _tar(members)
+
+
+def python_layer() -> bytes:
+    """A layer with the library of this machine's Python."""
+    return _layer(LIBRARY, f"usr/lib/python{VERSION}")
 
 
 def receipt_line(receipt: dict[str, Any]) -> str:
@@ -150,7 +155,7 @@ def say(text: str, style: str = "") -> None:
 
 @contextlib.contextmanager
 def _registry(folder: Path) -> Iterator[RunningRegistry]:
-    registry = RunningRegistry(folder, RegistryOptions(), port=_free_port(5000))
+    registry = RunningRegistry(folder, RegistryOptions(), port=free_port(5000))
     registry.start()
     try:
         yield registry
@@ -248,7 +253,7 @@ def _get(url: str) -> bytes:
         return bytes(response.read())
 
 
-def _free_port(preferred: int) -> int:
+def free_port(preferred: int) -> int:
     """The preferred port when nobody has it, else any."""
     for port in (preferred, 0):
         with socket.socket() as candidate, contextlib.suppress(OSError):

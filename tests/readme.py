@@ -32,7 +32,7 @@ NAME_TABLE = re.compile(r"^\| file \| image \|\n(?P<rows>(?:\|.*\n)+)", re.MULTI
 NAME_ROW = re.compile(r"^\| `(?P<name>[^`]+)` +\| `(?P<reference>[^`]+)` +\|", re.MULTILINE)
 FENCED = re.compile(r"^ *(?P<fence>```+)\w*\n.*?^ *(?P=fence)$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
-LINK = re.compile(r"\]\((?P<target>[^()\s]+)\)")
+LINK = re.compile(r"(?:\]\(|\b(?:src|srcset)=\")(?P<target>[^()\"\s]+)[)\"]")
 HELP_WIDTH_COLUMNS = 100
 HELP_TIMEOUT_SECONDS = 60.0
 
@@ -102,7 +102,7 @@ def anchors(text: str) -> set[str]:
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the links of a page to files of the project: the file, and the anchor or nothing."""
+    """Yield the links and pictures of a page that are files of the project: the file, and the anchor or nothing."""
     for match in LINK.finditer(re.sub(r"`[^`\n]*`", "", prose(page.read_text()))):
         target, _, anchor = match["target"].partition("#")
         if "://" not in match["target"]:

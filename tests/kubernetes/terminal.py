@@ -41,6 +41,11 @@ class Terminal:
     path: str = f"{PROGRAMS}:{os.environ['PATH']}"
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What every program here has in its environment."""
+        return {"PATH": self.path, "HOME": str(self.folder), "KUBECONFIG": str(self.kubeconfig), "TERM": "xterm"}
+
     async def start(
         self,
         command: Sequence[str],
@@ -49,14 +54,7 @@ class Terminal:
         stdout: int = asyncio.subprocess.PIPE,
     ) -> asyncio.subprocess.Process:
         """Start a program."""
-        environment = {
-            "PATH": self.path,
-            "HOME": str(self.folder),
-            "KUBECONFIG": str(self.kubeconfig),
-            "COLUMNS": "100",
-            "TERM": "xterm",
-            **self.environment,
-        }
+        environment = {"COLUMNS": "100", **self.variables, **self.environment}
         return await asyncio.create_subprocess_exec(
             *command,
             env=environment,

@@ -1,0 +1,1 @@
+"""The pictures of README.md and docs/: the real programs, on a terminal and in a browser."""
