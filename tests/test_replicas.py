@@ -26,7 +26,7 @@ LINE = re.compile(r"^(?P<time>\S+) \w+ +(?P<what>pushing|pushed|deferred|failed)
 
 
 @dataclass(frozen=True)
-class JobLocks:
+class Turn:
     """The time that one spooler spent on one file, in seconds of the clock."""
 
     start: float
@@ -37,9 +37,9 @@ def seconds(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC).timestamp()
 
 
-def turns(log: str, ended: float) -> dict[str, list[JobLocks]]:
+def turns(log: str, ended: float) -> dict[str, list[Turn]]:
     """By file name: each turn from a spooler's log; `ended` is when the process was gone at the latest."""
-    found: dict[str, list[JobLocks]] = collections.defaultdict(list)
+    found: dict[str, list[Turn]] = collections.defaultdict(list)
     running: dict[str, float] = {}
     for match in filter(None, map(LINE.match, log.splitlines())):
         name = re.search(r"many-\d+:\d+\.bin", match["rest"])
@@ -48,9 +48,9 @@ def turns(log: str, ended: float) -> dict[str, list[JobLocks]]:
         if match["what"] == "pushing":
             running[name[0]] = seconds(match["time"])
         elif name[0] in running:
-            found[name[0]].append(JobLocks(running.pop(name[0]), seconds(match["time"])))
+            found[name[0]].append(Turn(running.pop(name[0]), seconds(match["time"])))
     for name_left, start in running.items():
-        found[name_left].append(JobLocks(start, ended))
+        found[name_left].append(Turn(start, ended))
     return found
 
 
@@ -62,7 +62,7 @@ def test_nothing_is_pushed_twice_at_once_and_nothing_is_left(make_registry, tmp_
         for number in range(FILES)
     }
     replicas = [RunningSpooler(spool, registry.url) for _ in range(REPLICAS)]
-    logs: list[dict[str, list[JobLocks]]] = []
+    logs: list[dict[str, list[Turn]]] = []
     for replica in replicas:
         replica.start()
     for name, content in contents.items():

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from fuzz.target import ImagePush
+from fuzz.target import FuzzTarget
 from registry_spooler.errors import RegistryProtocolError
 from registry_spooler.kubernetes.frames import (
     FRAME_BYTES,
@@ -111,7 +111,7 @@ def _frame_seeds() -> list[bytes]:
 
 
 TARGETS = {
-    "challenge": ImagePush(check=check_challenge, seeds=lambda: CHALLENGES, max_bytes=2048),
-    "location": ImagePush(check=check_location, seeds=lambda: LOCATIONS, max_bytes=2048),
-    "frames": ImagePush(check=check_frames, seeds=_frame_seeds),
+    "challenge": FuzzTarget(check=check_challenge, seeds=lambda: CHALLENGES, max_bytes=2048),
+    "location": FuzzTarget(check=check_location, seeds=lambda: LOCATIONS, max_bytes=2048),
+    "frames": FuzzTarget(check=check_frames, seeds=_frame_seeds),
 }

@@ -9,7 +9,7 @@ import tarfile
 import archives
 from archive_parts import Hardlink, Image, Symlink, make_tar, read_tar
 from archive_reading import tape_of
-from fuzz.target import ImagePush
+from fuzz.target import FuzzTarget
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.source import FileSource
@@ -151,9 +151,9 @@ def _manifest_seeds() -> list[bytes]:
 
 
 TARGETS = {
-    "tar": ImagePush(check=check_tar, seeds=_tar_seeds, max_bytes=8192),
-    "manifest": ImagePush(check=check_manifest, seeds=_manifest_seeds, is_json=True),
-    "docker": ImagePush(
+    "tar": FuzzTarget(check=check_tar, seeds=_tar_seeds, max_bytes=8192),
+    "manifest": FuzzTarget(check=check_manifest, seeds=_manifest_seeds, is_json=True),
+    "docker": FuzzTarget(
         check=check_docker,
         seeds=lambda: [*_document_seeds("manifest.json"), Image().config],
         is_json=True,

@@ -7,7 +7,7 @@ import io
 import zstandard
 
 from delta.layers import File, in_pieces, recipe_of, tar, written
-from fuzz.target import ImagePush
+from fuzz.target import FuzzTarget
 from registry_spooler.delta.operations import OPERATIONS_MAX_BYTES, decode
 from registry_spooler.delta.rebuild import rebuild
 from registry_spooler.delta.recipe import MAGIC, SIZES
@@ -63,6 +63,6 @@ def _recipe_seeds() -> list[bytes]:
 
 
 TARGETS = {
-    "signature": ImagePush(check=check_signature, seeds=lambda: [signature_of([BASE]).encode()]),
-    "recipe": ImagePush(check=check_recipe, seeds=_recipe_seeds),
+    "signature": FuzzTarget(check=check_signature, seeds=lambda: [signature_of([BASE]).encode()]),
+    "recipe": FuzzTarget(check=check_recipe, seeds=_recipe_seeds),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from fuzz.target import ImagePush
+from fuzz.target import FuzzTarget
 from registry_spooler.errors import InvalidFileName, InvalidReference
 from registry_spooler.oci.reference import ImageName, Reference
 from registry_spooler.registry.auth.credentials import DockerConfig
@@ -80,6 +80,6 @@ CONFIGS = [
 ]
 
 TARGETS = {
-    "filename": ImagePush(check=check_filename, seeds=lambda: NAMES, max_bytes=300),
-    "dockerconfig": ImagePush(check=check_dockerconfig, seeds=lambda: CONFIGS, is_json=True),
+    "filename": FuzzTarget(check=check_filename, seeds=lambda: NAMES, max_bytes=300),
+    "dockerconfig": FuzzTarget(check=check_dockerconfig, seeds=lambda: CONFIGS, is_json=True),
 }

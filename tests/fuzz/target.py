@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImagePush:
+class FuzzTarget:
     """One piece of code that reads what others wrote."""
 
     check: Callable[[bytes], None]

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fuzz import of_answers, of_archives, of_deltas, of_settings
-from fuzz.target import ImagePush
+from fuzz.target import FuzzTarget
 
-TARGETS: dict[str, ImagePush] = of_archives.TARGETS | of_answers.TARGETS | of_deltas.TARGETS | of_settings.TARGETS
+TARGETS: dict[str, FuzzTarget] = of_archives.TARGETS | of_answers.TARGETS | of_deltas.TARGETS | of_settings.TARGETS

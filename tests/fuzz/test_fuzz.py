@@ -8,7 +8,7 @@ import pytest
 
 from fuzz.__main__ import NAMES
 from fuzz.mutation import mutate_json
-from fuzz.target import ImagePush
+from fuzz.target import FuzzTarget
 from fuzz.targets import TARGETS
 
 CHANGED_INPUTS = 300
@@ -47,7 +47,7 @@ def test_changed_inputs_are_answered(name: str) -> None:
             raise
 
 
-def changed(target: ImagePush, seed: bytes, chance: random.Random) -> bytes:
+def changed(target: FuzzTarget, seed: bytes, chance: random.Random) -> bytes:
     """One of the first inputs with some changes."""
     data = bytearray(seed)
     if target.is_json and chance.random() < 0.8:

@@ -166,7 +166,7 @@ class DaemonSession(RemoteSession):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _InLine:
     tell: Callable[[int], None]
     turn: anyio.Event = field(default_factory=anyio.Event)
 
@@ -177,7 +177,7 @@ class Line:
 
     places: int
     _taken: int = 0
-    _waiting: deque[_Waiting] = field(default_factory=deque)
+    _waiting: deque[_InLine] = field(default_factory=deque)
 
     @asynccontextmanager
     async def place(self, tell: Callable[[int | None], None]) -> AsyncGenerator[None]:
@@ -193,7 +193,7 @@ class Line:
             self._leave()
 
     async def _wait(self, tell: Callable[[int], None]) -> None:
-        waiting = _Waiting(tell)
+        waiting = _InLine(tell)
         self._waiting.append(waiting)
         self._tell()
         try:

@@ -279,10 +279,6 @@ class Document:
             raise UnreadableAnswer(self.where, "a list of texts")
         return tuple(self.value)
 
-    def objects(self) -> tuple[dict[str, Any], ...]:
-        """Return a list of objects."""
-        return tuple(entry.fields() for entry in self.entries())
-
 
 @contextmanager
 def reading(what: str, expected: str) -> Iterator[None]:

@@ -71,7 +71,7 @@ def _tell(error: KubeError) -> None:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Ahead:
     """Tells how many transfers come first, as they become fewer: several of one push may wait at once."""
 
     told: int | None = None
@@ -102,7 +102,7 @@ class ClusterTarget:
             from registry_spooler.client import SpoolerClient
 
         said = {name: value for name, value in self.to_dict().items() if value is not None}
-        on_waiting = _Waiting().tell
+        on_waiting = _Ahead().tell
         return SpoolerClient.connect(
             bytes_per_second=bytes_per_second, on_retry=on_retry, on_waiting=on_waiting, **said
         )

@@ -73,7 +73,7 @@ class _Question:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _BeforeTag:
     """What goes with the tag of one repository's next image."""
 
     manifests: dict[Digest, Manifest] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class RemoteRegistry:
         self._streams = anyio.Semaphore(streams)
         self._questions: dict[str, _Question] = {}
         self._present: dict[tuple[str, Digest], int] = {}
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, _BeforeTag] = {}
         self._tagged: dict[Reference, Descriptor] = {}
         self._has_worked = False
         self._mount = ("--mount",) if mounts else ()
@@ -322,8 +322,8 @@ class RemoteRegistry:
             return waiting.blobs[digest].size
         return self._present.get((repository, digest))
 
-    def _waits(self, repository: str) -> _Waiting:
-        return self._waiting.setdefault(repository, _Waiting())
+    def _waits(self, repository: str) -> _BeforeTag:
+        return self._waiting.setdefault(repository, _BeforeTag())
 
     def _arrived(self, repository: str, parts: Iterable[ArchivePart]) -> None:
         for part in parts:
