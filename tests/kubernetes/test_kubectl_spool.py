@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import pty
+import random
 import re
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -78,6 +81,34 @@ async def test_push_prints_the_digest_and_nothing_else(
     assert f"app.tar → {repository}:1: " in done.stderr
     again = await terminal.spool("push", "app.tar", f"{repository}:2", "--quiet")
     assert (done.lines, "") == (again.lines, again.stderr)
+
+
+@pytest.fixture
+def podman(terminal: Terminal) -> Iterator[None]:
+    """Podman has a storage of its own, at the terminal too; its run root's path has to be short."""
+    settings = terminal.folder / "storage.conf"
+    terminal.environment["CONTAINERS_STORAGE_CONF"] = str(settings)
+    with tempfile.TemporaryDirectory(prefix="podman-") as run:
+        storage = {"driver": "vfs", "graphroot": f"{terminal.folder}/storage", "runroot": run}
+        settings.write_text("[storage]\n" + "".join(f'{key} = "{value}"\n' for key, value in storage.items()))
+        yield
+
+
+@pytest.mark.usefixtures("podman", "pod_without_spooler")
+async def test_podmans_image_is_that_of_its_archive_and_is_not_sent_again(
+    terminal: Terminal, repository: str, registry: RunningRegistry
+) -> None:
+    (terminal.folder / "data").write_bytes(random.Random(repository).randbytes(MEGA))
+    (terminal.folder / "Containerfile").write_text("FROM scratch\nCOPY data /\n")
+    await terminal.run("podman", "build", "--quiet", "--tag", f"{repository}:1", ".")
+    first = await terminal.spool("push", f"podman:localhost/{repository}:1", f"{repository}:1")
+    assert [Reader(registry).image(repository, "1").digest] == first.lines
+    again = await terminal.spool("push", f"podman:localhost/{repository}:1", f"{repository}:2", "--json")
+    receipt = json.loads(again.stdout)
+    assert first.lines == [receipt["digest"]]
+    assert receipt["blobs"] == {"uploaded": 0, "existing": 2, "mounted": 0}
+    await terminal.run("podman", "save", "--quiet", "--output", "app.tar", f"localhost/{repository}:1")
+    assert first.lines == (await terminal.spool("push", "app.tar", f"{repository}:3")).lines
 
 
 async def test_as_a_plugin_of_kubectl(

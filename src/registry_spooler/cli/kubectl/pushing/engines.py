@@ -93,12 +93,13 @@ class EngineImage:
     async def saved(self) -> AsyncGenerator[IO[bytes]]:
         """Read the image as an archive, as the engine writes it. EngineError when it cannot, on the way out too.
 
-        It is a pipe, but for Docker: what its plain layers are compressed to is decided by what stands at the end of
-        its archives, so that these go through a temporary file.
+        Docker and podman write plain layers, and only at the archive's end what these are. They go through a temporary
+        file, so that they are looked for, and compared with those of the image before, first. nerdctl's are compressed
+        already, and come through a pipe.
         """
         engine = await in_thread(self._find)
         async with self._pipe(engine) as pipe:
-            if engine != "docker":
+            if engine == "nerdctl":
                 yield pipe
                 return
             with await in_thread(_copied, pipe) as file:
@@ -106,9 +107,7 @@ class EngineImage:
 
     @asynccontextmanager
     async def _pipe(self, engine: str) -> AsyncGenerator[IO[bytes]]:
-        format_flags = ["--format", "oci-archive"] if engine == "podman" else []
-        command = [engine, "save", *format_flags, self.name]
-        process = await in_thread(_start, command)
+        process = await in_thread(_start, [engine, "save", self.name])
         assert process.stdout is not None and process.stderr is not None
         with process.stdout as archive, process.stderr as complaints:
             try:
