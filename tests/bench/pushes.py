@@ -24,6 +24,11 @@ class Row:
     samples: list[Sample | None] = field(default_factory=list)
     failure: str = ""
 
+    def fail(self, error: RunFailed) -> None:
+        """Keep the place of a run that failed."""
+        self.samples.append(None)
+        self.failure = str(error)
+
     def median(self, measure: str) -> float | None:
         """The median of a field of Sample; None when no run succeeded."""
         values = [getattr(sample, measure) for sample in self.samples if sample is not None]
@@ -81,5 +86,4 @@ def _run(row: Row, case: Case, scratch: Path, *, cold: bool) -> None:
     try:
         row.samples.append(push_once(row.contestant, case, scratch, cold=cold))
     except RunFailed as exc:
-        row.samples.append(None)
-        row.failure = str(exc)
+        row.fail(exc)

@@ -40,9 +40,9 @@ class Spooler:
         self._options = options
         self._asked = asked
         self._registry = registry
-        self._spool = folder / "spool"
+        self.spool = folder / "spool"
         self._log = folder / "spooler.log"
-        self._port = _free_port()
+        self.health_port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start_seconds = 0.0
         """From the start of the process to the first 200 of `/ready`."""
@@ -53,9 +53,9 @@ class Spooler:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        self._spool.mkdir(parents=True)
-        command = [program("registry-spooler"), "--directory", str(self._spool), "--registry", self._registry.host]
-        command += ["--health-port", str(self._port), "--health-address", "127.0.0.1", *self._options]
+        self.spool.mkdir(parents=True)
+        command = [program("registry-spooler"), "--directory", str(self.spool), "--registry", self._registry.host]
+        command += ["--health-port", str(self.health_port), "--health-address", "127.0.0.1", *self._options]
         with self._log.open("wb") as log:
             began = time.monotonic()
             self._process = subprocess.Popen(
@@ -87,7 +87,7 @@ class Spooler:
         spent = cpu_seconds(self.pid)
         began = time.monotonic()
         for path in staged:
-            path.rename(self._spool / path.name)
+            path.rename(self.spool / path.name)
 
         def all_tagged() -> bool:
             absent[:] = self._registry.absent(absent)
@@ -102,13 +102,13 @@ class Spooler:
         """Push what is tagged already: seconds until the file has gone, and the bytes that were read for it."""
         read = bytes_read(self.pid)
         began = time.monotonic()
-        staged.rename(self._spool / staged.name)
+        staged.rename(self.spool / staged.name)
         self.wait_until_empty(poll_seconds)
         return time.monotonic() - began, bytes_read(self.pid) - read
 
     def wait_until_empty(self, poll_seconds: float = SLOW_POLL_SECONDS) -> None:
         """Wait until every file has gone from the spool."""
-        self._until(lambda: not _visible(self._spool), poll_seconds)
+        self._until(lambda: not _visible(self.spool), poll_seconds)
 
     def _until(self, done: Callable[[], bool], poll_seconds: float, timeout: float = WORK_TIMEOUT_SECONDS) -> None:
         assert self._process is not None
@@ -116,14 +116,14 @@ class Spooler:
         while not done():
             if self._process.poll() is not None:
                 raise RunFailed(f"the spooler ended with {self._process.returncode}: {tail(self._log)}")
-            if failed := _visible(self._spool / ".failed", ".error.json"):
-                raise RunFailed(json.loads((self._spool / ".failed" / failed[0]).read_text())["error"])
+            if failed := _visible(self.spool / ".failed", ".error.json"):
+                raise RunFailed(json.loads((self.spool / ".failed" / failed[0]).read_text())["error"])
             if time.monotonic() > deadline:
                 raise RunFailed(f"the spooler did not get there in time: {tail(self._log)}")
             time.sleep(poll_seconds)
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=1)
+        connection = http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=1)
         try:
             connection.request("GET", "/ready")
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -133,7 +133,7 @@ class Spooler:
             connection.close()
 
     def _works(self) -> bool:
-        return (self._spool / ".work").is_dir()
+        return (self.spool / ".work").is_dir()
 
     def _stop(self) -> None:
         assert self._process is not None

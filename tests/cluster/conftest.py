@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from installation import Installation
-from machine import REGISTRY, SPOOLER, Machine
+from machine import REGISTRY, SPOOLER, save_images
 
 from localcluster import programs
 from localcluster.cluster import Cluster
@@ -33,7 +33,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert found is not None, f"no programs of Kubernetes: set {programs.VARIABLE}"
     try:
         with ThreadPoolExecutor() as side_by_side:
-            steps = (side_by_side.submit(running.up, found), side_by_side.submit(_build_images, archive))
+            steps = (side_by_side.submit(running.up, found), side_by_side.submit(save_images, archive))
             for step in steps:
                 step.result()
         running.load(archive)
@@ -48,11 +48,3 @@ def installation(cluster: Cluster) -> Installation:
     installed = Installation(cluster)
     installed.install("--image", SPOOLER, "--registry-image", REGISTRY)
     return installed
-
-
-def _build_images(archive: Path) -> None:
-    with Machine() as machine:
-        machine.import_base()
-        machine.build_spooler()
-        machine.build_registry()
-        machine.podman("save", "--multi-image-archive", f"--output={archive}", SPOOLER, REGISTRY)

@@ -129,6 +129,15 @@ class Machine:
         self.run("buildah", "bud", "--isolation=chroot", f"--tag={REGISTRY}", str(folder))
 
 
+def save_images(archive: Path) -> None:
+    """Build both images, and write them into one archive."""
+    with Machine() as machine:
+        machine.import_base()
+        machine.build_spooler()
+        machine.build_registry()
+        machine.podman("save", "--multi-image-archive", f"--output={archive}", SPOOLER, REGISTRY)
+
+
 def base_archive() -> Path:
     """The base's root file system in a tar: from the cache, or made once and kept there."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "registry-spooler")
