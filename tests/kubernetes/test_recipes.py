@@ -2,41 +2,131 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 import archives
 from apiserver import ApiServer
 from archive_parts import Image, layer
+from deploy_tools import SKAFFOLD, TILT
 from running_registry import RunningRegistry
 from terminal import Terminal
+from verify import Reader
 
 PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
+NODES = "127.0.0.1:5001"
+"""The registry's address on the nodes, and at the developer's while its port is forwarded."""
+DOCKER = "#!/bin/sh\ncase $1 in build) ;; image) echo 1 ;; save) exec cat saved.tar ;; *) exit 1 ;; esac\n"
+
+
+def recipe(section: str, language: str) -> str:
+    """The block of a section."""
+    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return str(block)
+
+
+def custom_build(tiltfile: str) -> dict[str, Any]:
+    """The arguments of a Tiltfile's call; such a file is Python too."""
+    calls: list[dict[str, Any]] = []
+    functions = {
+        "custom_build": lambda name, command, **rest: calls.append({"name": name, "command": command, **rest}),
+        "k8s_yaml": lambda _: None,
+    }
+    exec(tiltfile, functions)  # noqa: S102 - our own page
+    (call,) = calls
+    return call
+
+
+@pytest.fixture
+def developer(tmp_path: Path, kubeconfig: Path, api: ApiServer, repository: str, registry: RunningRegistry) -> Terminal:
+    """Somebody whose docker has built an image, for a cluster whose nodes pull from the registry's own address."""
+    api.registry = registry.url
+    api.environment["REGISTRY_SPOOLER_PULL_HOST"] = registry.host
+    api.health_port = 1  # nobody's
+    api.workloads.config_map = {"data": {"localRegistryHosting.v1": f"host: {registry.host}"}}
+    api.workloads.add("deployments", "web")
+    (tmp_path / "saved.tar").write_bytes(archives.podman_docker(Image(layers=(layer(repository),))))
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    terminal = Terminal(tmp_path, kubeconfig)
+    return Terminal(tmp_path, kubeconfig, path=f"{tmp_path}:{terminal.path}")
 
 
 async def test_every_recipe_ends_in_a_running_pod(
-    tmp_path: Path, kubeconfig: Path, api: ApiServer, repository: str, registry: RunningRegistry
+    developer: Terminal, api: ApiServer, registry: RunningRegistry
 ) -> None:
-    api.registry = registry.url
-    api.workloads.config_map = {"data": {"localRegistryHosting.v1": "host: nodes.example:5000"}}
-    api.workloads.add("deployments", "web")
-    (tmp_path / "saved.tar").write_bytes(archives.podman_docker(Image(layers=(layer(repository),))))
-    docker = tmp_path / "docker"
-    docker.write_text("#!/bin/sh\ncase $1 in build) ;; image) echo 1 ;; *) exec cat saved.tar ;; esac\n")
-    docker.chmod(0o755)
-    (makefile,) = re.findall(r"```make\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "Makefile").write_text(makefile)
-    github, gitlab = (yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
+    (developer.folder / "Makefile").write_text(recipe("A Makefile", "make"))
+    github, gitlab = (yaml.safe_load(recipe(section, "yaml")) for section in ("GitHub Actions", "GitLab CI"))
     scripts = {
         "dev": "make deploy",
         "a1": f"GITHUB_SHA=a1\n{github['jobs']['deploy']['steps'][-1]['run']}",
         "b2": "\n".join(["CI_COMMIT_SHORT_SHA=b2", *gitlab["deploy"]["script"]]),
     }
-    terminal = Terminal(tmp_path, kubeconfig)
-    terminal = Terminal(tmp_path, kubeconfig, path=f"{tmp_path}:{terminal.path}")
     for tag, script in scripts.items():
-        done = await terminal.run("bash", "-euo", "pipefail", "-c", script)
-        assert done.lines[-1].startswith(f"nodes.example:5000/app:{tag}@sha256:")
+        done = await developer.run("bash", "-euo", "pipefail", "-c", script)
+        assert done.lines[-1].startswith(f"{registry.host}/app:{tag}@sha256:")
         assert done.lines[-1] == api.workloads.image("deployments/web", "web")
+
+
+async def test_skaffold_finds_what_its_build_has_pushed(
+    developer: Terminal, registry: RunningRegistry, repository: str
+) -> None:
+    """Without Skaffold here, its part is played: the command's environment, and the question for the digest."""
+    text = recipe("Skaffold", "yaml").replace(f"{NODES}/app", f"{registry.host}/{repository}")
+    (developer.folder / "skaffold.yaml").write_text(text)
+    (artifact,) = yaml.safe_load(text)["build"]["artifacts"]
+
+    if program := SKAFFOLD.find():
+        flags = ("--file-output=built.json", "--interactive=false", "--update-check=false", "--cache-artifacts=false")
+        await developer.run(program, "build", *flags)
+        (built,) = json.loads((developer.folder / "built.json").read_text())["builds"]
+        reference = built["tag"]
+    else:
+        reference = f"{artifact['image']}:v1"
+        environment = (f"IMAGE={reference}", "PUSH_IMAGE=true", f"BUILD_CONTEXT={developer.folder}")
+        await developer.run("env", *environment, "sh", "-c", artifact["custom"]["buildCommand"])
+
+    name, _, digest = reference.partition("@")
+    tag = name.removeprefix(f"{registry.host}/{repository}:")
+    pushed = await asyncio.to_thread(Reader(registry).image, repository, tag)
+    assert digest in ("", pushed.digest)
+
+
+async def test_tilt_gets_the_reference_of_what_its_build_has_pushed(
+    developer: Terminal, registry: RunningRegistry
+) -> None:
+    """Tilt starts a build only where it can deploy too, so here it reads the file, if there is one, and we run it."""
+    text = recipe("Tilt", "python")
+    (developer.folder / "Tiltfile").write_text(f"allow_k8s_contexts('test')\n{text}")
+    (developer.folder / "web.yaml").write_text(yaml.safe_dump(deployment("app")))
+    call = custom_build(text)
+
+    if program := TILT.find():
+        done = await developer.run(program, "alpha", "tiltfile-result")
+        (target,) = (target for manifest in done.json["Manifests"] for target in manifest["ImageTargets"])
+        assert call["command"] in json.dumps(target)
+    await developer.run("sh", "-c", call["command"])
+
+    assert call["skips_local_docker"]
+    pushed = (developer.folder / call["outputs_image_ref_to"]).read_text()
+    assert re.fullmatch(rf"{registry.host}/app:tilt@sha256:[0-9a-f]{{64}}\n", pushed)
+
+
+def deployment(image: str) -> dict[str, Any]:
+    """What web.yaml has."""
+    labels = {"app": "web"}
+    container = {"name": "web", "image": image}
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
