@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ from health_port import HealthPort
 from scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 from registry_spooler.health.remote import RemoteTransfer
-from registry_spooler.progress import Progress
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.directory.workdir import Capacity
 from registry_spooler.spool.state import OddEntryShown
 
@@ -76,6 +79,123 @@ async def test_it_shows_what_runs_waits_failed_and_is_done(
         assert "(1 failed) Pushing \u2013 Registry Spooler" == await tab.evaluate("document.title")
 
 
+async def test_it_is_drawn_before_anything_else_is_asked_for(
+    browser: Chromium, port: HealthPort, state: ScriptedState
+) -> None:
+    fill(state, busy_state())
+    async with tab_of(browser) as tab:
+        await tab.call("Network.enable")
+        await tab.call("Network.setBlockedURLs", urls=["*status*"])
+        await tab.open(port.url + "/", width=DESK)
+        await tab.drawn()
+        assert "team/shop/api:2026.11.3" in await text(tab, "#running")
+
+
+async def test_a_running_job_has_a_rate_and_a_time_left_at_once(
+    browser: Chromium, port: HealthPort, state: ScriptedState
+) -> None:
+    progress = Progress(bytes_total=100 << 20, bytes_done=30 << 20, bytes_skipped=10 << 20)
+    state.running_jobs = [running("app.tar", "app:1", seconds=10, progress=progress)]
+    async with tab_of(browser) as tab:
+        await tab.call("Network.enable")
+        await tab.call("Network.setBlockedURLs", urls=["*status*"])
+        await tab.open(port.url + "/", width=DESK)
+        await tab.drawn()
+        shown = await text(tab, "#running")
+        assert re.search(
+            r"30 % · (2\.0 MiB|1\.\d MiB|\d+\.\d KiB)/s · about \d+ s left · 10.0 MiB there already", shown
+        )
+
+
+async def test_figures_lead_to_their_lists(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
+    fill(state, busy_state())
+    state.waiting_files = []
+    async with page(browser, port, width=PHONE) as tab:
+        await tab.evaluate("[...document.querySelectorAll('#figures a')].find((a) => a.text === 'Failed').click()")
+        assert "#failed-title" == await tab.evaluate("location.hash")
+        assert await tab.evaluate("Math.abs(document.querySelector('#failed-title').getBoundingClientRect().top) < 100")
+        assert [True, False, True, True, True] == await tab.evaluate(
+            "[...document.querySelectorAll('#figures a')].map((link) => link.hasAttribute('href'))"
+        )
+
+
+async def test_digests_and_pull_references_can_be_copied(
+    browser: Chromium, port: HealthPort, state: ScriptedState
+) -> None:
+    record = receipt("team/app:1")
+    reference = f"127.0.0.1:5001/team/app:1@{record['digest']}"
+    state.receipts.append({**record, "pull_reference": reference})
+    async with page(browser, port) as tab:
+        await tab.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        await tab.call("Page.bringToFront")
+        for selector, copied in (("#done .digest .copy", record["digest"]), ("#done th .copy", reference)):
+            await tab.evaluate(f"document.querySelector('{selector}').click()")
+            await tab.until(f"document.querySelector('{selector}').textContent === 'copied'")
+            assert copied == await tab.evaluate("navigator.clipboard.readText()")
+
+        # A page that came over plain HTTP from another machine has no clipboard of this kind.
+        await tab.evaluate("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+        await tab.evaluate("document.addEventListener('copy', () => { window.copied = document.activeElement.value; })")
+        await tab.evaluate("document.querySelector('#done .digest .copy').click()")
+        assert record["digest"] == await tab.evaluate("window.copied")
+        assert "Copied." == await text(tab, "#spoken")
+
+
+def arguments_of(command: str) -> list[str]:
+    """What `kubectl` is given by a shell that reads the command."""
+    script = f"kubectl() {{ printf '%s\\0' \"$@\"; }}; {command}"
+    done = subprocess.run(["bash", "-c", script], env={"LC_ALL": "C.UTF-8"}, capture_output=True, check=True)
+    return done.stdout.decode().split("\0")[:-1]
+
+
+async def test_a_failed_file_has_the_very_commands(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
+    names = ["team\\app:1.tar", "it's.tar", "-x \x1b[2J\u202e'\\.tar", "plain.tar"]
+    state.failures.extend({**failure(name, "it is cut off"), "reference": "app:1"} for name in names)
+    state.failures.append(failure("Team.tar", "'Team' has upper-case letters"))
+    async with page(browser, port) as tab:
+        commands = await tab.evaluate("[...document.querySelectorAll('#failed code')].map((code) => code.innerText)")
+        copied = await tab.evaluate("[...document.querySelectorAll('#failed .copy')].map((one) => one.dataset.copy)")
+    assert commands == copied
+    assert "kubectl spool retry --as REPOSITORY:TAG Team.tar" == commands[0]
+    for name, *both in zip(reversed(names), commands[2::2], commands[3::2], strict=True):
+        for command, verb in zip(both, ("retry", "discard"), strict=True):
+            assert ["spool", verb, name] == [argument for argument in arguments_of(command) if argument != "--"]
+
+
+async def test_images_that_came_from_outside_are_among_what_is_done(browser: Chromium, port: HealthPort) -> None:
+    saved = Progress(blobs_uploaded=1, uploaded_bytes=48 << 20, rebuilt_layers=1, saved_bytes=47 << 20)
+    port.remote.ended(RemoteTransfer(command="rebuild", reference="team/app", progress=saved))
+    pushed = ImageResult(reference=Reference.parse("team/app:2"), digest=Digest.of(b""), size_bytes=120 << 20)
+    port.remote.ended(RemoteTransfer(command="receive", reference="team/app:2", result=pushed))
+    async with page(browser, port) as tab:
+        shown = await text(tab, "#done")
+        assert "team/app:2" in shown
+        assert "kubectl spool · 47.0 MiB saved by deltas" in shown
+        assert re.search(r"120\.0 MiB\s+1\.0 MiB", shown)
+        assert "Deltas have saved 47.0 MiB in 1 rebuilt layer." in await text(tab, "main")
+        assert "1" == await tab.evaluate("document.querySelector('#figures div:last-child dd').textContent")
+
+
+async def test_the_images_of_a_bundle_are_listed(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
+    images = [{**receipt(name), "pull_reference": f"host/{name}"} for name in ("a:1", "b:2")]
+    state.receipts.append({**receipt("@"), "file": "@all.tar", "reference": None, "digest": None, "images": images})
+    async with page(browser, port) as tab:
+        assert "2 images" in await text(tab, "#done")
+        await tab.evaluate("document.querySelector('#done summary').click()")
+        assert "a:1" in await text(tab, "#done")
+        assert ["host/a:1", "host/b:2"] == await tab.evaluate(
+            "[...document.querySelectorAll('#done li > .copy')].map((button) => button.dataset.copy)"
+        )
+
+
+async def test_ten_thousand_files_are_a_short_page(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
+    state.waiting_files = [waiting(f"app-{number}.tar", f"app-{number}:1") for number in range(10_000)]
+    async with page(browser, port, width=PHONE) as tab:
+        assert 20 == await tab.evaluate("document.querySelectorAll('#waiting li').length")
+        assert "and 9\u202f980 more" == await text(tab, "#waiting-more")
+        assert PHONE == await tab.evaluate("document.documentElement.scrollWidth")
+
+
 async def test_an_empty_spool_says_what_to_do(browser: Chromium, port: HealthPort) -> None:
     async with page(browser, port) as tab:
         assert "Ready" == await text(tab, "#state")
@@ -134,6 +254,7 @@ async def test_little_room_is_a_warning_on_a_page_that_says_ready(browser: Chrom
 
         assert "Space in the spool: the volume has only 4.0 KiB left" in await text(tab, "#checks li.warn")
         assert "1.0 GiB of 1.0 GiB used, 4.0 KiB free" == await text(tab, "#room")
+        assert 0.99 < await tab.evaluate("document.querySelector('#room-meter').value") < 1
         assert "Ready" == await text(tab, "#state")
 
 
@@ -162,13 +283,13 @@ async def test_a_screen_reader_is_given_headings_bars_and_a_table(
         headings = [name.rstrip("0123456789") for name in named(nodes, "heading")]
         assert [
             "Registry Spooler",
+            "Health",
+            "Space in the spool",
             "Running",
             "Failed",
             "Deferred",
             "Waiting",
             "Done",
-            "Health",
-            "Space in the spool",
             "Ignored",
         ] == headings
         assert ["team/shop/api:2026.11.3: progress", "@release-26.11.tar: progress"] == [
@@ -208,7 +329,7 @@ async def test_hostile_names_are_only_text(
     async with page(browser, port, width=PHONE) as tab:
         assert await tab.evaluate("window.owned === undefined")
         assert 0 == await tab.evaluate(
-            "document.querySelectorAll('main img, main script, main style, main svg').length"
+            "document.querySelectorAll('main img, main script, main style, main svg, #first *').length"
         )
         shown = await text(tab, "main")
         for name in names[:5]:
@@ -252,10 +373,11 @@ async def test_it_fits_and_can_be_read(
 
 async def test_it_is_one_small_file_that_asks_for_nothing_elsewhere(port: HealthPort) -> None:
     _, content_type, content = await port.get("/")
+    content = re.sub(r'(id="first">).*?(</script>)', r"\1\2", content)
 
     assert "text/html; charset=utf-8" == content_type
-    assert len(content) < 32_768
-    assert [] == re.findall(r"(?:src|href)=\"(?!status\"|metrics\"|data:)", content)
+    assert len(content) < 40_960
+    assert [] == re.findall(r"(?:src|href)=\"(?!status\"|metrics\"|data:|#)", content)
     assert [] == re.findall(r"\son\w+=|\sstyle=|@import|url\(", content)
     assert {"http://www.w3.org/2000/svg"} == set(re.findall(r"https?://[^'\"\s]+", content))
 

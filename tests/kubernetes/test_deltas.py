@@ -17,6 +17,7 @@ import pytest
 import archives
 from apiserver import PROGRAMS, ApiServer
 from archive_parts import Image, dumps, gz, layer
+from daemon_calls import Daemon
 from delta.layers import File, tar
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
@@ -130,6 +131,18 @@ async def test_a_rebuilt_layer_is_not_sent_again(user: User, registry: RunningRe
     assert document["delta"] == {"layers": 1, "saved_bytes": result.counts.saved_bytes}
     assert ImageResult.from_json(document).counts == result.counts
     assert len(list((api.spool / ".state" / "signatures").iterdir())) == 1
+
+
+async def test_the_daemon_knows_what_a_delta_has_saved(user: User, registry: RunningRegistry, api: ApiServer) -> None:
+    await user.whole(OLD)
+    with Daemon(api.spool, registry.url) as daemon:
+        result = await user.push(NEW)
+        status = await in_thread(daemon.status)
+    (pushed,) = status["pushed"]
+    assert (f"{user.repository}:1", str(result.digest)) == (pushed["reference"], pushed["digest"])
+    assert {"layers": 1, "saved_bytes": result.counts.saved_bytes} == pushed["delta"] == status["delta"]
+    assert result.counts.uploaded_bytes == pushed["uploaded_bytes"]
+    assert 1 == status["images"]
 
 
 async def test_a_layer_is_found_by_its_step_in_the_newest_image(user: User) -> None:

@@ -38,7 +38,9 @@ async def draw_page(paths: Iterable[Path]) -> None:
         async with pod_scene(Path(folder), FAULTS, ("--queue", "2")) as scene:
             await _fill(scene)
             terminal = Terminal(scene.folder, scene.kubeconfig)
-            (scene.folder / "dashboard.tar").write_bytes(_archive(40))
+            for name, mib in (("search.tar", 9), ("dashboard.tar", 40)):
+                (scene.folder / name).write_bytes(_archive(mib))
+            await terminal.spool("push", "search.tar", "shop/search:v5", "--quiet")
             push = await terminal.start(
                 ("kubectl-spool", "push", "dashboard.tar", "shop/dashboard:v5", "--rate-limit", "2M", "--quiet")
             )

@@ -47,7 +47,7 @@ from registry_spooler.daemon.stop_signals import SIGNALS
 from registry_spooler.errors import SpoolerError
 from registry_spooler.health.remote import RemoteTransfer, RemoteWork
 from registry_spooler.kubernetes.wire import REQUESTS, RemoteFailure, SpoolerStopping
-from registry_spooler.progress import Progress
+from registry_spooler.progress import ImageResult, Progress
 
 TRANSFERS_MAX: Final = 4
 """Transfers at a time. Each holds some megabytes on its way, and a few keep the processors busy."""
@@ -147,6 +147,10 @@ class DaemonSession(RemoteSession):
     def started(self, title: str, progress: Progress) -> None:
         """Show a transfer that has begun."""
         self.transfer.reference, self.transfer.progress = title, progress
+
+    def pushed(self, result: ImageResult) -> None:
+        """Show an image that has been pushed."""
+        self.transfer.result = result
 
     def fail(self, failure: RemoteFailure) -> None:
         """Tell what went wrong, unless that is only that the work was cancelled."""
@@ -339,6 +343,8 @@ class RemoteJobs:
         received_bytes = stdin_bytes - (session.input.left_bytes or 0)
         sent_bytes = session.output.written_bytes
         self._work.count(command, outcome, received_bytes=received_bytes, sent_bytes=sent_bytes)
+        if outcome == "done":
+            self._work.ended(transfer)
         _log.debug("remote %s %s: %s", command, transfer.reference, outcome)
         session.tell_reason()
         with session.cancelled_with():

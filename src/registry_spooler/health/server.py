@@ -127,7 +127,8 @@ class Answers:
         return show(request.headers.get("Accept", ""))
 
     def _show_page(self, _accept: str) -> Response:
-        return respond(self._page.content, "text/html; charset=utf-8", policy=self._page.policy)
+        content = self._page.showing(safe_json(self._status.document()))
+        return respond(content, "text/html; charset=utf-8", policy=self._page.policy)
 
     def _live(self, _accept: str) -> Response:
         self._checks.update()

@@ -193,6 +193,9 @@ class Status:
             "calls": {f"{command}_{outcome}": count for (command, outcome), count in sorted(remote.calls.items())},
             "received_bytes": remote.received_bytes,
             "sent_bytes": remote.sent_bytes,
+            "delta": {"layers": remote.rebuilt_layers, "saved_bytes": remote.saved_bytes},
+            "images": remote.images,
+            "pushed": _newest(remote.pushed),
         }
 
     def _totals(self) -> dict[str, Any]:
@@ -230,13 +233,16 @@ def _newest(records: Iterable[dict[str, Any]]) -> list[Any]:
 
 _STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 _SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+_FIRST: Final = b'<script type="application/json" id="first">null</script>'
+"""Where the page has the status that it shows at once; a block of data, which no policy concerns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The page's bytes and its content security policy."""
+    """The page around the status that it shows first, and its content security policy."""
 
-    content: bytes
+    before: bytes
+    after: bytes
     policy: str
 
     @classmethod
@@ -255,7 +261,13 @@ class Page:
                 "frame-ancestors 'none'",
             )
         )
-        return cls(content, policy)
+        start, _, end = _FIRST.partition(b"null")
+        before, _, after = content.partition(_FIRST)
+        return cls(before + start, end + after, policy)
+
+    def showing(self, status: bytes) -> bytes:
+        """Return the page with a status, which is JSON: it holds `<` only in strings, where it can be spelled."""
+        return b"".join((self.before, status.strip().replace(b"<", b"\\u003c"), self.after))
 
 
 def _hashes(element: re.Pattern[bytes], content: bytes) -> str:

@@ -198,9 +198,15 @@ def rebuild(connection: Connection, /, repository: str, directory: Path, **order
         if connection.remote is not None:
             connection.remote.started(layer.repository, progress)
         with scratch_folder(directory) as folder, ScratchFile(folder) as recipe, ScratchFile(folder) as aside:
-            await anyio.to_thread.run_sync(_read_into, connection, recipe, abandon_on_cancel=connection.remote is None)
+            recipe_bytes = await anyio.to_thread.run_sync(
+                _read_into, connection, recipe, abandon_on_cancel=connection.remote is None
+            )
             if await client.blob_exists(layer.repository, layer.digest) is None:
                 await rebuild_layer(client, layer, recipe, aside, progress)
+                progress.blobs_uploaded += 1
+                progress.uploaded_bytes += layer.size
+                progress.rebuilt_layers += 1
+                progress.saved_bytes += layer.size - recipe_bytes
         say_json({"digest": str(layer.digest), "size": layer.size})
 
     connection.with_client(work)
@@ -224,7 +230,9 @@ def _read_some(connection: Connection, limit: int) -> bytes:
     return content
 
 
-def _read_into(connection: Connection, file: BinaryIO) -> None:
+def _read_into(connection: Connection, file: BinaryIO) -> int:
+    size = 0
     with connection.reading() as read:
         while piece := read(PIECE_BYTES):
-            file.write(piece)
+            size += file.write(piece)
+    return size

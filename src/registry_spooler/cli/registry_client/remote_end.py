@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from registry_spooler.cli.process import run
 from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, decode_request, encode_line, progress_line
-from registry_spooler.progress import Progress
+from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.pull.output import Output, OutputClosed, enlarge_pipe
 
 if TYPE_CHECKING:
@@ -171,6 +171,9 @@ class RemoteSession:
 
     def started(self, title: str, progress: Progress) -> None:
         """A transfer has begun."""
+
+    def pushed(self, result: ImageResult) -> None:
+        """An image has been pushed."""
 
     def next_request(self) -> list[str] | None:
         """Wait for the next command of a conversation, whose input is the session's then; None when no more come."""

@@ -224,6 +224,8 @@ async def _receive(
     async with _reported(progress, str(reference or repository), session):
         if reference is not None:
             (result,) = await pusher.push_archive(source, reference, progress, commit_early=True)
+            if session is not None:
+                session.pushed(result)
             return {**result.to_json(), **clock.to_json()}
         counts = await pusher.receive_blobs(source, repository, progress)
     return counts.to_json()
