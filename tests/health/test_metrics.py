@@ -181,9 +181,12 @@ async def test_requests_that_were_sent_again_are_counted_as_they_happen(port: He
 async def test_calls_from_outside_are_counted(port: HealthPort) -> None:
     port.remote.transfers = [RemoteTransfer(command="receive"), RemoteTransfer(command="pull", ahead=2)]
     port.remote.count("receive", "cancelled", received_bytes=100, sent_bytes=7)
+    port.remote.images, port.remote.saved_bytes = 3, 5_000
     found = samples((await port.get("/metrics", accept=TEXT))[2])
     assert 1.0 == found["registry_spooler_remote_calls_total command=receive outcome=cancelled"]
     assert 1.0 == found["registry_spooler_remote_transfers state=waiting"]
+    assert 3.0 == found["registry_spooler_remote_images_total"]
+    assert 5_000.0 == found["registry_spooler_remote_saved_bytes_total"]
     assert (100.0, 7.0) == (
         found["registry_spooler_remote_received_bytes_total"],
         found["registry_spooler_remote_sent_bytes_total"],

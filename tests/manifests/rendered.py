@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-MANIFESTS = Path(__file__).resolve().parent.parent.parent / "manifests"
+ROOT = Path(__file__).resolve().parent.parent.parent
+MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")
 COMPONENTS = ("ephemeral", "secure", "cert-manager", "monitoring", "without-node-access")
 VERSIONS = ("1.30.0", "1.32.0", "1.34.0")
@@ -49,6 +51,21 @@ def one(documents: list[dict[str, Any]], kind: str, name: str | None = None) -> 
         document for document in documents if document["kind"] == kind and name in {None, document["metadata"]["name"]}
     ]
     return found
+
+
+def installing_block(text: str) -> str:
+    """The one block of YAML in docs/install.md that has this text in it."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/install.md").read_text(), re.DOTALL | re.MULTILINE)
+    (found,) = [str(block) for block in blocks if text in block]
+    return found
+
+
+def monitored_by(documents: list[dict[str, Any]]) -> tuple[set[str], list[str]]:
+    """Which Prometheus finds the pod and its rules, by the label `release`, and from which namespaces it may come."""
+    releases = {one(documents, kind)["metadata"]["labels"]["release"] for kind in ("PodMonitor", "PrometheusRule")}
+    (rule,) = one(documents, "NetworkPolicy", "registry-spooler-metrics")["spec"]["ingress"]
+    names = [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in rule["from"]]
+    return releases, names
 
 
 def pod_of(documents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from helm import BUILD_SECONDS, CHART, helm, refusal, template
-from rendered import FOREIGN, MANIFESTS, VERSIONS, kinds, one, pod_of, render, together
+from rendered import FOREIGN, MANIFESTS, VERSIONS, installing_block, kinds, monitored_by, one, pod_of, render, together
 
 pytestmark = pytest.mark.timeout(BUILD_SECONDS + 120)
 
@@ -146,6 +146,13 @@ def test_values_reach_what_they_name() -> None:
     }.items() <= environment.items()
     assert {"claimName": "mine"} in [volume.get("persistentVolumeClaim") for volume in pod["volumes"]]
     assert {"disk": "ssd"} == pod["nodeSelector"]
+
+
+def test_any_prometheus_is_served_as_the_page_says(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(installing_block("podMonitor:"))
+    done = helm("template", "spooler", str(CHART), f"--kube-version={VERSIONS[-1]}", f"--values={tmp_path}/values.yaml")
+    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
+    assert ({"kube-prometheus-stack"}, ["monitoring", "observability"]) == monitored_by(documents)
 
 
 def test_claims_stay_unless_told_otherwise() -> None:

@@ -18,7 +18,9 @@ from rendered import (
     PROBES,
     VERSIONS,
     containers_of,
+    installing_block,
     kinds,
+    monitored_by,
     one,
     pod_of,
     render,
@@ -261,6 +263,14 @@ def test_monitoring_finds_the_pod_and_is_let_in() -> None:
     dashboard = one(documents, "ConfigMap")
     assert "1" == dashboard["metadata"]["labels"]["grafana_dashboard"]
     assert ["registry-spooler.json"] == list(dashboard["data"])
+
+
+def test_any_prometheus_is_served_as_the_page_says(tmp_path: Path) -> None:
+    for name in ("base", "components", "monitoring"):
+        (tmp_path / name).symlink_to(MANIFESTS / name)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(installing_block("../monitoring"))
+    assert ({"kube-prometheus-stack"}, ["monitoring", "observability"]) == monitored_by(render(tmp_path / "mine"))
 
 
 def test_a_shared_spool_is_one_volume_for_several_pods() -> None:

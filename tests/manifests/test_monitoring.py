@@ -82,6 +82,13 @@ def test_the_dashboard_shows_what_nobody_works_on_and_every_pod() -> None:
     asked = " ".join(_expressions(dashboard))
     for name in ("stale_files", "odd_entries", "failed_files", "event_loop_lag_seconds", "spool_size_bytes"):
         assert f"registry_spooler_{name}{{" in asked
+    for name in (
+        "request_retries_total",
+        "remote_transfers",
+        "remote_received_bytes_total",
+        "remote_saved_bytes_total",
+    ):
+        assert f"registry_spooler_{name}{{" in asked
     assert "sum(up{" in asked
     for panel in dashboard["panels"]:
         assert "Done again" != panel["title"]

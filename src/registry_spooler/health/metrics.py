@@ -224,6 +224,10 @@ class _RemoteFamilies(Collector):
         yield _gauge("remote_transfers", "Images on their way from or to kubectl spool.", _by("state", transfers))
         yield _counter("remote_received_bytes", "Bytes that came from kubectl spool.", remote.received_bytes)
         yield _counter("remote_sent_bytes", "Bytes that went to kubectl spool.", remote.sent_bytes)
+        yield _counter("remote_images", "Images that kubectl spool has pushed.", remote.images)
+        yield _counter(
+            "remote_saved_bytes", "Bytes of rebuilt layers that did not have to be sent.", remote.saved_bytes
+        )
 
 
 def _job_counts(state: SpoolState) -> _Labelled:
