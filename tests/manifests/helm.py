@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -28,10 +29,18 @@ def program() -> str:
         if not shutil.which("go"):
             # Debian has no helm, and a machine for the gate need not have Go; pytest's summary names what was skipped.
             pytest.skip("there is neither helm nor Go, which would build it")
-        print(f"building helm {VERSION} into {folder}")  # noqa: T201 - it takes minutes, and pytest shows it when it fails
-        command = ["go", "install", "-ldflags=-s -w", MODULE]
-        subprocess.run(command, env={**os.environ, "GOBIN": str(folder)}, check=True, timeout=BUILD_SECONDS)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:  # the tests' processes need it at the same time
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "helm").exists():
+                _build(folder)
     return str(folder / "helm")
+
+
+def _build(folder: Path) -> None:
+    print(f"building helm {VERSION} into {folder}")  # noqa: T201 - it takes minutes, and pytest shows it when it fails
+    command = ["go", "install", "-ldflags=-s -w", MODULE]
+    subprocess.run(command, env={**os.environ, "GOBIN": str(folder)}, check=True, timeout=BUILD_SECONDS)
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
