@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -15,33 +14,10 @@ import archives
 from apiserver import ApiServer
 from archive_parts import Image, layer
 from deploy_tools import SKAFFOLD, TILT
+from recipe_page import DOCKER, NODES, custom_build, deployment, recipe
 from running_registry import RunningRegistry
 from terminal import Terminal
 from verify import Reader
-
-PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
-NODES = "127.0.0.1:5001"
-"""The registry's address on the nodes, and at the developer's while its port is forwarded."""
-DOCKER = "#!/bin/sh\ncase $1 in build) ;; image) echo 1 ;; save) exec cat saved.tar ;; *) exit 1 ;; esac\n"
-
-
-def recipe(section: str, language: str) -> str:
-    """The block of a section."""
-    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-    return str(block)
-
-
-def custom_build(tiltfile: str) -> dict[str, Any]:
-    """The arguments of a Tiltfile's call; such a file is Python too."""
-    calls: list[dict[str, Any]] = []
-    functions = {
-        "custom_build": lambda name, command, **rest: calls.append({"name": name, "command": command, **rest}),
-        "k8s_yaml": lambda _: None,
-    }
-    exec(tiltfile, functions)  # noqa: S102 - our own page
-    (call,) = calls
-    return call
 
 
 @pytest.fixture
@@ -105,7 +81,7 @@ async def test_tilt_gets_the_reference_of_what_its_build_has_pushed(
     """Tilt starts a build only where it can deploy too, so here it reads the file, if there is one, and we run it."""
     text = recipe("Tilt", "python")
     (developer.folder / "Tiltfile").write_text(f"allow_k8s_contexts('test')\n{text}")
-    (developer.folder / "web.yaml").write_text(yaml.safe_dump(deployment("app")))
+    (developer.folder / "web.yaml").write_text(yaml.safe_dump(deployment("web", "app")))
     call = custom_build(text)
 
     if program := TILT.find():
@@ -117,16 +93,3 @@ async def test_tilt_gets_the_reference_of_what_its_build_has_pushed(
     assert call["skips_local_docker"]
     pushed = (developer.folder / call["outputs_image_ref_to"]).read_text()
     assert re.fullmatch(rf"{registry.host}/app:tilt@sha256:[0-9a-f]{{64}}\n", pushed)
-
-
-def deployment(image: str) -> dict[str, Any]:
-    """What web.yaml has."""
-    labels = {"app": "web"}
-    container = {"name": "web", "image": image}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "web"},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
