@@ -244,6 +244,25 @@ async def test_pieces_are_never_too_large_even_when_nothing_can_be_compressed(tm
     assert sum(sizes) > len(noise)
 
 
+async def test_the_disk_is_told_of_every_byte_of_a_member_before_it_is_read(tmp_path, monkeypatch):
+    told, read = [], []
+    size = 21 * PIECE_BYTES + 5
+    monkeypatch.setattr(FileSource, "expect_read", lambda _, position, count: told.append((position, count)))
+    pread = FileSource.read_at
+
+    def read_at(source, position, count):
+        read.append((position, sum(told_count for _, told_count in told)))
+        return pread(source, position, count)
+
+    async with opened(make_tar([("some/blob", bytes(size)), ("another", BIG)]), tmp_path) as archive:
+        member, _ = archive._contents
+        monkeypatch.setattr(FileSource, "read_at", read_at)
+        await drain(archive.blob(member))
+    assert [position for position, _ in told] == [member.offset + (at << 23) for at in range(3)]
+    assert sum(count for _, count in told) == size
+    assert all(position < member.offset + until for position, until in read)
+
+
 async def test_links_and_folders_are_no_blobs(tmp_path):
     async with opened(make_tar([("blob", b"x")]), tmp_path) as archive:
         with pytest.raises(ArchiveError, match="link: it is a symbolic link, not a file"):

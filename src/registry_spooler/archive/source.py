@@ -60,6 +60,14 @@ class FileSource:
             content += more
         return content
 
+    def expect_read(self, position: int, count: int) -> None:
+        """Have the disk begin to read what is needed soon: several members are read by turns, which it cannot foresee.
+
+        https://man7.org/linux/man-pages/man2/posix_fadvise.2.html
+        """
+        if sys.platform == "linux":
+            os.posix_fadvise(self.fd, position, count, os.POSIX_FADV_WILLNEED)
+
     def _pread(self, position: int, count: int) -> bytes:
         try:
             if sys.platform != "win32":
