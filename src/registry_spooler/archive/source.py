@@ -12,7 +12,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +66,8 @@ class FileSource:
         https://man7.org/linux/man-pages/man2/posix_fadvise.2.html
         """
         if sys.platform == "linux":
-            os.posix_fadvise(self.fd, position, count, os.POSIX_FADV_WILLNEED)
+            with suppress(OSError):  # a file system without it; the read itself tells what is wrong
+                os.posix_fadvise(self.fd, position, count, os.POSIX_FADV_WILLNEED)
 
     def _pread(self, position: int, count: int) -> bytes:
         try:
