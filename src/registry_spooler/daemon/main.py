@@ -19,6 +19,18 @@ from registry_spooler.version import __version__
 
 PREFIX: Final = ("REGISTRY_SPOOLER",)
 _COMPRESSIONS: Final = [Compression.GZIP.value, Compression.ZSTD.value, Compression.NONE.value]
+_BOOLEANS: Final = {"1": "true", "t": "true", "yes": "true", "0": "false", "f": "false", "no": "false"}
+
+
+class _Colours(click.Choice[str]):
+    """When the log has colours. Manifests of earlier versions say it as any boolean."""
+
+    def __init__(self) -> None:
+        super().__init__(["true", "false", "force"], case_sensitive=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return one of the three words; a usage error when it is none."""
+        return super().convert(_BOOLEANS.get(str(value).lower(), value), param, ctx)
 
 
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -28,7 +40,8 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
 @option(PREFIX, "-d", "--directory", type=click.Path(path_type=Path), default=Path("/spool"),
         help="The spool directory.")  # fmt: skip
 @registry_options(*PREFIX)
-@option(PREFIX, "-q", "--queue", type=click.IntRange(1, 64), default=4, help="Jobs at once.")
+@option(PREFIX, "-q", "--queue", type=click.IntRange(1, 64, clamp=True), default=4,
+        help="Jobs at once; more than 64 are 64.")  # fmt: skip
 @option(PREFIX, "--compression", type=click.Choice(_COMPRESSIONS), default="gzip",
         help="For the plain layers of docker archives.")  # fmt: skip
 @option(PREFIX, "--verify", type=click.Choice(["digest", "full"]), default="digest",
@@ -57,7 +70,7 @@ _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "show_default": True, 
 @option(PREFIX, "-v", "--verbose", count=True,
         help="Log every attempt and deferral, not only those that are news; twice for debugging.")  # fmt: skip
 @option(PREFIX, "--log-format", type=click.Choice(["text", "json"]), default="text", help="For people, or machines.")
-@option(PREFIX, "-z", "--colorize", type=click.Choice(["true", "false", "force"]), default="true",
+@option(PREFIX, "-z", "--colorize", type=_Colours(), default="true",
         help="Colours in the log: true means on a terminal only.")  # fmt: skip
 @click.version_option(package_name="registry-spooler", prog_name="registry-spooler")
 def command(**values: Any) -> None:

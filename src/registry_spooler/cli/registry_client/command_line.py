@@ -13,7 +13,7 @@ import click
 
 from registry_spooler.cli import printing
 from registry_spooler.cli.process import ExitCode, Interrupted, end_at_once, end_by, exit_code
-from registry_spooler.cli.registry_client.connection import PREFIXES, Context, with_context
+from registry_spooler.cli.registry_client.connection import PREFIXES, Context, earlier_options, with_context
 from registry_spooler.cli.registry_client.contents_commands import delete, inspect, list_images, tags
 from registry_spooler.cli.registry_client.missing import missing, rebuild, signature
 from registry_spooler.cli.registry_client.remote_end import RemoteSession
@@ -32,6 +32,7 @@ PROGRAM: Final = "registry-client"
 @click.option("--remote", is_flag=True, hidden=True, help="Be the remote end of an exec channel.")
 @click.option("--stdin-bytes", type=click.IntRange(min=0), hidden=True, help="The length of standard input.")
 @registry_options(*PREFIXES)
+@earlier_options
 @click.pass_context
 def cli(context: click.Context, /, remote: bool, stdin_bytes: int | None, **_: Any) -> None:
     """Look into a registry, take images out and put them in, and follow the spooler beside it.

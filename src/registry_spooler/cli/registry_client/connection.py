@@ -73,8 +73,23 @@ def with_context(command: Callable[Concatenate[Context, _P], _T]) -> Callable[_P
     return wrapper
 
 
+C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")
 P = ParamSpec("P")
+
+
+def earlier_options(command: C) -> C:
+    """Take `-v`, `-l FILE` and `-z VALUE`, which earlier programs of this name had, and say that they do nothing."""
+
+    def say_so(context: click.Context, parameter: click.Parameter, value: object) -> None:
+        if value and not context.resilient_parsing:
+            warn(f"{parameter.opts[-1]} does nothing here: there is no log to write, and no colour in the output")
+
+    for *names, is_counted in (("-v", "--verbose", True), ("-l", "--log", False), ("-z", "--colorize", False)):
+        option = click.option(*map(str, names), count=is_counted, hidden=True, expose_value=False, callback=say_so)
+        command = option(command)
+    return command
+
 
 PREFIXES: Final = ("REGISTRY_CLIENT", "REGISTRY_SPOOLER")
 """In a pod the spooler's own settings do for both programs."""
@@ -128,6 +143,7 @@ def connected(*, pushes: bool = False) -> Callable[[Callable[Concatenate[Connect
 
     def decorate(command: Callable[Concatenate[Connection, P], T]) -> Callable[..., T]:
         @registry_options(*PREFIXES)
+        @earlier_options
         @functools.wraps(command)
         def wrapper(*args: Any, **kwargs: Any) -> T:
             context = click.get_current_context()
