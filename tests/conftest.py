@@ -16,8 +16,8 @@ import pytest_asyncio
 from blockbuster import BlockBuster, BlockBusterFunction
 
 import registry_spooler
-from real_archives import RealArchives, make_archives
-from running_registry import ForeignRegistry, RegistryOptions, RunningRegistry
+from support.images.real_archives import RealArchives, make_archives
+from support.registries.running_registry import ForeignRegistry, RegistryOptions, RunningRegistry
 
 FOREIGN_REGISTRY = "TEST_REGISTRY"
 """The environment variable with the URL of a registry to use in place of one of our own."""

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from registry_spooler.text import size_text
-from running_registry import RegistryOptions, RunningRegistry
+from support.registries.running_registry import RegistryOptions, RunningRegistry
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT_NAME = "hello.txt"

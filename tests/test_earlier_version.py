@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool, program
+from support.programs.running_spooler import RunningSpooler, Spool, program
+from support.registries.running_registry import RunningRegistry
 
 
 @pytest.fixture

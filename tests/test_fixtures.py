@@ -14,7 +14,7 @@ import blockbuster
 import pytest
 
 from registry_spooler import aio as threads
-from verify import Reader, skopeo_inspect
+from support.registries.verify import Reader, skopeo_inspect
 
 FILE = b"hello\n"
 LAYER = gzip.compress(FILE, mtime=0)

@@ -13,7 +13,7 @@ import yaml
 
 import readme
 from registry_spooler.spool.filename import FileName
-from running_spooler import RunningSpooler, Spool
+from support.programs.running_spooler import RunningSpooler, Spool
 
 TEXT = readme.all_text()
 HELP = [block for block in readme.blocks(TEXT) if block.mark == "help"]

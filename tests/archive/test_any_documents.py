@@ -7,12 +7,12 @@ import json
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import archives
-from archive_parts import Image, dumps, read_tar
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.errors import ArchiveError
+from support.images import archives
+from support.images.archive_parts import Image, dumps, read_tar
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),

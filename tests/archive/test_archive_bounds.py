@@ -12,12 +12,12 @@ import pytest
 import zstandard
 from isal import isal_zlib
 
-from archive_parts import COMPRESSORS, big_layer, digest, dumps, make_tar
-from archive_reading import opened, read_archive
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.member_blob import Expectation
 from registry_spooler.archive.opening import open_archive
 from registry_spooler.archive.source import FileSource
+from support.images.archive_parts import COMPRESSORS, big_layer, digest, dumps, make_tar
+from support.images.archive_reading import opened, read_archive
 
 GIB = 1 << 30
 MEMORY_MAX_BYTES = 80 << 20
@@ -27,7 +27,7 @@ READ_AND_TELL = """
 import asyncio, re, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from archive_reading import read_archive
+from support.images.archive_reading import read_archive
 from registry_spooler.archive.compression import Compression
 read = asyncio.run(read_archive(Path(sys.argv[2]), compression=Compression(sys.argv[3])))
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024)

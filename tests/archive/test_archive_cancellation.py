@@ -12,12 +12,12 @@ from typing import Any
 import anyio
 import pytest
 
-import archives
-from archive_parts import COMPRESSORS, Image, big_layer
-from archive_reading import Pipe, measure, read_archive
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.opening import open_archive
 from registry_spooler.archive.source import PipeSource
+from support.images import archives
+from support.images.archive_parts import COMPRESSORS, Image, big_layer
+from support.images.archive_reading import Pipe, measure, read_archive
 
 LARGE = archives.podman_docker(Image(layers=(big_layer(3 << 20), big_layer(2 << 20, seed=2))))
 AWAITS_MAX = 2000

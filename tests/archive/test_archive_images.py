@@ -6,8 +6,16 @@ import json
 
 import pytest
 
-import archives
-from archive_parts import (
+from registry_spooler.archive.compression import Compression, sniff
+from registry_spooler.archive.formats.image import DockerImage, OciImage, layer_compression, select_image
+from registry_spooler.archive.opening import IndexedArchive
+from registry_spooler.archive.streaming import StreamedArchive
+from registry_spooler.archive.tar_header import Kind, Member
+from registry_spooler.errors import ArchiveError
+from registry_spooler.oci.digest import Digest
+from registry_spooler.oci.reference import Reference
+from support.images import archives
+from support.images.archive_parts import (
     COMPRESSORS,
     Folder,
     Hardlink,
@@ -23,15 +31,7 @@ from archive_parts import (
     without_end_marker,
     zst,
 )
-from archive_reading import opened, read_archive
-from registry_spooler.archive.compression import Compression, sniff
-from registry_spooler.archive.formats.image import DockerImage, OciImage, layer_compression, select_image
-from registry_spooler.archive.opening import IndexedArchive
-from registry_spooler.archive.streaming import StreamedArchive
-from registry_spooler.archive.tar_header import Kind, Member
-from registry_spooler.errors import ArchiveError
-from registry_spooler.oci.digest import Digest
-from registry_spooler.oci.reference import Reference
+from support.images.archive_reading import opened, read_archive
 
 ARM = Image(platform="linux/arm64")
 OTHER = Image(layers=(layer("other"),), names=("docker.io/library/other:2",))

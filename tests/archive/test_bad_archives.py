@@ -6,8 +6,13 @@ import json
 
 import pytest
 
-import archives
-from archive_parts import (
+from registry_spooler.archive.limits import MEMBERS_MAX
+from registry_spooler.archive.opening import open_archive
+from registry_spooler.archive.source import FileSource
+from registry_spooler.errors import ArchiveError, ArchiveTruncated, SourceUnreadable
+from registry_spooler.text import shortened
+from support.images import archives
+from support.images.archive_parts import (
     COMPRESSORS,
     Folder,
     Hardlink,
@@ -21,12 +26,7 @@ from archive_parts import (
     read_tar,
     without_end_marker,
 )
-from archive_reading import opened, read_archive
-from registry_spooler.archive.limits import MEMBERS_MAX
-from registry_spooler.archive.opening import open_archive
-from registry_spooler.archive.source import FileSource
-from registry_spooler.errors import ArchiveError, ArchiveTruncated, SourceUnreadable
-from registry_spooler.text import shortened
+from support.images.archive_reading import opened, read_archive
 
 CONFIG = Image().config
 ITEM = {"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["a.tar", "b.tar"]}

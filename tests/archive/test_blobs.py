@@ -8,9 +8,6 @@ import lzma
 
 import pytest
 
-import archives
-from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, layer, make_tar, zst
-from archive_reading import drain, inflate, opened, read_archive
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.member_blob import Expectation, file_blob
 from registry_spooler.archive.source import FileSource
@@ -18,6 +15,9 @@ from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.errors import ArchiveError, SourceChanged
 from registry_spooler.oci.blob import PIECE_BYTES, Measured
 from registry_spooler.oci.digest import Digest
+from support.images import archives
+from support.images.archive_parts import COMPRESSORS, Image, big_layer, digest, gz, layer, make_tar, zst
+from support.images.archive_reading import drain, inflate, opened, read_archive
 
 BIG = big_layer(3 * PIECE_BYTES + 12345)
 SETTINGS = [Compression.GZIP, Compression.ZSTD]

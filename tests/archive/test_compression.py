@@ -13,8 +13,6 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive_parts import gz, zst
-from archive_reading import inflate
 from registry_spooler.archive.compression import (
     DEFLATE_BLOCK_BYTES,
     Compression,
@@ -25,6 +23,8 @@ from registry_spooler.archive.compression import (
 )
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 from registry_spooler.oci.blob import PIECE_BYTES
+from support.images.archive_parts import gz, zst
+from support.images.archive_reading import inflate
 
 COMPRESS = {Compression.GZIP: gz, Compression.ZSTD: zst, Compression.XZ: lzma.compress, Compression.BZIP2: bz2.compress}
 SKIPPABLE = b"\x53\x2a\x4d\x18\x04\x00\x00\x00skip"

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-import hostile
-from archive_parts import dumps, make_tar
-from archive_reading import opened, tape_of
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.formats.layout import find_images
 from registry_spooler.archive.tar import TarReader
@@ -18,6 +15,9 @@ from registry_spooler.errors import ArchiveError
 from registry_spooler.oci import digest as digests
 from registry_spooler.oci import manifest as manifests
 from registry_spooler.oci.manifest import Descriptor, Manifest, load_json
+from support.images import hostile
+from support.images.archive_parts import dumps, make_tar
+from support.images.archive_reading import opened, tape_of
 
 Counted = Counter[str]
 

@@ -12,15 +12,14 @@ import anyio.lowlevel
 import pytest
 import zstandard
 
-import archives
-import hostile
-from archive_parts import COMPRESSORS, make_tar
-from archive_reading import opened, read_archive
 from registry_spooler.archive.compression import Inflater, window_bytes
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.opening import open_archive
 from registry_spooler.archive.source import FileSource
 from registry_spooler.errors import ArchiveError
+from support.images import archives, hostile
+from support.images.archive_parts import COMPRESSORS, make_tar
+from support.images.archive_reading import opened, read_archive
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -31,7 +30,7 @@ READ_AND_TELL = """
 import asyncio, re, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from archive_reading import read_archive
+from support.images.archive_reading import read_archive
 from registry_spooler.errors import ArchiveError
 try:
     asyncio.run(read_archive(Path(sys.argv[2])))

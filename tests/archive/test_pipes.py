@@ -8,14 +8,14 @@ import threading
 import anyio
 import pytest
 
-import archives
-from archive_parts import COMPRESSORS, big_layer, digest, gz, layer, make_tar
-from archive_reading import Pipe, drain
 from registry_spooler.archive.opening import open_archive
 from registry_spooler.archive.source import PipeFeed, PipeSource
 from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.archive.tar_header import Kind
 from registry_spooler.errors import ArchiveError, ArchiveTruncated, SourceUnreadable
+from support.images import archives
+from support.images.archive_parts import COMPRESSORS, big_layer, digest, gz, layer, make_tar
+from support.images.archive_reading import Pipe, drain
 
 
 def write(pipe: Pipe, content: bytes) -> threading.Thread:

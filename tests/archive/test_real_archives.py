@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import real_archives as tools
-from archive_reading import measure
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.formats.image import DockerImage, OciImage
 from registry_spooler.archive.member_blob import Expectation
@@ -18,6 +16,8 @@ from registry_spooler.archive.source import FileSource
 from registry_spooler.archive.streaming import StreamedArchive
 from registry_spooler.archive.tar_header import Kind
 from registry_spooler.oci.manifest import Manifest
+from support.images import real_archives as tools
+from support.images.archive_reading import measure
 
 KINDS = {"gzip": Compression.GZIP, "zstd": Compression.ZSTD}
 """By the end of a layer's media type."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archive_parts import Hardlink, Symlink, make_tar, without_end_marker
-from archive_reading import tape_of
 from registry_spooler.archive.tar import StreamByteReader, TarReader
 from registry_spooler.archive.tar_header import Kind, Member, normalise
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
+from support.images.archive_parts import Hardlink, Symlink, make_tar, without_end_marker
+from support.images.archive_reading import tape_of
 
 KINDS = {
     tarfile.REGTYPE: Kind.FILE,

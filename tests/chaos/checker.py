@@ -16,7 +16,7 @@ from chaos.faults import is_odd
 from chaos.model import Model
 from chaos.payloads import Reference, Shown
 from chaos.world import World
-from verify import Image, Reader
+from support.registries.verify import Image, Reader
 
 MANIFEST = re.compile(r"^/v2/(?P<repository>.+)/manifests/(?P<tag>[^/]+)$")
 NOT_THE_FILES = re.compile(r"the registry|127\.0\.0\.1|answered")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos.world import START_TIMEOUT_SECONDS, World
-from faultproxy import Fault, Headers
-from running_spooler import HEALTH_PORT
+from support.programs.running_spooler import HEALTH_PORT
+from support.registries.faultproxy import Fault, Headers
 
 FOR_EVER = 1 << 30
 SOONER_SECONDS = 0.4

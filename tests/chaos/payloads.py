@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import archives
-from archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer
+from support.images import archives
+from support.images.archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer
 
 Reference = tuple[str, str]
 """A repository and a tag."""

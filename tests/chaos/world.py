@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from faultproxy import FaultProxy, running_proxy
-from running_registry import RegistryOptions, RunningRegistry
-from running_spooler import HEALTH_PORT, RunningSpooler, Spool
+from support.programs.running_spooler import HEALTH_PORT, RunningSpooler, Spool
+from support.registries.faultproxy import FaultProxy, running_proxy
+from support.registries.running_registry import RegistryOptions, RunningRegistry
 
 SPOOL_MIB = 48
 """The disk that the spool is on; small, so that it is soon full."""

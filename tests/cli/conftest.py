@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from command_client import Client
-from posted import Poster
-from verify import Registry
+from support.images.posted import Poster
+from support.programs.command_client import Client
+from support.registries.verify import Registry
 
 
 @pytest.fixture

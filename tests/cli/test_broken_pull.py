@@ -9,10 +9,10 @@ import tarfile
 import anyio.to_thread
 import pytest
 
-from command_client import Client
-from faultproxy import Fault, running_proxy
-from posted import layer_tar, packed, sha256
-from verify import Registry
+from support.images.posted import layer_tar, packed, sha256
+from support.programs.command_client import Client
+from support.registries.faultproxy import Fault, running_proxy
+from support.registries.verify import Registry
 
 LAYER = layer_tar({"data": os.urandom(5_000_000)})
 BLOB = packed(LAYER)

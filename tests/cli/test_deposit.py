@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from command_client import Client
+from support.programs.command_client import Client
 
 MIB = 1 << 20
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from posted import Poster, layer_tar, packed, sha256
-from running_spooler import program
+from support.images.posted import Poster, layer_tar, packed, sha256
+from support.programs.running_spooler import program
 
 WAIT_SECONDS = 30.0
 MIB = 1 << 20

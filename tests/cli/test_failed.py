@@ -9,8 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from command_client import Client
 from registry_spooler.spool.records import error_name, failure_document
+from support.programs.command_client import Client
 
 SENTENCE = "it is no tar archive"
 

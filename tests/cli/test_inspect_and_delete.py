@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from command_client import Client
-from posted import Poster, layer_tar, packed, sha256
-from verify import Reader
+from support.images.posted import Poster, layer_tar, packed, sha256
+from support.programs.command_client import Client
+from support.registries.verify import Reader
 
 LAYER = layer_tar({"hello": b"hello\n"})
 

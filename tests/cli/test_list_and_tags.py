@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from command_client import Client
-from posted import Poster, layer_tar
+from support.images.posted import Poster, layer_tar
+from support.programs.command_client import Client
 
 IMAGE = [layer_tar({"hello": b"hello\n"})]
 

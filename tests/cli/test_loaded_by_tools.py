@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from posted import layer_tar
-from verify import Reader
+from support.images.posted import layer_tar
+from support.registries.verify import Reader
 
 TOOL_TIMEOUT_SECONDS = 120.0
 LAYERS = [layer_tar({"hello": b"hello\n"}), layer_tar({"data": os.urandom(200_000)})]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from posted import Poster, layer_tar, packed, sha256
-from verify import Reader
+from support.images.posted import Poster, layer_tar, packed, sha256
+from support.registries.verify import Reader
 
 LAYERS = [layer_tar({"hello": b"hello\n"}), layer_tar({"data": os.urandom(2_000_000)})]
 UNKNOWN = sha256(b"nobody has this")

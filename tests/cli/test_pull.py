@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from posted import DOCKER, layer_tar, packed, sha256
-from running_spooler import program
-from verify import Reader
+from support.images.posted import DOCKER, layer_tar, packed, sha256
+from support.programs.running_spooler import program
+from support.registries.verify import Reader
 
 LAYER = layer_tar({"hello": b"hello\n"})
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-import signed
-from archive_parts import Image, hexdigest
-from archives import INDEX, MANIFEST, descriptor, oci_manifest
-from command_client import Client
-from playedregistry import running_registry as played_registry
-from running_registry import RunningRegistry
-from signed import ARM
-from verify import Reader
+from support.images import signed
+from support.images.archive_parts import Image, hexdigest
+from support.images.archives import INDEX, MANIFEST, descriptor, oci_manifest
+from support.images.signed import ARM
+from support.programs.command_client import Client
+from support.registries.playedregistry import running_registry as played_registry
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 APP = Image(names=("registry.example/app:1",))
 AMD, ARM_MANIFEST = oci_manifest(APP), oci_manifest(ARM)

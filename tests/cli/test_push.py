@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import pytest
 
-from command_client import Client
-from posted import Poster, layer_tar
-from running_spooler import program
-from verify import Reader
+from support.images.posted import Poster, layer_tar
+from support.programs.command_client import Client
+from support.programs.running_spooler import program
+from support.registries.verify import Reader
 
 LAYERS = [layer_tar({"hello": b"hello\n"}), layer_tar({"data": os.urandom(300_000)})]
 

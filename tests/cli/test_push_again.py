@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import archives
-from archive_parts import Image, layer
-from command_client import Client
+from support.images import archives
+from support.images.archive_parts import Image, layer
+from support.programs.command_client import Client
 
 
 def test_a_second_push_neither_reads_nor_compresses_layers_again(

@@ -6,8 +6,8 @@ import os
 import pty
 import subprocess
 
-from posted import layer_tar
-from running_spooler import program
+from support.images.posted import layer_tar
+from support.programs.running_spooler import program
 
 LAYERS = [layer_tar({"data": os.urandom(2_000_000)})]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from running_spooler import RunningSpooler, Spool
+from support.programs.running_spooler import RunningSpooler, Spool
 
 
 @pytest.fixture

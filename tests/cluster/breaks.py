@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from installation import DEPLOYMENT, Installation
+from cluster.installation import DEPLOYMENT, Installation
 
 Break = Callable[[Installation], None]
 

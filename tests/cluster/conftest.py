@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from installation import Installation
-from machine import REGISTRY, SPOOLER, save_images
 
+from cluster.installation import Installation
 from localcluster import programs
 from localcluster.cluster import Cluster
+from support.containers.machine import REGISTRY, SPOOLER, save_images
 
 SET_UP_SECONDS = 600
 

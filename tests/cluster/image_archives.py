@@ -9,8 +9,8 @@ import os
 import tarfile
 from pathlib import Path
 
-from archive_parts import Image, make_tar
-from archives import podman_docker
+from support.images.archive_parts import Image, make_tar
+from support.images.archives import podman_docker
 
 GZIP = b"\x1f\x8b"
 

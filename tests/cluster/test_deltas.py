@@ -9,14 +9,14 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from breaks import Break, kill_registry, kill_spooler, replace_pod, restart_apiserver, restart_kubelet
-from image_archives import diff_ids
-from installation import Installation, finish
 
-from archive_parts import Image
-from archives import docker_25
+from cluster.breaks import Break, kill_registry, kill_spooler, replace_pod, restart_apiserver, restart_kubelet
+from cluster.image_archives import diff_ids
+from cluster.installation import Installation, finish
 from delta.layers import File, tar
 from localcluster.namespaces import wait_until
+from support.images.archive_parts import Image
+from support.images.archives import docker_25
 
 SETTLED = [File(f"lib/{number:03}.py", random.Random(number).randbytes(9000).hex().encode()) for number in range(400)]
 """Some 7 MB that compress to the half."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
-from installation import DEPLOYMENT, NAMESPACE, Installation
 
-from deploy_tools import SKAFFOLD, TILT
+from cluster.installation import DEPLOYMENT, NAMESPACE, Installation
 from recipe_page import DOCKER, NODES, custom_build, deployment, recipe
+from support.cluster.deploy_tools import SKAFFOLD, TILT
 
 NO_NEWS = ("SKAFFOLD_UPDATE_CHECK=false", "SKAFFOLD_INTERACTIVE=false", "TILT_DISABLE_ANALYTICS=1", "DO_NOT_TRACK=1")
 

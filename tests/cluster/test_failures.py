@@ -6,7 +6,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from breaks import (
+
+from cluster.breaks import (
     Break,
     delete_pod,
     kill_registry,
@@ -17,9 +18,8 @@ from breaks import (
     restart_apiserver,
     restart_kubelet,
 )
-from image_archives import diff_ids, write_archive
-from installation import Installation, finish
-
+from cluster.image_archives import diff_ids, write_archive
+from cluster.installation import Installation, finish
 from localcluster.namespaces import wait_until
 
 MEGA = 1 << 20

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from image_archives import write_archive
-from installation import Installation, finish
+from cluster.image_archives import write_archive
+from cluster.installation import Installation, finish
 
 MEMORY_BYTES = 200 << 20
 

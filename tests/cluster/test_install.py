@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from image_archives import diff_ids, write_archive
-from installation import Installation, statuses
+from cluster.image_archives import diff_ids, write_archive
+from cluster.installation import Installation, statuses
 
 
 def test_the_default_installation_becomes_ready(installation: Installation) -> None:

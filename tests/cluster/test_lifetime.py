@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from image_archives import write_archive
-from installation import DEPLOYMENT, NAMESPACE, Installation
-from machine import REGISTRY, SPOOLER
 
+from cluster.image_archives import write_archive
+from cluster.installation import DEPLOYMENT, NAMESPACE, Installation
 from localcluster.namespaces import wait_until
+from support.containers.machine import REGISTRY, SPOOLER
 
 NEWER = SPOOLER.rpartition(":")[0] + ":newer"
 KINDS = "deployments,daemonsets,services,serviceaccounts,roles,networkpolicies,poddisruptionbudgets"

@@ -6,8 +6,8 @@ import json
 import tarfile
 from pathlib import Path
 
-from image_archives import write_archive
-from installation import Installation, Outcome
+from cluster.image_archives import write_archive
+from cluster.installation import Installation, Outcome
 
 NAMESPACE = "loading"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helm import BUILD_SECONDS, CHART, program
-from installation import NAMESPACE, Installation
-from machine import REGISTRY, SPOOLER
-from rendered import MANIFESTS
 
+from cluster.installation import NAMESPACE, Installation
 from localcluster.cluster import Cluster
+from support.containers.machine import REGISTRY, SPOOLER
+from support.manifests.helm import BUILD_SECONDS, CHART, program
+from support.manifests.rendered import MANIFESTS
 
 ADDRESS = "127.0.0.1:5001"
 CHARTS_PORT = 5003

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from installation import Installation
 
+from cluster.installation import Installation
 from localcluster.worker import PAUSE
 
 NAMESPACE = "shop"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from machine import Machine
+
+from support.containers.machine import Machine
 
 
 @pytest.fixture(scope="session")

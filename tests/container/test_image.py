@@ -6,9 +6,9 @@ import time
 
 import orjson
 import pytest
-from machine import BASE, ROOT, SPOOLER, Machine
 
 import registry_spooler
+from support.containers.machine import BASE, ROOT, SPOOLER, Machine
 
 SIZE_OVER_BASE_MAX_BYTES = 90_000_000
 CONFINED = (

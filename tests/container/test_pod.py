@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from machine import ROOT, Machine
-from pod import PINNED_REGISTRY, Pod
+
+from support.containers.machine import ROOT, Machine
+from support.containers.pod import PINNED_REGISTRY, Pod
 
 READER = 5001
 """The port that everybody but the spooler is served at."""

@@ -10,8 +10,9 @@ import bcrypt
 import pytest
 import trustme
 import yaml
-from machine import ROOT, Machine
-from pod import Pod
+
+from support.containers.machine import ROOT, Machine
+from support.containers.pod import Pod
 
 USER, PASSWORD = "spooler", "s3cret and long"
 

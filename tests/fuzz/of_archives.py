@@ -6,9 +6,6 @@ import itertools
 import os
 import tarfile
 
-import archives
-from archive_parts import Hardlink, Image, Symlink, make_tar, read_tar
-from archive_reading import tape_of
 from fuzz.target import FuzzTarget
 from registry_spooler.archive.contents import Contents
 from registry_spooler.archive.formats.layout import find_images
@@ -18,6 +15,9 @@ from registry_spooler.archive.tar_header import BLOCK_BYTES, Kind, Member, escap
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.manifest import Descriptor, Manifest
+from support.images import archives
+from support.images.archive_parts import Hardlink, Image, Symlink, make_tar, read_tar
+from support.images.archive_reading import tape_of
 
 MEMBERS_READ = 2000
 """Of one input; 4 KiB cannot hold more."""

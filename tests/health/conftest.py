@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from health_port import HealthPort, health_port
-from scripted_state import ScriptedState
+
+from support.health.health_port import HealthPort, health_port
+from support.health.scripted_state import ScriptedState
 
 
 @pytest.fixture

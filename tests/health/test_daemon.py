@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from idle import wait_until_asleep
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
+from support.programs.idle import wait_until_asleep
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.running_registry import RunningRegistry
 
 if TYPE_CHECKING:
     from conftest import MakeRegistry

@@ -3,10 +3,10 @@ from __future__ import annotations
 import socket
 
 import pytest
-from health_port import HealthPort
-from scripted_state import ScriptedState, waiting
 
 from registry_spooler.health.server import Hosts
+from support.health.health_port import HealthPort
+from support.health.scripted_state import ScriptedState, waiting
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,17 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from health_port import HealthPort
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
-from scripted_state import ScriptedState, busy_state, running, waiting
 
 from registry_spooler.health.metrics import is_scraper
 from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import Outcome
 from registry_spooler.spool.state import OddEntryShown
+from support.health.health_port import HealthPort
+from support.health.scripted_state import ScriptedState, busy_state, running, waiting
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Chromium, Tab, tab_of
-from health_port import HealthPort
-from scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.oci.digest import Digest
@@ -20,6 +17,9 @@ from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.directory.workdir import Capacity
 from registry_spooler.spool.state import OddEntryShown
+from support.health.browser import Chromium, Tab, tab_of
+from support.health.health_port import HealthPort
+from support.health.scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 PHONE, DESK = 390, 1280
 

@@ -6,11 +6,11 @@ import time
 
 import anyio
 import pytest
-from health_port import HealthPort, until
 
 from registry_spooler.health import probes
 from registry_spooler.health.probes import RegistryPing, check_periodically
 from registry_spooler.spool.state import Condition
+from support.health.health_port import HealthPort, until
 
 
 class Looks:

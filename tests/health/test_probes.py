@@ -3,13 +3,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from health_port import HealthPort, until
-from scripted_state import ScriptedState
 
 from registry_spooler.errors import RegistryUnreachable
 from registry_spooler.health.probes import HELD_SECONDS, Check, LoopLag
 from registry_spooler.spool.directory.workdir import Capacity
 from registry_spooler.spool.state import Condition
+from support.health.health_port import HealthPort, until
+from support.health.scripted_state import ScriptedState
 
 LIVE = {"event_loop", "watch"}
 READY = LIVE | {"first_scan", "registry", "spool_writable", "spool_space"}

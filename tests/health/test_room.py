@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from health_port import health_port
-from scripted_state import ScriptedState
-
 from registry_spooler.spool.directory.workdir import measure
+from support.health.health_port import health_port
+from support.health.scripted_state import ScriptedState
 
 MIB = 1 << 20
 

@@ -4,9 +4,9 @@ import asyncio
 import logging
 
 import pytest
-from health_port import HealthPort
 
 from registry_spooler.health.server import CONNECTIONS_MAX, Answers, HealthServer, Hosts, listening
+from support.health.health_port import HealthPort
 
 PATHS = ("/", "/live", "/ready", "/healthz", "/metrics", "/status")
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import orjson
-from health_port import HealthPort
-from scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 from registry_spooler.health.remote import RemoteTransfer
 from registry_spooler.progress import Progress
 from registry_spooler.spool.state import OddEntryShown
+from support.health.health_port import HealthPort
+from support.health.scripted_state import ScriptedState, busy_state, deferred, failure, receipt, running, waiting
 
 ESCAPE, C1_ESCAPE, OVERRIDE = "\x1b", "\x9b", "\u202e"
 

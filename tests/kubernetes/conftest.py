@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from apiserver import ApiServer, write_certificates
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.config import log_in
 from registry_spooler.kubernetes.pods import Container
-from wire import Wire
+from support.cluster.apiserver import ApiServer, write_certificates
+from support.cluster.wire import Wire
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, big_layer, layer
 from registry_spooler.errors import SpoolerError
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.redial import Redial
@@ -19,10 +16,13 @@ from registry_spooler.kubernetes.remote_session import PodSession
 from registry_spooler.kubernetes.transfer.send import SendOptions, open_source, send
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
-from running_registry import RunningRegistry
-from terminal import Terminal
-from verify import Reader
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
+from support.cluster.wire import Wire
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, layer
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 MEGA = 1 << 20
 SELECTOR = "app.kubernetes.io/name=registry-spooler"

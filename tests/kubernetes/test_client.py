@@ -14,18 +14,18 @@ from typing import get_type_hints
 
 import pytest
 
-import archives
 import readme
-from apiserver import ApiServer
-from archive_parts import Image, layer
 from registry_spooler import client as client_module
 from registry_spooler.client import Receipt, SpoolerClient
 from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
-from verify import Reader
+from support.cluster.apiserver import ApiServer
+from support.images import archives
+from support.images.archive_parts import Image, layer
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 NOT_ON_WINDOWS = ("asyncinotify", "prometheus_client", "fcntl", "resource", "pwd", "grp", "termios")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, layer
-from running_registry import RunningRegistry
-from terminal import Terminal
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
+from support.images import archives
+from support.images.archive_parts import Image, layer
+from support.registries.running_registry import RunningRegistry
 
 
 async def test_images_files_tags_and_workloads_are_completed(

@@ -19,10 +19,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, big_layer
-from daemon_calls import Daemon, RemoteCall, settings
 from registry_spooler.cli.registry_client.handover import TAKEN, greeting, is_private, request, socket_paths
 from registry_spooler.cli.registry_client.remote_end import SharedRegistry
 from registry_spooler.daemon import remote_jobs
@@ -30,10 +26,14 @@ from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.health.remote import RemoteWork
 from registry_spooler.options import RegistrySettings
 from registry_spooler.push.layer_cache import KnownBlobs
-from running_registry import RunningRegistry
-from running_spooler import program
-from verify import Reader
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.wire import Wire
+from support.images import archives
+from support.images.archive_parts import Image, big_layer
+from support.programs.daemon_calls import Daemon, RemoteCall, settings
+from support.programs.running_spooler import program
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 LOST = 143
 SMALL_BYTES = 14 << 20

@@ -14,10 +14,6 @@ from typing import Any
 
 import pytest
 
-import archives
-from apiserver import PROGRAMS, ApiServer
-from archive_parts import Image, dumps, gz, layer
-from daemon_calls import Daemon
 from delta.layers import File, tar
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
@@ -33,9 +29,13 @@ from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher
 from registry_spooler.registry.registry_client import RegistryClient
-from running_registry import RunningRegistry
-from verify import Reader
-from wire import Wire
+from support.cluster.apiserver import PROGRAMS, ApiServer
+from support.cluster.wire import Wire
+from support.images import archives
+from support.images.archive_parts import Image, dumps, gz, layer
+from support.programs.daemon_calls import Daemon
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 KILO = 1024
 

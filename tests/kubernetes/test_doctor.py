@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from apiserver import ApiServer
 from registry_spooler import __version__
 from registry_spooler.cli.kubectl import doctor
 from registry_spooler.cli.kubectl.doctor import Finding, _Examination
 from registry_spooler.cli.kubectl.target import ClusterTarget
+from support.cluster.apiserver import ApiServer
 
 _POD = """#!/bin/sh
 case "$*" in

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, big_layer, layer
-from running_registry import RunningRegistry
-from terminal import Terminal
-from verify import Reader
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, layer
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 MEGA = 1 << 20
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from apiserver import ApiServer
 from registry_spooler.kubernetes import exec as kube_exec
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import (
@@ -24,7 +23,8 @@ from registry_spooler.kubernetes.cluster_errors import (
 from registry_spooler.kubernetes.exec import execute, run
 from registry_spooler.kubernetes.frames import Channel, ChannelOutput
 from registry_spooler.kubernetes.pods import Container
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.wire import Wire
 
 
 class Collected:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from daemon_calls import SECONDS, FarProcess
 from registry_spooler.cli.registry_client.remote_end import Outlet
 from registry_spooler.kubernetes.wire import ALIVE, LastWord, RemoteFailure, StderrReader, encode_line, progress_line
 from registry_spooler.progress import Progress
 from registry_spooler.pull.output import OutputClosed
+from support.programs.daemon_calls import SECONDS, FarProcess
 
 
 class FarEnd(FarProcess):

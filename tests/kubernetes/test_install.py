@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from archive_parts import Image
-from archives import podman_docker
-from terminal import Done, Terminal
+from support.cluster.terminal import Done, Terminal
+from support.images.archive_parts import Image
+from support.images.archives import podman_docker
 
 IMAGE = "registry.example.org:5000/spooler:7"
 STAND_IN = """#!/bin/sh

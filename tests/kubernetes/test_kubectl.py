@@ -6,8 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from apiserver import V5, ApiServer
-from wire import Wire
+from support.cluster.apiserver import V5, ApiServer
+from support.cluster.wire import Wire
 
 KUBECTL = "kubectl"
 

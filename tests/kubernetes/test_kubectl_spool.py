@@ -18,17 +18,16 @@ from pathlib import Path
 
 import pytest
 
-import archives
-import signed
-from apiserver import ApiServer
-from archive_parts import Image, big_layer, layer, read_tar
-from archives import oci_manifest
 from registry_spooler.cli.kubectl.target import Rate
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
-from terminal import PROGRAMS, Terminal
-from verify import Reader
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import PROGRAMS, Terminal
+from support.cluster.wire import Wire
+from support.images import archives, signed
+from support.images.archive_parts import Image, big_layer, layer, read_tar
+from support.images.archives import oci_manifest
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 MEGA = 1 << 20
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, layer, make_tar
-from running_registry import RunningRegistry
-from terminal import Terminal
-from verify import Reader
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
+from support.cluster.wire import Wire
+from support.images import archives
+from support.images.archive_parts import Image, layer, make_tar
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 BOUND_BYTES = 150 * MIB

@@ -13,8 +13,6 @@ import anyio
 import pytest
 from aiohttp import web
 
-from apiserver import UNREAD_BYTES_MAX, ApiServer
-from playedregistry import running_registry
 from registry_spooler.client import SpoolerClient
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, KubeForbidden, KubeLoginRejected, RemoteError
@@ -26,7 +24,9 @@ from registry_spooler.kubernetes.wire import UnreadableAnswer
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.layout_writer import blob_path
 from registry_spooler.oci.reference import Reference
-from wire import Wire
+from support.cluster.apiserver import UNREAD_BYTES_MAX, ApiServer
+from support.cluster.wire import Wire
+from support.registries.playedregistry import running_registry
 
 SELECTOR = "app.kubernetes.io/name=registry-spooler"
 REAL = Path(sys.executable).parent / "registry-client"

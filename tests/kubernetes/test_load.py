@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-import archives
-from archive_parts import Image, gz
 from registry_spooler.cli.kubectl.pushing.engines import EngineError, EngineImage
 from registry_spooler.errors import ArchiveError
 from registry_spooler.kubernetes.objects.nodes import Node, _node, pod_manifest
@@ -21,6 +19,8 @@ from registry_spooler.kubernetes.transfer.send import open_source
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.reference import ImageName
 from registry_spooler.progress import Progress
+from support.images import archives
+from support.images.archive_parts import Image, gz
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from apiserver import ApiServer
 from registry_spooler.kubernetes import config as kube_login
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeConfigurationError, KubeLoginRejected, KubeUnreachable
 from registry_spooler.kubernetes.config import ClusterLogin, log_in
+from support.cluster.apiserver import ApiServer
 
 ASKED = {"asked": "list pods", "permission": "list pods"}
 PLUGIN = """#!/bin/sh

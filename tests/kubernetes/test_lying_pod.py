@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apiserver import ApiServer
 from registry_spooler.cli.kubectl.spooler_commands import status_lines
 from registry_spooler.kubernetes.wire import UnreadableAnswer
-from terminal import Terminal
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
 
 HOSTILE = "a\x1b[2J\x9b31m\u202eb\x07"
 SHOWN = r"a\x1b[2J\x9b31m\u202eb\x07"

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from apiserver import ApiServer
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeForbidden, NoContainer, NoPod
 from registry_spooler.kubernetes.pods import SELECTOR, Container, find_containers, read_log
 from registry_spooler.kubernetes.remote_session import PodSession
+from support.cluster.apiserver import ApiServer
 
 
 async def test_those_that_run(cluster: Cluster, api: ApiServer) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from apiserver import ApiServer
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import ExecCut, KubeError, RemoteError
 from registry_spooler.kubernetes.pods import Container
@@ -16,7 +15,8 @@ from registry_spooler.kubernetes.redial import RateLimit, Redial
 from registry_spooler.kubernetes.remote_session import Input, Remote
 from registry_spooler.kubernetes.transfer.send import publish
 from registry_spooler.oci.digest import Digest
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.wire import Wire
 
 SIZE = 4 << 20
 QUICK = Redial(first_pause_seconds=0.01)

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, big_layer, layer
 from registry_spooler.client import SpoolerClient
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import NotTheImage
@@ -23,7 +20,10 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.layout_writer import TAR_END, tar_header, tar_padding
 from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.output import OutputFailed
-from running_registry import RunningRegistry
+from support.cluster.apiserver import ApiServer
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, layer
+from support.registries.running_registry import RunningRegistry
 
 SELECTOR = "app.kubernetes.io/name=registry-spooler"
 REFERENCE = Reference("app", "v1")

@@ -10,10 +10,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-import archives
-import signed
-from apiserver import ApiServer
-from archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer, make_tar, read_tar
 from registry_spooler.archive.compression import Compression
 from registry_spooler.errors import ArchiveError
 from registry_spooler.kubernetes.api import Cluster
@@ -24,9 +20,12 @@ from registry_spooler.kubernetes.transfer.send import SendOptions, open_source, 
 from registry_spooler.kubernetes.transfer.thin_archive import content_part, pack
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
-from running_registry import ForeignRegistry, RunningRegistry
-from verify import Reader
-from wire import Wire
+from support.cluster.apiserver import ApiServer
+from support.cluster.wire import Wire
+from support.images import archives, signed
+from support.images.archive_parts import COMPRESSORS, Image, big_layer, hexdigest, layer, make_tar, read_tar
+from support.registries.running_registry import ForeignRegistry, RunningRegistry
+from support.registries.verify import Reader
 
 KILO = 1024
 MEGA = 1 << 20

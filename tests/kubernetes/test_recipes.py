@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, layer
-from deploy_tools import SKAFFOLD, TILT
 from recipe_page import DOCKER, NODES, custom_build, deployment, recipe
-from running_registry import RunningRegistry
-from terminal import Terminal
-from verify import Reader
+from support.cluster.apiserver import ApiServer
+from support.cluster.deploy_tools import SKAFFOLD, TILT
+from support.cluster.terminal import Terminal
+from support.images import archives
+from support.images.archive_parts import Image, layer
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 
 @pytest.fixture

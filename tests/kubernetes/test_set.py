@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, layer
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeAnswer, NoWorkload
 from registry_spooler.kubernetes.objects.rollouts import label_selector, pod_trouble, rollout_state
@@ -23,10 +20,13 @@ from registry_spooler.kubernetes.objects.workloads import (
     WorkloadKind,
     find_workloads,
 )
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
-from terminal import Terminal
-from verify import Reader
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
+from support.images import archives
+from support.images.archive_parts import Image, layer
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 HOST = "127.0.0.1:5001"
 HOSTING = {"data": {"localRegistryHosting.v1": f'hostFromContainerRuntime: "{HOST}"\nhost: "localhost:5001"\n'}}

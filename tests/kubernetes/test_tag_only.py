@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 import pytest
 
-import archives
-from archive_parts import Image
 from registry_spooler.cli.kubectl.load import names_in
 from registry_spooler.cli.kubectl.pushing.arguments import tagged_item
 from registry_spooler.errors import InvalidReference
+from support.images import archives
+from support.images.archive_parts import Image
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import asyncio
 import signal
 from pathlib import Path
 
-import archives
-from apiserver import ApiServer
-from archive_parts import Image, layer
-from running_registry import RunningRegistry
-from terminal import Terminal
-from verify import Reader
+from support.cluster.apiserver import ApiServer
+from support.cluster.terminal import Terminal
+from support.images import archives
+from support.images.archive_parts import Image, layer
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 
 async def test_files_and_images_are_pushed_again_when_they_change(

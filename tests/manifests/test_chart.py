@@ -10,8 +10,20 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from helm import BUILD_SECONDS, CHART, helm, refusal, template
-from rendered import FOREIGN, MANIFESTS, VERSIONS, installing_block, kinds, monitored_by, one, pod_of, render, together
+
+from support.manifests.helm import BUILD_SECONDS, CHART, helm, refusal, template
+from support.manifests.rendered import (
+    FOREIGN,
+    MANIFESTS,
+    VERSIONS,
+    installing_block,
+    kinds,
+    monitored_by,
+    one,
+    pod_of,
+    render,
+    together,
+)
 
 pytestmark = pytest.mark.timeout(BUILD_SECONDS + 120)
 

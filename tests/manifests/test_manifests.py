@@ -10,7 +10,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from rendered import (
+
+from registry_spooler.spool.settings import SpoolSettings
+from support.manifests.rendered import (
     COMPONENTS,
     FOREIGN,
     MANIFESTS,
@@ -26,8 +28,6 @@ from rendered import (
     render,
     together,
 )
-
-from registry_spooler.spool.settings import SpoolSettings
 
 
 def container(documents: list[dict[str, Any]], name: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from rendered import MANIFESTS, OVERLAYS, PROBES, VERSIONS, kinds, one, pod_of, render, together
+
+from support.manifests.rendered import MANIFESTS, OVERLAYS, PROBES, VERSIONS, kinds, one, pod_of, render, together
 
 WITH_A_REGISTRY = [overlay for overlay in OVERLAYS if overlay != "existing-registry"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import PIL.Image
-from browser import Chromium, tab_of
 
-import archives
-from archive_parts import Image, layer, make_tar
-from faultproxy import Fault
 from pictures.pod_scene import PodScene, pod_scene
-from terminal import Terminal
+from support.cluster.terminal import Terminal
+from support.health.browser import Chromium, tab_of
+from support.images import archives
+from support.images.archive_parts import Image, layer, make_tar
+from support.registries.faultproxy import Fault
 
 WIDTH_PIXELS = 1280
 MIB = 1 << 20

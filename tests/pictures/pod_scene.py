@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import demo
-from apiserver import ApiServer, write_certificates
-from daemon_calls import settings
-from faultproxy import Fault, running_proxy
-from running_registry import RegistryOptions, RunningRegistry
-from running_spooler import RunningSpooler, Spool
+from support.cluster.apiserver import ApiServer, write_certificates
+from support.programs.daemon_calls import settings
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.faultproxy import Fault, running_proxy
+from support.registries.running_registry import RegistryOptions, RunningRegistry
 
 HEALTH_PORT = "REGISTRY_SPOOLER_HEALTH_PORT"
 PULL_HOST = "127.0.0.1:5001"

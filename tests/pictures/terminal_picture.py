@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import archives
 import demo
-from archive_parts import Image, layer
 from pictures.pod_scene import pod_scene
 from pictures.screen import Screen
-from terminal import Terminal
+from support.cluster.terminal import Terminal
+from support.images import archives
+from support.images.archive_parts import Image, layer
 
 COLUMNS = 104
 """A pull reference with its digest on one line."""

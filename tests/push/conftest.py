@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from desk import Desk
 from registry_spooler.registry.registry_client import RegistryClient
-from running_registry import RunningRegistry
-from verify import Reader
+from support.programs.desk import Desk
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 
 @pytest.fixture

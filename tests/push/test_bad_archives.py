@@ -8,12 +8,12 @@ import os
 
 import pytest
 
-import archives
-from archive_parts import COMPRESSORS, Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
-from desk import Desk
 from registry_spooler.errors import ArchiveError, DigestNotSupported
 from registry_spooler.push.pusher import PushOptions
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import COMPRESSORS, Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
+from support.programs.desk import Desk
+from support.registries.verify import Reader
 
 OTHER = layer("another layer altogether")
 

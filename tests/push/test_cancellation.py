@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-import archives
-from archive_parts import Image, big_layer, layer
-from desk import Desk
 from registry_spooler.push.layer_cache import KnownBlobs
-from running_registry import RunningRegistry
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, layer
+from support.programs.desk import Desk
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 TRANSFERS = 2
 IMAGE = Image(layers=(big_layer(2 << 20), layer("top")))

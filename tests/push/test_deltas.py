@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-import archives
-from archive_parts import Image, dumps, gz, hexdigest, layer
 from delta.layers import File, recipe_of, tar, written
-from posted import Poster
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression, Deflater
 from registry_spooler.delta.base import LayerStep, layer_at
@@ -26,7 +23,10 @@ from registry_spooler.push import delta_bases
 from registry_spooler.push.delta_bases import Base, SignatureStore, find_base
 from registry_spooler.push.delta_rebuild import LayerOrder, ScratchFile, rebuild_layer, scratch_folder
 from registry_spooler.registry.registry_client import RegistryClient
-from running_registry import RunningRegistry
+from support.images import archives
+from support.images.archive_parts import Image, dumps, gz, hexdigest, layer
+from support.images.posted import Poster
+from support.registries.running_registry import RunningRegistry
 
 STEPS = ("COPY base", "RUN build", "COPY app", "RUN build")
 

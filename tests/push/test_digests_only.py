@@ -8,10 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 
-import archives
-from archive_parts import Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
-from desk import Desk
-from faultproxy import Fault, running_proxy
 from registry_spooler.archive import member_blob
 from registry_spooler.archive.source import PipeSource
 from registry_spooler.backoff import Backoff
@@ -22,8 +18,12 @@ from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
-from running_registry import RunningRegistry
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, digest, gz, hexdigest, layer, make_tar, read_tar
+from support.programs.desk import Desk
+from support.registries.faultproxy import Fault, running_proxy
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 MIB = 1 << 20
 DIGESTS_ONLY = PushOptions(inflate=False)

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-import archives
-from archive_parts import COMPRESSORS, Image, big_layer, layer, make_tar, read_tar
-from desk import Desk
-from real_archives import SEVERAL, SINGLE, RealArchives
 from registry_spooler.archive.compression import Compression
 from registry_spooler.errors import ArchiveError
 from registry_spooler.push.pusher import PushOptions
-from running_registry import RunningRegistry
-from verify import Reader, skopeo_inspect
+from support.images import archives
+from support.images.archive_parts import COMPRESSORS, Image, big_layer, layer, make_tar, read_tar
+from support.images.real_archives import SEVERAL, SINGLE, RealArchives
+from support.programs.desk import Desk
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader, skopeo_inspect
 
 
 @pytest.mark.parametrize("name", archives.EXAMPLES)

@@ -6,10 +6,6 @@ import re
 
 import pytest
 
-import archives
-import hostile
-from archive_parts import Image, gz, layer, make_tar, read_tar
-from desk import Desk
 from registry_spooler.archive.source import PipeSource
 from registry_spooler.errors import ArchiveError
 from registry_spooler.oci.reference import Reference
@@ -19,8 +15,11 @@ from registry_spooler.push.early_uploads import SESSIONS_MAX
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
 from registry_spooler.registry.registry_client import RegistryClient
-from running_registry import RunningRegistry
-from verify import Reader
+from support.images import archives, hostile
+from support.images.archive_parts import Image, gz, layer, make_tar, read_tar
+from support.programs.desk import Desk
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 
 class CountingClient(RegistryClient):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-import archives
-from archive_parts import Image, big_layer, digest, layer
-from desk import Desk
 from registry_spooler.push.layer_cache import KnownBlobs, KnownLayer
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, digest, layer
+from support.programs.desk import Desk
+from support.registries.verify import Reader
 
 BIG = Image(layers=(big_layer(3 << 20, seed=1), big_layer(2 << 20, seed=2)))
 

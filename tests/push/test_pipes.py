@@ -6,10 +6,6 @@ import os
 
 import pytest
 
-import archives
-from archive_parts import Image, dumps, make_tar
-from archive_reading import Pipe
-from desk import Desk
 from registry_spooler.archive.source import PipeSource
 from registry_spooler.errors import ArchiveError, SpoolerError, UploadLost
 from registry_spooler.oci.reference import Reference
@@ -17,7 +13,11 @@ from registry_spooler.progress import Progress
 from registry_spooler.push.blob_spec import UploadSink
 from registry_spooler.push.pusher import Pusher
 from registry_spooler.registry.registry_client import RegistryClient
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, dumps, make_tar
+from support.images.archive_reading import Pipe
+from support.programs.desk import Desk
+from support.registries.verify import Reader
 
 LAYER = b"a tar of the oldest kind has no magic" + bytes(1000)
 

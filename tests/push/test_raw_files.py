@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from desk import Desk
 from registry_spooler.archive.source import FileSource
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import Progress
 from registry_spooler.push.pusher import Pusher
-from verify import Reader
+from support.programs.desk import Desk
+from support.registries.verify import Reader
 
 
 @pytest.mark.parametrize("size", [0, 1, 10_000, 3_000_000])

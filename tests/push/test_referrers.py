@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-import archives
-import signed
-from archive_parts import Image, hexdigest, layer
-from archives import INDEX, MANIFEST, descriptor, oci_manifest
-from desk import Desk
 from registry_spooler.progress import ImageResult
-from signed import ARM, Attached
-from verify import Reader
+from support.images import archives, signed
+from support.images.archive_parts import Image, hexdigest, layer
+from support.images.archives import INDEX, MANIFEST, descriptor, oci_manifest
+from support.images.signed import ARM, Attached
+from support.programs.desk import Desk
+from support.registries.verify import Reader
 
 APP = Image(names=("registry.example/team/app:1",))
 WEB = Image(names=("registry.example/team/web:2",), layers=(layer("web"),))

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-import archives
-from archive_parts import Image, big_layer, gz, layer, make_tar, read_tar, zst
-from desk import Desk
 from registry_spooler.archive.compression import Compression
 from registry_spooler.errors import ArchiveError, ArchiveTruncated
 from registry_spooler.progress import ImageResult
 from registry_spooler.push.pusher import PushOptions
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, gz, layer, make_tar, read_tar, zst
+from support.programs.desk import Desk
+from support.registries.verify import Reader
 
 REPACK = PushOptions(repack=True)
 IMAGE = Image(layers=(big_layer(3 << 20), layer("top")))

@@ -6,8 +6,6 @@ import anyio
 import orjson
 import pytest
 
-from faultproxy import running_proxy
-from memory_blobs import Blob, MemoryReader, noise
 from registry_spooler.errors import ArchiveError, DeletesDisabled, NotFound, RegistryUnreachable
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import EMPTY_JSON, Digest
@@ -19,6 +17,8 @@ from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.manifests import put_manifest
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
+from support.registries.faultproxy import running_proxy
+from support.registries.memory_blobs import Blob, MemoryReader, noise
 
 MIB = 1 << 20
 KINDS = [

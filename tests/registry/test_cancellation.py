@@ -8,9 +8,6 @@ import gc
 import anyio
 import pytest
 
-from lyingserver import lying, page
-from memory_blobs import Blob, MemoryReader, noise
-from playedregistry import Behaviour, running_registry
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import UploadLost
 from registry_spooler.oci.digest import Digest
@@ -19,6 +16,9 @@ from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
 from registry_spooler.registry.uploads.window import ChunkBudget
+from support.registries.lyingserver import lying, page
+from support.registries.memory_blobs import Blob, MemoryReader, noise
+from support.registries.playedregistry import Behaviour, running_registry
 
 MIB = 1 << 20
 STEPS_MAX = 400

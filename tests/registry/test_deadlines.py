@@ -9,7 +9,6 @@ from functools import partial
 import anyio
 import pytest
 
-from lyingserver import body_of, lying, page
 from registry_spooler import __version__
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryUnreachable
@@ -19,6 +18,7 @@ from registry_spooler.registry.http import transport
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.transport import Request
 from registry_spooler.registry.registry_client import RegistryClient
+from support.registries.lyingserver import body_of, lying, page
 
 QUICK = RetryPolicy(tries=5, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 NOTHING = Digest.of(b"")

@@ -10,9 +10,6 @@ from functools import partial
 import orjson
 import pytest
 
-from faultproxy import Fault, Headers, running_proxy
-from memory_blobs import Blob, noise
-from playedregistry import Behaviour, running_registry
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryAnswer, RegistryUnreachable
 from registry_spooler.oci import mediatype
@@ -24,6 +21,9 @@ from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.transport import Request
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions
+from support.registries.faultproxy import Fault, Headers, running_proxy
+from support.registries.memory_blobs import Blob, noise
+from support.registries.playedregistry import Behaviour, running_registry
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=5, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01), patience_seconds=3.0)

@@ -10,8 +10,6 @@ import orjson
 import pytest
 from aiohttp import web
 
-from memory_blobs import Blob, noise
-from playedregistry import TokenServer, running_registry, running_token_server
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import AccessDenied, RegistryError
 from registry_spooler.oci.digest import Digest
@@ -20,6 +18,8 @@ from registry_spooler.registry.auth.credentials import CredentialSettings, Crede
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadOptions
+from support.registries.memory_blobs import Blob, noise
+from support.registries.playedregistry import TokenServer, running_registry, running_token_server
 
 MIB = 1 << 20
 SECRET = "pass:wörd"

@@ -13,9 +13,6 @@ import orjson
 import pytest
 from aiohttp import web
 
-from lyingserver import Answer, body_of, lying, page
-from memory_blobs import Blob, noise
-from playedregistry import TokenServer, running_registry, running_token_server
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import (
     AccessDenied,
@@ -34,6 +31,9 @@ from registry_spooler.progress import Progress
 from registry_spooler.registry.auth.credentials import CredentialSettings, CredentialSource
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
+from support.registries.lyingserver import Answer, body_of, lying, page
+from support.registries.memory_blobs import Blob, noise
+from support.registries.playedregistry import TokenServer, running_registry, running_token_server
 
 QUICK = RetryPolicy(tries=2, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
 DIGEST = Digest.of(EMPTY_JSON)

@@ -8,8 +8,6 @@ from socket import AF_INET, AF_INET6, SOCK_STREAM
 import pytest
 from aiohttp import web
 
-from memory_blobs import Blob, noise
-from playedregistry import PlayedRegistry, Session, TokenServer, running_registry, running_token_server, served
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import InvalidAddress, RegistryError, RegistryProtocolError
 from registry_spooler.oci.digest import Digest
@@ -21,6 +19,15 @@ from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.trust import JudgedResolver, PrivateTarget, TargetRules
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadOptions
+from support.registries.memory_blobs import Blob, noise
+from support.registries.playedregistry import (
+    PlayedRegistry,
+    Session,
+    TokenServer,
+    running_registry,
+    running_token_server,
+    served,
+)
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=3, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from memory_blobs import Blob, noise
-from playedregistry import Behaviour, PlayedRegistry, running_registry
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import RegistryError
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
 from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions, VendorQuirks, quirks_of
+from support.registries.memory_blobs import Blob, noise
+from support.registries.playedregistry import Behaviour, PlayedRegistry, running_registry
 
 MIB = 1 << 20
 QUICK = RetryPolicy(tries=4, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))

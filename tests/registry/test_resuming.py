@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_blobs import MemoryReader, noise
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.retry import HostPauses, retry_after_seconds
 from registry_spooler.registry.uploads.chunks import Next, after_chunk, stored_bytes
 from registry_spooler.registry.uploads.window import READ_AHEAD_BYTES, ChunkBudget, Window
+from support.registries.memory_blobs import MemoryReader, noise
 
 MIB = 1 << 20
 

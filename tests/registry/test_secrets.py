@@ -10,8 +10,6 @@ from urllib.parse import quote, quote_plus
 import pytest
 from aiohttp import web
 
-from lyingserver import body_of, lying, page
-from playedregistry import TokenServer, running_registry, running_token_server
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import SpoolerError
 from registry_spooler.oci.digest import Digest
@@ -20,6 +18,8 @@ from registry_spooler.registry.auth.credentials import CredentialSettings, Crede
 from registry_spooler.registry.http.known_secrets import Credential, KnownSecrets
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
+from support.registries.lyingserver import body_of, lying, page
+from support.registries.playedregistry import TokenServer, running_registry, running_token_server
 
 ONCE = RetryPolicy(tries=1)
 PASSWORD = 'p/s+w&r"d=ü%\\ x'

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from playedregistry import PlayedRegistry, served
 from registry_spooler.errors import RegistryUnreachable
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.trust import CertificateUnreadable, TrustStore
 from registry_spooler.registry.registry_client import RegistryClient
+from support.registries.playedregistry import PlayedRegistry, served
 
 ONCE = RetryPolicy(tries=1)
 

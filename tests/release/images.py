@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from machine import BASE as DEBIAN
-from machine import Machine
 
 from release import sbom
 from release.archives import write_layout
 from release.project import ROOT, Project, ReleaseError
+from support.containers.machine import BASE as DEBIAN
+from support.containers.machine import Machine
 
 NAMES = {"registry-spooler": "docker.io/library/registry-spooler", "registry": "docker.io/library/registry"}
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

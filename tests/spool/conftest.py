@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import Handler
-from spooler_nursery import Nursery
+
+from support.spool.scripted import Handler
+from support.spool.spooler_nursery import Nursery
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted import Handler, drop, image, spooling
 
 from registry_spooler.backoff import Backoff
 from registry_spooler.errors import (
@@ -20,6 +19,7 @@ from registry_spooler.errors import (
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.scheduling.job import Job, Reason
+from support.spool.scripted import Handler, drop, image, spooling
 
 UNREACHABLE = RegistryUnreachable("localhost:5000", "connection refused")
 PAGE = RegistryProtocolError("localhost:5000", "it answers with a web page")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted import Handler, drop, receipt, spooling, visible
 
 from registry_spooler.spool.attempt import JobLocks
 from registry_spooler.spool.directory.files import Identity
 from registry_spooler.spool.directory.workdir import WorkDir, open_workdir
 from registry_spooler.spool.scheduling.job import Arrival, Entry, parse_name
+from support.spool.scripted import Handler, drop, receipt, spooling, visible
 
 
 async def test_a_bundle_has_the_spool_to_itself(spool_directory: Path, handler: Handler) -> None:

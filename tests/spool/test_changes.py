@@ -16,7 +16,6 @@ from typing import Any
 
 import anyio
 import pytest
-from scripted import Handler, drop, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
 from registry_spooler.folder import Folder
@@ -24,6 +23,7 @@ from registry_spooler.progress import Progress
 from registry_spooler.spool import removal
 from registry_spooler.spool.directory.files import OpenedFile, identity_of
 from registry_spooler.spool.scheduling.job import Job, Outcome, Reason
+from support.spool.scripted import Handler, drop, receipt, spooling, visible
 
 
 def rewrite(path: Path) -> None:

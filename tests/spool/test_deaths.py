@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripted import ALWAYS, Handler, debris, drop, failure, spooling, visible
-from spooler_nursery import Logged, Nursery
 
 from registry_spooler.aio import in_thread
 from registry_spooler.spool.directory.deaths import DEATHS_MAX, begin_work, deaths_over
 from registry_spooler.spool.directory.files import identity_of
 from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.housekeeping import open_recovered_workdir, recover
+from support.spool.scripted import ALWAYS, Handler, debris, drop, failure, spooling, visible
+from support.spool.spooler_nursery import Logged, Nursery
 
 POISON = "poison.tar"
 REASON = (

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import Handler, debris, drop, failure, receipt, spooling, visible
 
 from registry_spooler.aio import in_thread
 from registry_spooler.errors import ArchiveError
 from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.scheduling.job import Outcome, Reason
+from support.spool.scripted import Handler, debris, drop, failure, receipt, spooling, visible
 
 
 async def test_a_directory_that_is_not_there_yet_is_waited_for(tmp_path: Path, handler: Handler) -> None:

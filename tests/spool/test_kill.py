@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from scripted import ALWAYS, debris, drop, visible
-from spooler_nursery import Logged, Nursery
+
+from support.spool.scripted import ALWAYS, debris, drop, visible
+from support.spool.spooler_nursery import Logged, Nursery
 
 
 def run_to_the_end(nursery: Nursery, directory: Path, log: Path, **options: bool) -> None:

@@ -7,11 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from scripted import Handler, drop, failure, receipt, spooling, visible
 
 from registry_spooler.errors import ArchiveError
 from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.housekeeping import open_recovered_workdir
+from support.spool.scripted import Handler, drop, failure, receipt, spooling, visible
 
 OWN = (".locks", ".work", ".receipts", ".failed")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import orjson
 import pytest
-from scripted import Handler, debris, drop, failure, image, receipt, spooling, visible
 
 from registry_spooler.errors import (
     AccessDenied,
@@ -23,6 +22,7 @@ from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.filename import Action
 from registry_spooler.spool.scheduling.job import Job, Outcome, Reason
+from support.spool.scripted import Handler, debris, drop, failure, image, receipt, spooling, visible
 
 UNREACHABLE = RegistryUnreachable("localhost:5000", "connection refused")
 

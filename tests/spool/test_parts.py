@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import debris, visible
 
 from registry_spooler.folder import Folder
 from registry_spooler.spool.directory import files as rename
@@ -17,6 +16,7 @@ from registry_spooler.spool.directory.files import Identity, rename_noreplace
 from registry_spooler.spool.directory.locks import clear_locks, try_lock
 from registry_spooler.spool.directory.workdir import open_workdir
 from registry_spooler.spool.housekeeping import recover
+from support.spool.scripted import debris, visible
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-from scripted import ALWAYS, Handler, debris, drop, receipt, spooling, visible
-from spooler_nursery import Logged, Nursery
+
+from support.spool.scripted import ALWAYS, Handler, debris, drop, receipt, spooling, visible
+from support.spool.spooler_nursery import Logged, Nursery
 
 FILES = 400
 REPOSITORIES = 80

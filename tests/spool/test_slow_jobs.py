@@ -6,14 +6,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted import Handler, drop, spooling
-from test_queue import queue_of, running, start
 
 from registry_spooler.progress import Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.scheduling import repository_queue as slots
 from registry_spooler.spool.scheduling.job import Job
 from registry_spooler.spool.scheduling.repository_queue import GIVES_WAY_SECONDS, LONG_SECONDS
+from support.spool.queues import queue_of, running, start
+from support.spool.scripted import Handler, drop, spooling
 
 LATER = LONG_SECONDS
 MUCH_LATER = LONG_SECONDS + GIVES_WAY_SECONDS

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted import Handler, debris, drop, spooling, visible
-from spooler_nursery import Logged, Nursery
 
-from idle import wait_until_asleep
 from registry_spooler.progress import Progress
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.scheduling.job import Job, Outcome
+from support.programs.idle import wait_until_asleep
+from support.spool.scripted import Handler, debris, drop, spooling, visible
+from support.spool.spooler_nursery import Logged, Nursery
 
 
 async def test_running_jobs_are_finished_and_no_others_started(spool_directory: Path, handler: Handler) -> None:

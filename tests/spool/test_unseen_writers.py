@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from scripted import visible
-from spooler_nursery import Logged
+
+from support.spool.scripted import visible
+from support.spool.spooler_nursery import Logged
 
 SETTLE_SECONDS = 1.0
 SPOOLER = """
@@ -19,7 +20,7 @@ import asyncio, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import anyio
-from spooler_nursery import LoggingHandler
+from support.spool.spooler_nursery import LoggingHandler
 from registry_spooler.spool.spool import Spool
 from registry_spooler.spool.settings import SpoolSettings
 
@@ -66,7 +67,7 @@ def spooler(place: Path) -> Iterator[None]:
     """Without the capabilities that tell of others' writers, as in a container."""
     command = [
         *("setpriv", "--bounding-set=-lease,-sys_ptrace,-dac_read_search", "--inh-caps=-all"),
-        *(sys.executable, "-c", SPOOLER, str(Path(__file__).parent), str(place / "spool"), str(place / "log")),
+        *(sys.executable, "-c", SPOOLER, str(Path(__file__).parents[1]), str(place / "spool"), str(place / "log")),
         str(SETTLE_SECONDS),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from scripted import Handler, drop, failure, receipt, spooling
 
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
@@ -14,6 +13,7 @@ from registry_spooler.spool import wait
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.scheduling.job import Job
 from registry_spooler.spool.wait import FileNotInSpool, WaitOutcome, wait_for_outcome
+from support.spool.scripted import Handler, drop, failure, receipt, spooling
 
 
 async def test_a_file_that_is_in_the_spool_is_waited_for(spool_directory: Path, handler: Handler) -> None:

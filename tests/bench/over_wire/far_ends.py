@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from installation import NAMESPACE, Installation
-from machine import REGISTRY, SPOOLER, save_images
-
-from apiserver import ApiServer, write_certificates
 from bench.over_wire.link import Line, Link
 from bench.process import memory
 from bench.registry import Registry
 from bench.spooler import Spooler, clean_environment
+from cluster.installation import NAMESPACE, Installation
 from localcluster import programs
 from localcluster.cluster import Cluster
+from support.cluster.apiserver import ApiServer, write_certificates
+from support.containers.machine import REGISTRY, SPOOLER, save_images
 
 DIRECT = Line(1e11, 0)
 """As good as no link."""

@@ -1,8 +1,8 @@
 """Skaffold and Tilt, for the tests of docs/recipes.md: found on the PATH or in the user's cache, or built there.
 
-`python tests/kubernetes/deploy_tools.py` builds both with the Go toolchain, from the modules of the Go module proxy;
-Tilt needs a C compiler too. Each takes a quarter of an hour on two cores. The tests do not need them: without one, they
-run its recipe's commands as it would.
+`python tests/support/cluster/deploy_tools.py` builds both with the Go toolchain, from the modules of the Go module
+proxy; Tilt needs a C compiler too. Each takes a quarter of an hour on two cores. The tests do not need them: without
+one, they run its recipe's commands as it would.
 """
 
 from __future__ import annotations

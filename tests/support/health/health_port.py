@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from scripted_state import ScriptedState
 
 from registry_spooler.health.probes import RegistryPing
 from registry_spooler.health.remote import RemoteWork
 from registry_spooler.health.server import Health, serve
 from registry_spooler.health.status import About
+from support.health.scripted_state import ScriptedState
 
 
 @dataclass

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from running_spooler import RunningSpooler, Spool
-from verify import Reader
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.verify import Reader
 
 REPLICAS = 4
 FILES = 400

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from rendered import MANIFESTS, VERSIONS
+
+from support.manifests.rendered import MANIFESTS, VERSIONS
 
 CHART = MANIFESTS / "chart"
 VERSION = "3.18.6"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("base", "ephemeral", "secure", "monitoring", "shared-spool", "existing-registry")
 COMPONENTS = ("ephemeral", "secure", "cert-manager", "monitoring", "without-node-access")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 from urllib.request import Request, urlopen
 
-from running_spooler import RunningSpooler, Spool, program
+from support.programs.running_spooler import RunningSpooler, Spool, program
 
 SECONDS = 30.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from archive_parts import Entry, Folder, Image, Symlink, dumps, gz, hexdigest, layer, make_tar, read_tar
+from support.images.archive_parts import Entry, Folder, Image, Symlink, dumps, gz, hexdigest, layer, make_tar, read_tar
 
 OCI = "application/vnd.oci.image"
 INDEX, MANIFEST, CONFIG = f"{OCI}.index.v1+json", f"{OCI}.manifest.v1+json", f"{OCI}.config.v1+json"

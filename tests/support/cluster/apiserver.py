@@ -23,7 +23,7 @@ import orjson
 import trustme
 from aiohttp import WSMsgType, web
 
-from workload_objects import WorkloadObjects
+from support.cluster.workload_objects import WorkloadObjects
 
 V5 = "v5.channel.k8s.io"
 UNREAD_BYTES_MAX = 16 << 20

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from running_spooler import program
-from verify import Registry
+from support.programs.running_spooler import program
+from support.registries.verify import Registry
 
 TIMEOUT_SECONDS = 60.0
 

@@ -7,9 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import archives
-from archive_parts import Entry, Image, dumps, hexdigest
-from archives import CONFIG, INDEX, MANIFEST, blob, descriptor, oci_blobs, oci_index, oci_manifest, platform_of
+from support.images import archives
+from support.images.archive_parts import Entry, Image, dumps, hexdigest
+from support.images.archives import (
+    CONFIG,
+    INDEX,
+    MANIFEST,
+    blob,
+    descriptor,
+    oci_blobs,
+    oci_index,
+    oci_manifest,
+    platform_of,
+)
 
 ARM = Image(platform="linux/arm64")
 REF_NAME, IMAGE_NAME = "org.opencontainers.image.ref.name", "io.containerd.image.name"

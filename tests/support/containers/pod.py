@@ -10,10 +10,10 @@ import tarfile
 from typing import Any, Self
 
 import yaml
-from machine import REGISTRY, Machine
 
 from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
+from support.containers.machine import REGISTRY, Machine
 
 PINNED_REGISTRY = re.compile(r"docker\.io/library/registry:\S+@sha256:[0-9a-f]{64}")
 """What the manifests run; the image that is built here has another digest."""

@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from verify import Registry
+from support.registries.verify import Registry
 
 OCI = "application/vnd.oci.image."
 DOCKER = "application/vnd.docker."

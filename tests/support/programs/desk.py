@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from archive_parts import COMPRESSORS
 from registry_spooler.archive.source import FileSource
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.push.blob_spec import Registry
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
+from support.images.archive_parts import COMPRESSORS
 
 DEFAULTS = PushOptions()
 

@@ -15,7 +15,7 @@ import trustme
 
 from registry_spooler.cli.authorities import without_authorities
 from registry_spooler.daemon.stop_signals import StopSignals
-from running_spooler import RunningSpooler, Spool
+from support.programs.running_spooler import RunningSpooler, Spool
 
 DAEMON = """
 from registry_spooler.cli.authorities import without_authorities

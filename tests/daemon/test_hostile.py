@@ -10,13 +10,11 @@ from threading import Event, Thread
 
 import pytest
 
-import archives
-import hostile
-from archive_parts import Image
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
-from test_memory import peak_bytes
-from verify import Reader
+from support.images import archives, hostile
+from support.images.archive_parts import Image
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -93,7 +91,7 @@ def test_zeros_without_end_beside_an_innocent_file(tmp_path: Path, make_registry
                 spool.drop(f"{kind}.tgz", endless(kind))
             for at in range(2):
                 push_an_innocent(spool, registry, f"innocent-{at}", INNOCENT_SECONDS)
-            peak = peak_bytes(spooler.process.pid)
+            peak = spooler.peak_bytes
         assert len(spool.waiting) == 4
         assert peak < LIMIT_BYTES, f"{peak / MIB:.0f} MiB"
         assert spooler.terminate() == 0  # within the 40 s that the fixture gives it
@@ -111,7 +109,7 @@ def test_all_that_is_refused(tmp_path: Path, make_registry) -> None:
             spool.drop(name, content[name])
         push_an_innocent(spool, registry, "innocent", 150)
         spool.wait_until(lambda: not spool.waiting, timeout_seconds=150)
-        peak = peak_bytes(spooler.process.pid)
+        peak = spooler.peak_bytes
     for name, (_, sentence) in REFUSED.items():
         assert sentence in spool.failure(name)["error"]
     assert peak < LIMIT_BYTES, f"{peak / MIB:.0f} MiB"

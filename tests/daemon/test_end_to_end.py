@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-import archives
-import real_archives as tools
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool, program
-from verify import Reader, skopeo_copy, skopeo_inspect
+from support.images import archives
+from support.images import real_archives as tools
+from support.programs.running_spooler import RunningSpooler, Spool, program
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader, skopeo_copy, skopeo_inspect
 
 OUTER_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     ".tgz": lambda content: gzip.compress(content, 1),

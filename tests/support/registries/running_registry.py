@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from line_log import LineLog
+from support.programs.line_log import LineLog
 
 PROGRAM = "/usr/bin/docker-registry"
 START_TIMEOUT_SECONDS = 30.0

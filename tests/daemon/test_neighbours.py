@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
-from faultproxy import Fault, running_proxy
-from lyingserver import body_of, lying, page
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.faultproxy import Fault, running_proxy
+from support.registries.lyingserver import body_of, lying, page
+from support.registries.running_registry import RunningRegistry
 
 FILES, REPOSITORIES = 120, 12
 HTML = [("Content-Type", "text/html")]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import archives
-from archive_parts import Image, big_layer, gz, layer
-from running_spooler import RunningSpooler, Spool
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, gz, layer
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.verify import Reader
 
 LARGE = 24 << 20
 ROUNDS_SECONDS = 60

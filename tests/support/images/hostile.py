@@ -11,11 +11,11 @@ from collections.abc import Iterable
 import zstandard
 from isal import isal_zlib
 
-import archives
-from archive_parts import Entry, dumps, hexdigest, make_tar
-from archive_reading import tape_of
 from registry_spooler.archive.tar import TarReader
 from registry_spooler.archive.tar_header import Member
+from support.images import archives
+from support.images.archive_parts import Entry, dumps, hexdigest, make_tar
+from support.images.archive_reading import tape_of
 
 MIB = 1 << 20
 LAYERS_OF_FOUR_MIB = 30_000

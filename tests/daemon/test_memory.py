@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import tarfile
 from pathlib import Path
 
 import pytest
 from isal import igzip
 
-import archives
-from archive_parts import Image, big_layer, dumps, gz, make_tar
-from running_registry import RunningRegistry
-from running_spooler import RunningSpooler, Spool
-from verify import Reader
+from support.images import archives
+from support.images.archive_parts import Image, big_layer, dumps, gz, make_tar
+from support.programs.running_spooler import RunningSpooler, Spool
+from support.registries.running_registry import RunningRegistry
+from support.registries.verify import Reader
 
 MIB = 1 << 20
 LIMIT_BYTES = 128 * MIB
@@ -41,13 +40,6 @@ def write_huge_archive(path: Path) -> None:
         file.write(gz(make_tar([("config.json", dumps(config)), ("manifest.json", dumps([item]))])))
 
 
-def peak_bytes(pid: int) -> int:
-    """The most resident memory that a process has had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
-
-
 @pytest.mark.timeout(240)
 def test_four_archives_at_once(tmp_path: Path, make_registry) -> None:
     registry: RunningRegistry = make_registry()
@@ -64,7 +56,7 @@ def test_four_archives_at_once(tmp_path: Path, make_registry) -> None:
         for name, content in names.items():
             spool.drop(name, content)
         spool.wait_until(lambda: not spool.waiting, timeout_seconds=200)
-        peak = peak_bytes(spooler.process.pid)
+        peak = spooler.peak_bytes
     assert [path.read_text() for path in (spool.folder / ".failed").glob("*.error.json")] == []
     assert Reader(registry).tags("huge") == ["latest"]  # under a diff ID that the spooler has checked
     for repository in ("docker", "docker-compressed", "oci"):

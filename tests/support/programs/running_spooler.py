@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from asyncinotify import Inotify, Mask
 
-from line_log import LineLog
+from support.programs.line_log import LineLog
 
 START_TIMEOUT_SECONDS = 30.0
 OUTCOME_TIMEOUT_SECONDS = 60.0
@@ -133,6 +133,13 @@ class RunningSpooler:
     def process(self) -> subprocess.Popen[str]:
         assert self._process is not None
         return self._process
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most resident memory that it has had."""
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
 
     def start(self) -> None:
         """Start it; returns when it answers signals and the health port, and is about to look at the spool."""

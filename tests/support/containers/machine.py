@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import orjson
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 BASE = "localhost/python:3.11-bookworm"
 SPOOLER = "localhost/registry-spooler:0.1.0"
 REGISTRY = "docker.io/library/registry:3"
