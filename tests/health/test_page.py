@@ -95,16 +95,20 @@ async def test_a_running_job_has_a_rate_and_a_time_left_at_once(
     browser: Chromium, port: HealthPort, state: ScriptedState
 ) -> None:
     progress = Progress(bytes_total=100 << 20, bytes_done=30 << 20, bytes_skipped=10 << 20)
-    state.running_jobs = [running("app.tar", "app:1", seconds=10, progress=progress)]
+    state.running_jobs = [
+        running("app.tar", "app:1", seconds=10, progress=progress),
+        running("slow.txt", "slow:1", seconds=9, progress=Progress(bytes_total=90, bytes_done=40)),
+        running("read.txt", "read:1", seconds=9, progress=Progress(bytes_total=100, bytes_done=100)),
+    ]
     async with tab_of(browser) as tab:
         await tab.call("Network.enable")
         await tab.call("Network.setBlockedURLs", urls=["*status*"])
         await tab.open(port.url + "/", width=DESK)
         await tab.drawn()
         shown = await text(tab, "#running")
-        assert re.search(
-            r"30 % · (2\.0 MiB|1\.\d MiB|\d+\.\d KiB)/s · about \d+ s left · 10.0 MiB there already", shown
-        )
+        assert re.search(r"30 % · [\d.]+ [KM]iB/s · about \d+ \w+ left · 10.0 MiB there already", shown)
+        assert re.search(r"40 B of 90 B · 44 % · \d B/s · about \d+ \w+ left", shown)
+        assert "100 B of 100 B · 100 %" == await text(tab, "#running li:last-child .below")  # nothing is left
 
 
 async def test_figures_lead_to_their_lists(browser: Chromium, port: HealthPort, state: ScriptedState) -> None:
