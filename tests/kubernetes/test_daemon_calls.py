@@ -36,6 +36,7 @@ from support.registries.running_registry import RunningRegistry
 from support.registries.verify import Reader
 
 LOST = 143
+BY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file, or a process, to another user")
 SMALL_BYTES = 14 << 20
 """More than the small program has, and far less than the whole."""
 BLOB = os.urandom(3 << 20)
@@ -286,7 +287,13 @@ def test_a_folder_that_others_can_enter_is_not_trusted(tmp_path: Path) -> None:
     assert [True, False, False] == [is_private(str(path)) for path in (folder, link, tmp_path / "none")]
     folder.chmod(0o701)
     assert not is_private(str(folder))
-    folder.chmod(0o700)
+
+
+@BY_ROOT
+def test_a_folder_of_another_user_is_not_trusted(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    assert is_private(str(folder))
     os.chown(folder, 65534, 65534)
     assert not is_private(str(folder))
 
@@ -297,6 +304,7 @@ CONNECT = (
 )
 
 
+@BY_ROOT
 def test_another_user_is_not_greeted(daemon: Daemon) -> None:
     (path,) = (Path(path) for path in socket_paths(str(daemon.spool.folder)) if Path(path).exists())
     command = ["/usr/bin/python3", "-c", CONNECT, str(path)]
