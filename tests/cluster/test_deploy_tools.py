@@ -97,7 +97,7 @@ def test_skaffold_deploys_what_its_build_has_pushed(developer: Developer) -> Non
 
 
 def test_tilt_deploys_what_its_build_has_pushed(developer: Developer) -> None:
-    text = recipe("Tilt", "python").replace("'app'", "'tilts'").replace("app:tilt", "tilts:tilt")
+    text = recipe("Tilt", "starlark").replace("'app'", "'tilts'").replace("app:tilt", "tilts:tilt")
     (developer.folder / "Tiltfile").write_text(f"allow_k8s_contexts('local')\n{text}")
     developer.write_deployment("tilts", "tilts")
     if program := TILT.find():

@@ -79,7 +79,7 @@ async def test_tilt_gets_the_reference_of_what_its_build_has_pushed(
     developer: Terminal, registry: RunningRegistry
 ) -> None:
     """Tilt starts a build only where it can deploy too, so here it reads the file, if there is one, and we run it."""
-    text = recipe("Tilt", "python")
+    text = recipe("Tilt", "starlark")
     (developer.folder / "Tiltfile").write_text(f"allow_k8s_contexts('test')\n{text}")
     (developer.folder / "web.yaml").write_text(yaml.safe_dump(deployment("web", "app")))
     call = custom_build(text)
