@@ -23,43 +23,39 @@ class DeployTool:
     name: str
     module: str
     version: str
-    needs_c: bool
+    needs_c: bool = False
+    pages: tuple[str, ...] = ()
+    """Of its own page, which other tools build and the module has not; an empty one will do."""
 
     def find(self) -> str | None:
         """Return the program if it is here."""
         return shutil.which(self.name) or shutil.which(str(_cache() / self.name))
 
     def build(self) -> None:
-        """Build it into the cache.
-
-        It is built from a module of our own that requires it, with what its own says to replace, and with its own
-        checksums.
-        """
+        """Build it into the cache from a copy of its module, as from a checkout."""
         with TemporaryDirectory() as name:
-            folder = Path(name)
-            described = json.loads(_go(folder, "mod", "download", "-json", f"{self.module}@{self.version}"))
-            own = json.loads(_go(folder, "mod", "edit", "-json", described["GoMod"]))
-            lines = ["module tools", f"go {own['Go']}", f"require {self.module} {self.version}"]
-            lines += [f"replace {_written(each['Old'])} => {_written(each['New'])}" for each in own["Replace"] or ()]
-            (folder / "go.mod").write_text("\n".join([*lines, ""]))
-            (folder / "go.sum").write_bytes(Path(described["Dir"], "go.sum").read_bytes())
-            program, package = folder / self.name, f"{self.module}/cmd/{self.name}"
+            described = json.loads(_go(Path(name), "mod", "download", "-json", f"{self.module}@{self.version}"))
+            source = Path(name) / "source"
+            shutil.copytree(described["Dir"], source)
+            for folder in (source, *source.rglob("*/")):
+                folder.chmod(0o755)  # a module's folders are not for writing
+            for path in self.pages:
+                (source / path).write_text("<!doctype html>\n")
+            program, package = source / "built", f"./cmd/{self.name}"
             flags = ("-mod=mod", "-trimpath", "-ldflags=-s -w")
-            _go(folder, "build", *flags, "-o", str(program), package, CGO_ENABLED="1" if self.needs_c else "0")
+            for file in ("go.mod", "go.sum"):
+                (source / file).chmod(0o644)
+            _go(source, "build", *flags, "-o", str(program), package, CGO_ENABLED="1" if self.needs_c else "0")
             _cache().mkdir(parents=True, exist_ok=True)
             shutil.move(program, _cache() / self.name)
 
 
-SKAFFOLD = DeployTool("skaffold", "github.com/GoogleContainerTools/skaffold/v2", "v2.16.1", needs_c=False)
-TILT = DeployTool("tilt", "github.com/tilt-dev/tilt", "v0.33.21", needs_c=True)
+SKAFFOLD = DeployTool("skaffold", "github.com/GoogleContainerTools/skaffold/v2", "v2.16.1")
+TILT = DeployTool("tilt", "github.com/tilt-dev/tilt", "v0.33.21", True, ("pkg/assets/build/index.html",))
 
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "registry-spooler", "tools")
-
-
-def _written(module: dict[str, str]) -> str:
-    return " ".join([module["Path"], *([module["Version"]] if "Version" in module else [])])
 
 
 def _go(folder: Path, *arguments: str, **variables: str) -> str:
