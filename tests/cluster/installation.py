@@ -18,6 +18,8 @@ DEPLOYMENT = "deployment/registry-spooler"
 SELECTOR = "app.kubernetes.io/name=registry-spooler"
 PROGRAM = Path(sys.executable).parent / "kubectl-spool"
 ROLE = "registry-spooler-push"
+SERVICE_SECONDS = 400
+"""Controllers and kube-proxy wait up to a minute each to ask again when the API server has been away."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ class Installation:
             lambda: self._curl(f"http://{address}:5000/v2/").returncode == 0,
             "a Service that leads to the registry",
             self.cluster.nodes[0].folder / "logs" / "proxy.log",
+            SERVICE_SECONDS,
         )
         accept = "Accept: application/vnd.oci.image.manifest.v1+json"
         answer = self._curl("--header", accept, f"http://{address}:5000/v2/{repository}/manifests/{tag}")

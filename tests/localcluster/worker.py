@@ -96,6 +96,7 @@ def _proxy(number: int) -> dict[str, object]:
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "iptables",
+        "iptables": {"syncPeriod": "5s"},  # after which one that failed is tried again
         "hostnameOverride": f"node{number}",
         "clusterCIDR": PODS,
         "clientConnection": {"kubeconfig": f"{KUBECONFIGS}/proxy"},
