@@ -125,7 +125,7 @@ class Installation:
         return f"sha256:{hashlib.sha256(content).hexdigest()}", json.loads(content)
 
     def _curl(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        curl = ("curl", "--silent", "--fail", "--connect-timeout=2", *arguments)
+        curl = ("curl", "--silent", "--fail", "--connect-timeout", "2", *arguments)
         return subprocess.run([*self.cluster.nodes[0].enter("--net"), *curl], check=False, capture_output=True)
 
     def uploaded_bytes(self, repository: str) -> int:
