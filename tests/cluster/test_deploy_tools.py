@@ -68,7 +68,8 @@ class Developer:
 
 
 @pytest.fixture
-def developer(installation: Installation, tmp_path: Path) -> Developer:
+def developer(installation: Installation, tmp_path: Path) -> Iterator[Developer]:
+    """Somebody at work; what they have deployed goes with them, since other tests expect an empty namespace."""
     installation.wait_until_ready()
     installation.kubectl("rollout", "status", "daemonset/registry-node-access", "--timeout=60s")
     shutil.copy(installation.cluster.kubeconfig("admin"), tmp_path / "kubeconfig")
@@ -77,7 +78,9 @@ def developer(installation: Installation, tmp_path: Path) -> Developer:
     (tmp_path / "docker").chmod(0o755)
     somebody = Developer(installation, tmp_path)
     somebody.run("kubectl", "config", "set-context", "--current", f"--namespace={NAMESPACE}")
-    return somebody
+    yield somebody
+    gone = ("--ignore-not-found", "--cascade=foreground", "--timeout=120s")
+    installation.kubectl("delete", *gone, "deployments", "skaffolds", "tilts")
 
 
 def test_skaffold_deploys_what_its_build_has_pushed(developer: Developer) -> None:
