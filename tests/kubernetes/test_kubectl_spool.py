@@ -110,6 +110,19 @@ async def test_podmans_image_is_that_of_its_archive_and_is_not_sent_again(
     assert first.lines == (await terminal.spool("push", "app.tar", f"{repository}:3")).lines
 
 
+async def test_what_is_recompressed_has_another_digest_and_is_told(
+    terminal: Terminal, pod_without_spooler: ApiServer, repository: str, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    built = Image(layers=(layer(repository), big_layer(MEGA)))
+    (tmp_path / "oci.tar").write_bytes(archives.oci_archive(built))
+    before = await terminal.spool("push", "oci.tar", f"{repository}:1")
+    done = await terminal.spool("push", "oci.tar", f"{repository}:2", "--repack")
+    assert [Reader(registry).image(repository, "2").digest] == done.lines != before.lines
+    assert f"recompressed, so its digest differs from the archive's, {before.lines[0]}" in done.stderr
+    refused = await terminal.spool("push", "oci.tar", f"{repository}:3", "--repack", "--compression=none", code=2)
+    assert "--repack and --compression none exclude each other" in refused.stderr
+
+
 async def test_as_a_plugin_of_kubectl(
     terminal: Terminal, pod_without_spooler: ApiServer, archive: Path, repository: str, registry: RunningRegistry
 ) -> None:

@@ -150,8 +150,10 @@ async def test_a_file_that_meets_trouble_by_itself_does_not_keep_the_others(
 
     async with spooling(spool_directory, handler, jobs_at_once=1, ping=ping) as running:
         await running.until_done("b.tar", "c.tar")
+        assert {"b:latest", "c:latest"} == set(handler.registry)
         handler.heal("a.tar")
         await running.until_done("a.tar")
+        assert {"a:latest", "b:latest", "c:latest"} == set(handler.registry)
 
 
 async def test_what_the_registry_asks_one_job_for_the_others_heed_too(spool_directory: Path, handler: Handler) -> None:

@@ -17,10 +17,9 @@ import logging
 import os
 import socket
 import stat
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -43,6 +42,7 @@ from registry_spooler.cli.registry_client.handover import (
     socket_paths,
 )
 from registry_spooler.cli.registry_client.remote_end import KEEP_ALIVE_SECONDS, RemoteSession, SharedRegistry
+from registry_spooler.daemon.line import Line
 from registry_spooler.daemon.stop_signals import SIGNALS
 from registry_spooler.errors import SpoolerError
 from registry_spooler.health.remote import RemoteTransfer, RemoteWork
@@ -167,60 +167,6 @@ class DaemonSession(RemoteSession):
         """Give back what belongs to the session."""
         self._is_closed = True
         super().close()
-
-
-@dataclass(slots=True)
-class _InLine:
-    tell: Callable[[int], None]
-    turn: anyio.Event = field(default_factory=anyio.Event)
-
-
-@dataclass(slots=True)
-class Line:
-    """Lets few work at a time, in the order of arrival. Loop thread only."""
-
-    places: int
-    _taken: int = 0
-    _waiting: deque[_InLine] = field(default_factory=deque)
-
-    @asynccontextmanager
-    async def place(self, tell: Callable[[int | None], None]) -> AsyncGenerator[None]:
-        """Wait for a place and keep it for the block; `tell` is called with how many come first, None at last."""
-        if self._taken < self.places:
-            self._taken += 1
-        else:
-            await self._wait(tell)
-        try:
-            tell(None)
-            yield
-        finally:
-            self._leave()
-
-    async def _wait(self, tell: Callable[[int], None]) -> None:
-        waiting = _InLine(tell)
-        self._waiting.append(waiting)
-        self._tell()
-        try:
-            await waiting.turn.wait()
-        except BaseException:
-            if waiting.turn.is_set():
-                self._leave()
-            else:
-                self._waiting.remove(waiting)
-                self._tell()
-            raise
-
-    def _leave(self) -> None:
-        """Hand the place to who comes next."""
-        if not self._waiting:
-            self._taken -= 1
-            return
-        self._waiting.popleft().turn.set()
-        self._tell()
-
-    def _tell(self) -> None:
-        for index, waiting in enumerate(self._waiting):
-            waiting.tell(self._taken + index)
 
 
 class RemoteJobs:

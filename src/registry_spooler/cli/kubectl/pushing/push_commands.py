@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 @click.option(
     "--repack",
     is_flag=True,
-    help="Compress the layers of an OCI archive anew, so that only what is new in them is sent; the image gets "
-    "another digest.",
+    help="Recompress the layers of an OCI archive, so that only what is new in them is sent; the image gets a new "
+    "digest.",
 )
 @click.option(
     "-j", "--jobs", type=click.IntRange(1, 16), default=2, show_default=True, help="Number of files to push at once."

@@ -98,7 +98,7 @@ def show(done: Round, *, as_json: bool) -> None:
             say(image.pull_reference or done.image or str(image.digest))
     for image in (image for receipt in done.receipts for image in receipt.images):
         if image.repacked_from not in (None, image.digest):
-            warn(f"{image.reference}: compressed anew, so its digest is not that of the archive, {image.repacked_from}")
+            warn(f"{image.reference}: recompressed, so its digest differs from the archive's, {image.repacked_from}")
     for failure in done.failures:
         explain(failure)
     for failure in done.failures[1:]:
