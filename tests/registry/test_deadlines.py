@@ -26,7 +26,7 @@ NOTHING = Digest.of(b"")
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    for module in ("http.http_client", "uploads.chunks", "download"):
+    for module in ("http.http_client", "uploads.chunks", "blobs"):
         short = partial(Request, head_seconds=0.3, silence_seconds=0.3)
         monkeypatch.setattr(f"registry_spooler.registry.{module}.Request", short)
     monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.2)

@@ -11,7 +11,7 @@ from registry_spooler.errors import RegistryError
 from registry_spooler.progress import Progress
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.registry_client import RegistryClient
-from registry_spooler.registry.uploads.vendors import UploadForm, UploadOptions, VendorQuirks, quirks_of
+from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadForm, UploadOptions
 from support.registries.memory_blobs import Blob, noise
 from support.registries.playedregistry import Behaviour, PlayedRegistry, running_registry
 
@@ -126,12 +126,12 @@ async def test_less_stored_than_acknowledged_is_noticed_and_sent_again(repositor
     ],
 )
 def test_what_is_known_about_hosts(host, expected):
-    quirks = quirks_of(host, UploadOptions())
-    assert (quirks.ranged, quirks.chunk_bytes, quirks.trusts_range) == expected
+    limits = LearnedLimits.of_host(host, UploadOptions())
+    assert (limits.ranged, limits.chunk_bytes, limits.trusts_range) == expected
 
 
 def test_the_users_wishes_end_the_guessing():
     options = UploadOptions(form=UploadForm.RANGED, chunk_size_bytes=3 * MIB)
-    assert quirks_of("ghcr.io", options) == VendorQuirks(
+    assert LearnedLimits.of_host("ghcr.io", options) == LearnedLimits(
         ranged=True, chunk_bytes=3 * MIB, long_chunk_bytes=3 * MIB, smallest_chunk_bytes=3 * MIB
     )

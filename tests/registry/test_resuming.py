@@ -1,4 +1,4 @@
-"""How an upload goes on, from numbers alone; and the window and the budget that it goes on with."""
+"""How an upload goes on after each answer; and the window and the budget that it goes on with."""
 
 from __future__ import annotations
 
@@ -10,48 +10,82 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry_spooler.errors import ArchiveError
+from registry_spooler.aio import task_group
+from registry_spooler.backoff import Backoff
+from registry_spooler.errors import ArchiveError, RegistryAnswer
 from registry_spooler.progress import Progress
-from registry_spooler.registry.http.retry import HostPauses, retry_after_seconds
-from registry_spooler.registry.uploads.chunks import Next, after_chunk, stored_bytes
+from registry_spooler.registry.http.retry import HostPauses, RetryPolicy, retry_after_seconds
+from registry_spooler.registry.registry_client import RegistryClient
+from registry_spooler.registry.uploads.chunks import stored_bytes
+from registry_spooler.registry.uploads.vendors import UploadOptions
 from registry_spooler.registry.uploads.window import READ_AHEAD_BYTES, ChunkBudget, Window
-from support.registries.memory_blobs import MemoryReader, noise
+from support.registries.faultproxy import Fault, Headers, running_proxy
+from support.registries.memory_blobs import Blob, MemoryReader, noise
+from support.registries.playedregistry import Behaviour, running_registry
 
 MIB = 1 << 20
 
 
+ASK, SMALLER = ["GET", "PATCH 1048576-2097151"], ["GET", "PATCH 1048576-1572863"]
+STREAM, RESTART = ["DELETE", "POST", "PATCH None"], ["DELETE", "POST", "PATCH 0-1048575"]
+
+
 @pytest.mark.parametrize(
-    ("status", "text", "start", "expected"),
+    ("status", "chunk", "expected"),
     [
-        (202, "0-99", 0, Next.GO_ON),
-        (201, "0-99", 0, Next.GO_ON),
-        (204, None, 0, Next.GO_ON),
-        (202, "bytes=0-99", 0, Next.GO_ON),
-        (202, "nonsense", 0, Next.GO_ON),
-        (202, "0-49", 0, Next.ASK),
-        (416, None, 50, Next.ASK),
-        (500, None, 50, Next.ASK),
-        (429, None, 0, Next.ASK),
-        (401, None, 50, Next.LOG_IN),
-        (413, None, 50, Next.SMALLER),
-        (400, None, 0, Next.STREAM),
-        (405, None, 0, Next.STREAM),
-        (411, None, 0, Next.STREAM),
-        (416, None, 0, Next.STREAM),
-        (501, None, 0, Next.STREAM),
-        (400, None, 50, Next.RESTART),
-        (404, None, 50, Next.RESTART),
-        (404, None, 0, Next.RESTART),
-        (403, None, 0, Next.FAIL),
-        (405, None, 50, Next.FAIL),
+        (416, 1, ASK),
+        (500, 1, ASK),
+        (429, 0, ["GET", "PATCH 0-1048575"]),
+        (413, 1, SMALLER),
+        (400, 0, STREAM),
+        (405, 0, STREAM),
+        (411, 0, STREAM),
+        (416, 0, STREAM),
+        (501, 0, STREAM),
+        (400, 1, RESTART),
+        (404, 1, RESTART),
+        (404, 0, RESTART),
     ],
 )
-def test_after_a_chunk(status, text, start, expected):
-    assert after_chunk(status, text, start, 100, ranged=True, trusts_range=True) is expected
+async def test_what_follows_a_chunk_that_was_not_accepted(repository, status, chunk, expected):
+    blob = Blob(noise(3 * MIB))
+    async with running_registry(Behaviour(relative_location=True)) as played:
+        refusal = Fault(method="PATCH", skip=chunk, answer=(status, [], b""))
+        async with running_proxy(played.url.removeprefix("http://"), refusal) as proxy, _client(proxy.url) as client:
+            await client.put_blob(repository, blob.opener, Progress())
+            patches = [index for index, seen in enumerate(proxy.seen) if seen.method == "PATCH"]
+            after = proxy.seen[patches[chunk] + 1 :][: len(expected)]
+        assert played.blobs[str(blob.digest)] == blob.content
+    shown = [f"PATCH {seen.headers.get('content-range')}" if seen.method == "PATCH" else seen.method for seen in after]
+    assert shown == expected
 
 
-def test_a_range_that_is_not_trusted():
-    assert after_chunk(202, "0-0", 50, 100, ranged=True, trusts_range=False) is Next.GO_ON
+@pytest.mark.parametrize(("status", "chunk"), [(403, 0), (405, 1), (401, 1)])
+async def test_a_chunk_that_is_refused_for_good(repository, status, chunk):
+    async with running_registry(Behaviour(relative_location=True)) as played:
+        refusal = Fault(method="PATCH", skip=chunk, answer=(status, [], b""))
+        async with running_proxy(played.url.removeprefix("http://"), refusal) as proxy, _client(proxy.url) as client:
+            with pytest.raises(RegistryAnswer) as caught:
+                await client.put_blob(repository, Blob(noise(3 * MIB)).opener, Progress())
+            assert chunk + 1 == sum(seen.method == "PATCH" for seen in proxy.seen)
+        assert played.sessions == {}
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+@pytest.mark.parametrize("text", ["0-1048575", "bytes=0-1048575", "nonsense", None])
+async def test_a_chunk_that_was_accepted_is_not_asked_for(repository, status, text):
+    def rewrite(_: int, headers: Headers) -> tuple[int, Headers]:
+        kept = [(name, value) for name, value in headers if name.lower() != "range"]
+        return status, kept if text is None else [*kept, ("Range", text)]
+
+    blob = Blob(noise(3 * MIB))
+    async with running_registry(Behaviour(relative_location=True)) as played:
+        answer = Fault(method="PATCH", rewrite=rewrite)
+        async with running_proxy(played.url.removeprefix("http://"), answer) as proxy, _client(proxy.url) as client:
+            await client.put_blob(repository, blob.opener, Progress())
+            assert [seen.method for seen in proxy.seen] == ["POST", "PATCH", "PATCH", "PATCH", "PUT"]
+        assert played.blobs[str(blob.digest)] == blob.content
 
 
 @pytest.mark.parametrize(
@@ -79,6 +113,11 @@ def test_how_much_is_stored(text, start, expected):
 def test_whatever_is_said_to_be_stored_is_within_the_chunk(text, start, length):
     stored = stored_bytes(text, start, start + length)
     assert stored is None or start <= stored <= start + length
+
+
+def _client(url: str) -> RegistryClient:
+    policy = RetryPolicy(tries=4, backoff=Backoff(base_seconds=0.001, cap_seconds=0.01))
+    return RegistryClient(url, upload_options=UploadOptions(chunk_size_bytes=MIB), retry=policy)
 
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -116,18 +155,13 @@ def test_a_shorter_pause_does_not_end_a_longer_one():
 
 def test_the_budget_gives_what_it_has_and_takes_it_back():
     budget = ChunkBudget(floor_bytes=6, total_bytes=20)
-    one, other = budget.share(), budget.share()
-    other.floor_bytes = 8
-    assert one.stretch(18) == 18
-    assert other.stretch(20) == 8  # its floor, though only 2 are left
-    assert one.stretch(30) == 18
+    assert budget.grant(0, 18, 6) == 18
+    assert budget.grant(0, 20, 8) == 8  # its floor, though only 2 are left
+    assert budget.grant(18, 30, 6) == 18
+    assert budget.grant(18, 5, 6) == 18  # what is held is taken back by who holds it
     assert budget.taken_bytes == 26
-    one.settle(7)
-    assert budget.taken_bytes == 15
-    assert other.stretch(20) == 13
-    other.settle(0)
-    one.settle(0)
-    assert budget.taken_bytes == 0
+    budget.taken_bytes -= 18 - 7
+    assert budget.grant(8, 20, 8) == 13
 
 
 @pytest.mark.parametrize("retains", [True, False])
@@ -136,11 +170,11 @@ async def test_a_window_gives_every_byte_in_order_and_holds_few(retains, piece_b
     content = noise(20 * MIB)
     budget = ChunkBudget(total_bytes=14 * MIB)
     reader = MemoryReader(content, rewindable=not retains, piece_bytes=piece_bytes)
-    window = Window(reader, budget.share(), Progress(), retains=retains)
+    window = Window(reader, budget, Progress(), retains=retains)
     most, received, offset = 0, bytearray(), 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(window.feed)
-        while length := window.reserve(min(5 * MIB, len(content) - offset)):
+        while length := await window.next_chunk(5 * MIB, 5 * MIB, 5 * MIB):
             async for piece in window.body(offset, length):
                 received += piece
                 most = max(most, window.held_bytes)
@@ -157,7 +191,7 @@ async def test_a_window_gives_every_byte_in_order_and_holds_few(retains, piece_b
 async def test_a_window_goes_back():
     content = noise(12 * MIB)
     reader = MemoryReader(content)
-    window = Window(reader, ChunkBudget().share(), Progress(), retains=False)
+    window = Window(reader, ChunkBudget(), Progress(), retains=False)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(window.feed)
         for start in (0, 3 * MIB + 17, 5):
@@ -168,27 +202,28 @@ async def test_a_window_goes_back():
     assert reader.rewinds[-1] == 5
 
 
-async def test_a_reader_that_fails_ends_the_waiting():
+@pytest.mark.parametrize("wait", [lambda window: window.wait_for(10), Window.wait_for_end])
+async def test_a_reader_that_fails_ends_the_waiting(wait):
     failure = ArchiveError("broken")
-    window = Window(MemoryReader(b"", fails_at=0, failure=failure), ChunkBudget().share(), Progress(), retains=True)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(window.feed)
-        for waiting in (window.wait_for(10), window.wait_for_end()):
-            with pytest.raises(ArchiveError) as caught:
-                await waiting
-            assert caught.value is failure
-        tasks.cancel_scope.cancel()
+    window = Window(MemoryReader(b"", fails_at=0, failure=failure), ChunkBudget(), Progress(), retains=True)
+    with pytest.raises(ArchiveError) as caught:
+        async with task_group() as tasks:
+            tasks.start_soon(window.feed)
+            await wait(window)
+    assert caught.value is failure
 
 
 @given(st.data())
-def test_shares_never_take_more_than_the_total_and_their_floors(data):
+def test_uploads_never_take_more_than_the_total_and_their_floors(data):
     budget = ChunkBudget(floor_bytes=5, total_bytes=20)
-    shares = [budget.share() for _ in range(3)]
-    for _, share in zip(range(30), itertools.cycle(shares), strict=False):
+    held = [0, 0, 0]
+    for _, upload in zip(range(30), itertools.cycle(range(3)), strict=False):
         wanted = data.draw(st.integers(0, 40))
         if data.draw(st.booleans()):
-            assert share.stretch(wanted) <= 20
-        else:
-            share.settle(wanted)
+            held[upload] = budget.grant(held[upload], wanted, budget.floor_bytes)
+            assert held[upload] <= 20
+        elif wanted < held[upload]:
+            budget.taken_bytes -= held[upload] - wanted
+            held[upload] = wanted
         assert 0 <= budget.taken_bytes <= 20 + 2 * 5
-        assert budget.taken_bytes == sum(share.taken_bytes for share in shares)
+        assert budget.taken_bytes == sum(held)

@@ -22,10 +22,10 @@ from registry_spooler.oci import mediatype
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.manifest import MANIFEST_MAX_BYTES, Descriptor, Manifest
 from registry_spooler.oci.reference import Reference
+from registry_spooler.registry.blobs import blob_size
 from registry_spooler.registry.http.answer_errors import is_page
 from registry_spooler.registry.http.http_client import Access, HttpClient
 from registry_spooler.registry.http.transport import Answer, whole_number
-from registry_spooler.registry.uploads.chunks import blob_size
 
 _UNKNOWN_PARTS: Final = frozenset({"MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 _HALF_WRITTEN: Final = "DIGEST_INVALID"

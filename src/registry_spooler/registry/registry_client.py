@@ -25,15 +25,15 @@ from registry_spooler.registry import tags as listing
 from registry_spooler.registry.address import RegistryAddress
 from registry_spooler.registry.auth.credentials import CredentialSource
 from registry_spooler.registry.auth.login import RegistryLogin
-from registry_spooler.registry.download import BlobDownload
+from registry_spooler.registry.blobs import BlobDownload, blob_size
 from registry_spooler.registry.http.http_client import Access, HttpClient
 from registry_spooler.registry.http.retry import RetryPolicy
 from registry_spooler.registry.http.transport import Transport
 from registry_spooler.registry.http.trust import TargetRules, TrustStore
 from registry_spooler.registry.tags import TagDeletion, confirm_deletion, delete_manifest
-from registry_spooler.registry.uploads.chunks import ANY_THAT_STAYS, UploadPlace, UploadSession, blob_size, open_session
-from registry_spooler.registry.uploads.upload import Upload
-from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions, quirks_of
+from registry_spooler.registry.uploads.chunks import ANY_THAT_STAYS, UploadPlace, UploadSession
+from registry_spooler.registry.uploads.upload import RESTARTS, Upload
+from registry_spooler.registry.uploads.vendors import LearnedLimits, UploadOptions
 from registry_spooler.registry.uploads.window import ChunkBudget
 
 T = TypeVar("T")
@@ -62,8 +62,7 @@ class RegistryClient:
         self.pull_host = pull_host
         """Where the nodes reach this registry, for the results of pushes; empty when nobody said so."""
         self._address = RegistryAddress.parse(registry, has_certificate=certificate is not None)
-        self._options = upload_options or UploadOptions()
-        self._limits = LearnedLimits(quirks_of(self._address.origin.host, self._options))
+        self._limits = LearnedLimits.of_host(self._address.origin.host, upload_options or UploadOptions())
         self._budget = budget or ChunkBudget()
         self._actions = "pull,push" if pushes else "pull"
         self._trust, self._credentials = TrustStore(certificate), credentials
@@ -126,22 +125,16 @@ class RegistryClient:
 
     async def mount_blob(self, repository: str, digest: Digest, source_repository: str) -> bool:
         """Mount a blob from another repository; False when the registry did not."""
-        access = (*self._access(repository), f"repository:{self._path(source_repository)}:pull")
-        url = self._address.url(
-            self._path(repository),
-            "blobs",
-            "uploads",
-            "",
-            query=f"mount={digest}&from={self._path(source_repository)}",
-        )
+        place, source = self._place(repository), self._path(source_repository)
+        access = (*place.access, f"repository:{source}:pull")
         try:
-            answer = await open_session(self._http, url, access, expected=ANY_THAT_STAYS)
+            answer = await place.post(access, expected=ANY_THAT_STAYS, query=f"mount={digest}&from={source}")
         except AccessDenied:
             # The token server gives nothing out for both repositories.
             return False
         if answer.status == 202 and answer.headers.get("Location"):
             # It has opened an upload instead: kept for the upload that now follows.
-            session = UploadSession.from_answer(self._http, answer, self._access(repository))
+            session = UploadSession.of(place, answer)
             if len(self._spares) < _SPARE_SESSIONS:
                 self._spares.append((repository, session))
             else:
@@ -155,7 +148,7 @@ class RegistryClient:
         return upload
 
     async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
-        """Upload and commit a blob, from its first byte as often as `restarts` allows."""
+        """Upload and commit a blob, from its first byte up to RESTARTS times again."""
 
         async def send(upload: Upload) -> Measured:
             async with open_reader() as reader:
@@ -271,7 +264,7 @@ class RegistryClient:
                 return await send(upload)
             except UploadLost:
                 restarts += 1
-                if restarts > self._options.restarts:
+                if restarts > RESTARTS:
                     raise
                 progress.retries["upload"] += 1
             finally:
@@ -283,7 +276,6 @@ class RegistryClient:
             repository=self._path(repository),
             access=self._access(repository),
             limits=self._limits,
-            options=self._options,
             budget=self._budget,
         )
 

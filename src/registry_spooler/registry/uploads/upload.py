@@ -9,26 +9,25 @@ from __future__ import annotations
 
 from typing import Final
 
-import anyio
-
-from registry_spooler.errors import DigestNotSupported, RegistryError, RegistryProtocolError, UploadLost
+from registry_spooler.aio import task_group
+from registry_spooler.errors import (
+    TRANSIENT_STATUSES,
+    DigestNotSupported,
+    RegistryError,
+    RegistryProtocolError,
+    UploadLost,
+)
 from registry_spooler.oci.blob import PIECE_BYTES, BlobReader, Measured
 from registry_spooler.oci.digest import Digest
 from registry_spooler.progress import Progress
+from registry_spooler.registry.blobs import blob_size
 from registry_spooler.registry.http.answer_errors import shows_registry
 from registry_spooler.registry.http.transport import Answer, StreamedBody, one_piece
-from registry_spooler.registry.uploads.chunks import (
-    ACCEPTED,
-    ChunkSender,
-    Next,
-    RangesRefused,
-    UploadPlace,
-    UploadSession,
-    after_chunk,
-    blob_size,
-)
+from registry_spooler.registry.uploads.chunks import ACCEPTED, ChunkSender, UploadPlace, UploadSession
 from registry_spooler.registry.uploads.window import Window
 
+RESTARTS: Final = 3
+"""How often one blob may begin again from its first byte."""
 SMALL_BLOB_BYTES: Final = PIECE_BYTES
 """A blob up to this size may go with its commit, in one PUT: two requests, not three."""
 _NO_WHOLE_PUT: Final = frozenset({400, 405, 411, 413, 415, 416, 501})
@@ -46,10 +45,11 @@ class Upload:
         self._sent = 0
         self._closed = False
 
-    @property
-    def repository(self) -> str:
-        """Where the blob will be."""
-        return self._place.repository
+    async def begin(self) -> UploadSession:
+        """Open the session, unless it is open."""
+        if self._session is None:
+            self._session = await self._place.open_session()
+        return self._session
 
     async def send(self, reader: BlobReader, progress: Progress) -> Measured:
         """Send every byte of the reader; UploadLost when the blob has to begin again and the reader cannot.
@@ -57,26 +57,21 @@ class Upload:
         The reader's own errors come out as they are. The reader is not touched any more afterwards.
         """
         readable_again = reader.rewindable and reader.size is not None
-        retains = self._place.limits.quirks.ranged and not readable_again
-        window = Window(reader, self._place.budget.share(), progress, retains=retains)
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        retains = self._place.limits.ranged and not readable_again
+        window = Window(reader, self._place.budget, progress, retains=retains)
+        async with task_group() as tasks:
             tasks.start_soon(window.feed)
             try:
                 await self._send_window(window, reader, progress)
-            except Exception as exc:  # noqa: BLE001 - raised again below, outside the group, as itself
-                failure = exc
             finally:
                 window.close()
                 tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
         return reader.measured
 
     async def put_whole(self, content: bytes, digest: Digest) -> None:
         """Send and commit a small blob; in place of `send` and `commit`."""
         self._sent, self._small = len(content), content
-        if not self._place.limits.quirks.whole_put:
+        if not self._place.limits.whole_put:
             await self._send_small_otherwise(content)
         await self.commit(digest)
 
@@ -85,33 +80,24 @@ class Upload:
         failures = 0
         while True:
             try:
-                if await self._try_commit(digest):
-                    break
+                await self._put(digest)
+                break
             except RegistryError as error:
                 # The work may have been done, and only the answer lost.
-                if (error.temporary or isinstance(error, UploadLost)) and await self._size_of(digest) is not None:
+                if error.temporary and await self._size_of(digest) is not None:
                     break
                 failures += 1
                 if isinstance(error, UploadLost) or not await self._place.http.rest(error, failures):
                     raise
         self._closed = True
-        if self._place.limits.quirks.checks_size and await self._size_of(digest) != self._sent:
-            raise UploadLost(self.repository, "the registry kept only a part of it")
+        if self._place.limits.checks_size and await self._size_of(digest) != self._sent:
+            raise UploadLost(self._place.repository, "the registry kept only a part of it")
 
     async def cancel(self) -> None:
         """Cancel the session at the registry. May be called again; does nothing after a commit."""
-        if self._closed or self._session is None:
-            return
-        self._closed = True
-        await self._session.cancel()
-
-    async def begin(self) -> UploadSession:
-        """Open the session, unless it is open."""
-        if self._session is None:
-            place = self._place
-            self._session = await UploadSession.start(place.http, place.repository, place.access)
-        self._place.limits.raise_minimum(self._session.chunk_minimum_bytes)
-        return self._session
+        if not self._closed:
+            self._closed = True
+            await self._abandon_session()
 
     async def _abandon_session(self) -> None:
         session, self._session = self._session, None
@@ -125,81 +111,72 @@ class Upload:
             try:
                 await self._send_once(window, reader, progress)
                 await window.wait_for_end()
-            except RangesRefused:
-                self._place.limits.set(ranged=False)
-            except UploadLost:
-                restarts += 1
-                if restarts > self._place.options.restarts or not window.reaches_back_to(0):
-                    raise
-            except RegistryError:
-                # When the reader is why the body broke off, its error is the one to tell.
-                window.check()
-                raise
-            else:
                 self._sent = window.end
                 return
+            except UploadLost:
+                restarts += 1
+                if restarts > RESTARTS or not window.reaches_back_to(0):
+                    raise
             progress.retries["upload"] += 1
             await self._abandon_session()
             await window.go_to(0)
 
     async def _send_once(self, window: Window, reader: BlobReader, progress: Progress) -> None:
-        session = await self.begin()
+        session, limits = await self.begin(), self._place.limits
         # The registry may only now have said how long a chunk has to be.
-        window.ask_for_floor(self._place.limits.quirks.smallest_chunk_bytes + PIECE_BYTES)
+        window.floor_bytes = max(window.floor_bytes, limits.smallest_chunk_bytes + PIECE_BYTES)
         if await self._is_small(window, reader):
             self._small = window.whole()
             progress.bytes_sent += len(self._small)
-        elif self._place.limits.quirks.ranged:
-            await ChunkSender(self._place, session, window, reader, progress).run()
+        elif limits.ranged:
+            await ChunkSender(session, window, progress).run()
         elif reader.size != 0:
             window.stop_retaining()
             await self._send_stream(session, StreamedBody(lambda: window.body(0, reader.size), reader.size))
 
     async def _is_small(self, window: Window, reader: BlobReader) -> bool:
         """Read ahead, and return whether the blob fits into the last PUT."""
-        if not self._may_be_small or not self._place.limits.quirks.whole_put:
-            return False
-        if (reader.size or 0) > SMALL_BLOB_BYTES:
+        may_be_small = self._may_be_small and self._place.limits.whole_put
+        if not may_be_small or (reader.size or 0) > SMALL_BLOB_BYTES:
             return False
         await window.wait_for(SMALL_BLOB_BYTES + 1)
         return window.ended and window.start == 0 and window.end <= SMALL_BLOB_BYTES
 
     async def _send_stream(self, session: UploadSession, body: StreamedBody) -> None:
-        http = self._place.http
+        http, repository = self._place.http, self._place.repository
         try:
             answer = await session.patch(body, None)
         except RegistryError as error:
             if not await http.rest(error, 1):
                 raise
-            raise UploadLost(self.repository, "a stream broke off") from error
-        verdict = after_chunk(answer.status, None, 0, 0, ranged=False, trusts_range=False)
-        if verdict is Next.RESTART or (verdict is Next.LOG_IN and answer.logged_in_anew):
-            raise UploadLost(self.repository, f"the registry answered {answer.status} to a stream")
-        if verdict is not Next.GO_ON:
+            raise UploadLost(repository, "a stream broke off") from error
+        if answer.status == 404 or answer.status in TRANSIENT_STATUSES or answer.logged_in_anew:
+            raise UploadLost(repository, f"the registry answered {answer.status} to a stream")
+        if answer.status not in ACCEPTED:
             raise await http.refusal(answer)
-
-    async def _try_commit(self, digest: Digest) -> bool:
-        session = await self.begin()
-        answer = await session.put(digest, self._small or b"", self._place.options.commit_seconds)
-        if answer.status in ACCEPTED:
-            await self._check_stored(answer, digest)
-            return True
-        error = self._place.http.error_of(answer)
-        if self._small and answer.status in _NO_WHOLE_PUT:
-            await self._send_small_otherwise(self._small)
-            return False
-        if answer.status == 400 and digest.algorithm != "sha256" and shows_registry(answer):
-            raise DigestNotSupported(str(self._place.http.address), digest) from error
-        if answer.status in _SESSION_GONE:
-            raise UploadLost(self.repository, f"the registry does not commit it ({error})") from error
-        raise await self._place.http.refusal(answer)
 
     async def _send_small_otherwise(self, content: bytes) -> None:
         """Send a small blob in a PATCH, for a registry that takes none in the PUT."""
-        self._place.limits.set(whole_put=False)
-        self._small = None
+        self._place.limits.whole_put, self._small = False, None
         await self._abandon_session()
         await self._send_stream(await self.begin(), StreamedBody(lambda: one_piece(content), len(content)))
+
+    async def _put(self, digest: Digest) -> None:
+        session = await self.begin()
+        answer = await session.put(digest, self._small or b"")
+        if answer.status in ACCEPTED:
+            await self._check_stored(answer, digest)
+            return
+        error = self._place.http.error_of(answer)
+        if self._small and answer.status in _NO_WHOLE_PUT:
+            await self._send_small_otherwise(self._small)
+            await self._put(digest)
+        elif answer.status == 400 and digest.algorithm != "sha256" and shows_registry(answer):
+            raise DigestNotSupported(str(self._place.http.address), digest) from error
+        elif answer.status in _SESSION_GONE:
+            raise UploadLost(self._place.repository, f"the registry does not commit it ({error})") from error
+        else:
+            raise await self._place.http.refusal(answer)
 
     async def _check_stored(self, answer: Answer, digest: Digest) -> None:
         declared, address = answer.headers.get("Docker-Content-Digest"), str(self._place.http.address)
@@ -213,4 +190,4 @@ class Upload:
             raise RegistryProtocolError(address, f"it answered {answer.status} to a blob, and does not hold it")
 
     async def _size_of(self, digest: Digest) -> int | None:
-        return await blob_size(self._place.http, self.repository, digest, self._place.access)
+        return await blob_size(self._place.http, self._place.repository, digest, self._place.access)

@@ -1,12 +1,11 @@
 """What is known about registries that do not take chunks as the specification has it.
 
-An upload starts with the quirks of the host's vendor; the registry's answers change them for the rest of the client's
-life (`LearnedLimits`).
+The limits of a client start with the quirks of the host's vendor, overridden by the user's options; the registry's
+answers change them for the rest of the client's life.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,19 +31,15 @@ class UploadForm(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadOptions:
-    """What the user has set. Sizes are in bytes."""
+    """What the user has set."""
 
     form: UploadForm = UploadForm.AUTO
     chunk_size_bytes: int | None = None
     """None: what suits the host, 16 MiB when nothing is known about it."""
-    restarts: int = 3
-    """How often one blob may begin again from its first byte."""
-    commit_seconds: float = 900.0
-    """A registry on object storage may hash and copy tens of gigabytes before it answers the last PUT."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VendorQuirks:
+@dataclass(slots=True, kw_only=True)
+class LearnedLimits:
     """How uploads to a host go. Sizes are in bytes."""
 
     ranged: bool = True
@@ -63,62 +58,21 @@ class VendorQuirks:
     break_hint: str = ""
     """What it may mean that the host breaks the connection off at a blob's first bytes."""
 
-
-_ECR: Final = VendorQuirks(
-    chunk_bytes=10 * MIB,
-    long_chunk_bytes=10 * MIB,
-    trusts_range=False,
-    break_hint="ECR does this when the repository does not exist",
-)
-_STREAM: Final = VendorQuirks(ranged=False)
-_ACR: Final = VendorQuirks(chunk_bytes=8 * MIB, long_chunk_bytes=8 * MIB)
-_ARTIFACTORY: Final = VendorQuirks(ranged=False, checks_size=True, whole_put=False)
-_DEFAULT: Final = VendorQuirks()
-_BY_SUFFIX: Final = (
-    (".amazonaws.com", _ECR),
-    (".amazonaws.com.cn", _ECR),
-    ("public.ecr.aws", _ECR),
-    ("ghcr.io", _STREAM),
-    (".pkg.dev", _STREAM),
-    ("gcr.io", _STREAM),
-    (".azurecr.io", _ACR),
-    (".jfrog.io", _ARTIFACTORY),
-)
-
-
-def quirks_of(host: str, options: UploadOptions) -> VendorQuirks:
-    """Return what is known about the host, overridden by the user's options."""
-    quirks = next((known for suffix, known in _BY_SUFFIX if _is_under(host.lower(), suffix)), _DEFAULT)
-    if options.form is not UploadForm.AUTO:
-        quirks = dataclasses.replace(quirks, ranged=options.form is UploadForm.RANGED)
-    if (size := options.chunk_size_bytes) is not None:
-        quirks = dataclasses.replace(
-            quirks,
-            chunk_bytes=size,
-            long_chunk_bytes=size,
-            smallest_chunk_bytes=min(size, quirks.smallest_chunk_bytes),
-        )
-    return quirks
-
-
-def _is_under(host: str, suffix: str) -> bool:
-    return host.endswith(suffix) if suffix.startswith(".") else host == suffix or host.endswith(f".{suffix}")
-
-
-@dataclass(slots=True)
-class LearnedLimits:
-    """How uploads to a host go, by its vendor's quirks and by what it has answered to one client."""
-
-    quirks: VendorQuirks
-
-    def set(self, **changes: Any) -> None:
-        """Change fields of `quirks`, for the rest of the client's life."""
-        self.quirks = dataclasses.replace(self.quirks, **changes)
+    @classmethod
+    def of_host(cls, host: str, options: UploadOptions) -> LearnedLimits:
+        """Return what is known about the host, overridden by the user's options."""
+        limits = cls(**next((quirks for suffix, quirks in _QUIRKS.items() if _is_under(host.lower(), suffix)), {}))
+        if options.form is not UploadForm.AUTO:
+            limits.ranged = options.form is UploadForm.RANGED
+        if (size := options.chunk_size_bytes) is not None:
+            limits.chunk_bytes = limits.long_chunk_bytes = size
+            limits.smallest_chunk_bytes = min(size, limits.smallest_chunk_bytes)
+        return limits
 
     def raise_minimum(self, minimum_bytes: int) -> None:
         """Honour `OCI-Chunk-Min-Length`; a minimum that would take much memory is met by a stream instead."""
         if minimum_bytes > CHUNK_MINIMUM_MAX_BYTES:
-            self.set(ranged=False)
+            self.ranged = False
         else:
             self._resize(max, minimum_bytes)
 
@@ -130,5 +84,28 @@ class LearnedLimits:
         return True
 
     def _resize(self, choose: Callable[[int, int], int], size: int) -> None:
-        sizes = ("smallest_chunk_bytes", "chunk_bytes", "long_chunk_bytes")
-        self.set(**{name: choose(size, getattr(self.quirks, name)) for name in sizes})
+        self.chunk_bytes = choose(size, self.chunk_bytes)
+        self.long_chunk_bytes = choose(size, self.long_chunk_bytes)
+        self.smallest_chunk_bytes = choose(size, self.smallest_chunk_bytes)
+
+
+_ECR: Final = {
+    "chunk_bytes": 10 * MIB,
+    "long_chunk_bytes": 10 * MIB,
+    "trusts_range": False,
+    "break_hint": "ECR does this when the repository does not exist",
+}
+_QUIRKS: Final[dict[str, dict[str, Any]]] = {
+    ".amazonaws.com": _ECR,
+    ".amazonaws.com.cn": _ECR,
+    "public.ecr.aws": _ECR,
+    "ghcr.io": {"ranged": False},
+    ".pkg.dev": {"ranged": False},
+    "gcr.io": {"ranged": False},
+    ".azurecr.io": {"chunk_bytes": 8 * MIB, "long_chunk_bytes": 8 * MIB},
+    ".jfrog.io": {"ranged": False, "checks_size": True, "whole_put": False},
+}
+
+
+def _is_under(host: str, suffix: str) -> bool:
+    return host.endswith(suffix) if suffix.startswith(".") else host == suffix or host.endswith(f".{suffix}")

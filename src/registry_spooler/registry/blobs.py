@@ -1,4 +1,4 @@
-"""A blob on its way out of a repository: in pieces, verified, taken up again where it broke off.
+"""Blobs in a repository: their sizes, and their bytes in pieces, verified, taken up again where they broke off.
 
 The last piece is only handed out when the digest and the size of everything are right.
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-blobs
@@ -12,13 +12,31 @@ from contextlib import aclosing
 from typing import Final
 
 from registry_spooler.aio import in_thread
-from registry_spooler.errors import RegistryError, RegistryProtocolError, RegistryUnreachable
+from registry_spooler.errors import RefusedElsewhere, RegistryError, RegistryProtocolError, RegistryUnreachable
 from registry_spooler.oci.digest import Digest
+from registry_spooler.registry.http.answer_errors import is_page, shows_registry
 from registry_spooler.registry.http.http_client import Access, HttpClient
-from registry_spooler.registry.http.transport import AnswerStream, Request
+from registry_spooler.registry.http.transport import AnswerStream, Request, whole_number
 
 _HASH_IN_THREAD_BYTES: Final = 1 << 16
 """Below this the way into a thread costs more than the hash."""
+
+
+async def blob_size(http: HttpClient, repository: str, digest: Digest, access: Access) -> int | None:
+    """Return the size in bytes of a blob; None when the registry does not have it, or gives no size."""
+    url = http.address.url(repository, "blobs", str(digest))
+    try:
+        answer = await http.call("HEAD", url, access=access, expected={200, 404})
+    except RefusedElsewhere:
+        return None  # in a storage whose URLs are signed for GET alone: to be sent again is the safe way
+    if answer.status == 404:
+        return None
+    declared = answer.headers.get("Docker-Content-Digest", "")
+    if is_page(answer.headers) or (declared.startswith(f"{digest.algorithm}:") and declared != str(digest)):
+        raise RegistryProtocolError(str(http.address), f"asked for the blob {digest}, it answered for something else")
+    if not declared and not shows_registry(answer) and http.is_own(answer):
+        await http.prove()  # what says yes to everything holds no blob
+    return whole_number(answer.headers.get("Content-Length"))
 
 
 class BlobDownload:
