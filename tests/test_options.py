@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from registry_spooler.options import RegistrySettings, mask, registry_options
+from registry_spooler.cli.registry_options import RegistrySettings, mask, registry_options
 
 PREFIXES = ("REGISTRY_CLIENT", "REGISTRY_SPOOLER")
 
@@ -123,7 +123,7 @@ def test_masks(before, after):
 
 
 def test_a_secret_given_as_an_argument_leaves_the_process_list():
-    program = "import sys; from registry_spooler.options import hide_arguments; hide_arguments(['s3cret'])"
+    program = "import sys; from registry_spooler.cli.registry_options import hide_arguments; hide_arguments(['s3cret'])"
     shown = "; print(open('/proc/self/cmdline').read())"
     run = subprocess.run(
         [sys.executable, "-c", program + shown, "--password=s3cret"], check=True, capture_output=True, text=True

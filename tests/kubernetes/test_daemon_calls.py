@@ -21,10 +21,10 @@ import pytest
 
 from registry_spooler.cli.registry_client.handover import TAKEN, greeting, is_private, request, socket_paths
 from registry_spooler.cli.registry_client.remote_end import SharedRegistry
+from registry_spooler.cli.registry_options import RegistrySettings
 from registry_spooler.daemon import remote_jobs
 from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.health.remote import RemoteWork
-from registry_spooler.options import RegistrySettings
 from registry_spooler.push.layer_cache import KnownBlobs
 from support.cluster.apiserver import ApiServer
 from support.cluster.wire import Wire

@@ -17,7 +17,7 @@ from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.image_tree import ImageTree
 from registry_spooler.pull.output import NotAnImage
 from registry_spooler.pull.pulled_archives import (
-    ArchiveEntry,
+    PulledFile,
     docker_archive,
     image_config,
     layer_path,
@@ -48,7 +48,7 @@ def image(*layers: dict[str, object], config_type: str = "application/vnd.oci.im
     return Manifest.parse(json.dumps(document).encode())
 
 
-def read(entries: tuple[ArchiveEntry, ...]) -> dict[str, bytes]:
+def read(entries: tuple[PulledFile, ...]) -> dict[str, bytes]:
     """What the standard library reads from the archive, when blobs are zeros."""
     buffer = io.BytesIO()
     for entry in entries:
@@ -76,7 +76,7 @@ def test_padding_fills_the_block(size, expected):
 
 
 def test_entries_of_one_path_are_written_once_where_they_come_first():
-    first, second, again = ArchiveEntry.of("a", b"1"), ArchiveEntry.of("b", b"2"), ArchiveEntry.of("a", b"1")
+    first, second, again = PulledFile.of("a", b"1"), PulledFile.of("b", b"2"), PulledFile.of("a", b"1")
 
     assert once((first, second, again)) == (first, second)
 

@@ -10,9 +10,9 @@ from typing import IO, Any, Final
 import click
 
 from registry_spooler.archive.compression import Compression
+from registry_spooler.cli.registry_options import SPOOL_SIZE, RegistrySettings, option, registry_options
 from registry_spooler.daemon.log_output import logging_to
 from registry_spooler.daemon.service import DaemonSettings, HealthSettings, run
-from registry_spooler.options import SPOOL_SIZE, RegistrySettings, option, registry_options
 from registry_spooler.push.pusher import PushOptions
 from registry_spooler.spool.settings import SpoolSettings
 from registry_spooler.version import __version__

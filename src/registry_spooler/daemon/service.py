@@ -27,6 +27,7 @@ from registry_spooler.aio import foremost, in_thread
 from registry_spooler.archive.opening import is_image_archive
 from registry_spooler.archive.source import FileSource
 from registry_spooler.cli.registry_client.remote_end import SharedRegistry
+from registry_spooler.cli.registry_options import RegistrySettings
 from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.daemon.stop_signals import STOP_SIGNALS
 from registry_spooler.errors import SpoolerError
@@ -34,7 +35,6 @@ from registry_spooler.health.remote import RemoteWork
 from registry_spooler.health.server import serve
 from registry_spooler.health.status import About
 from registry_spooler.oci.reference import Reference
-from registry_spooler.options import RegistrySettings
 from registry_spooler.progress import ImageResult, Progress
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions

@@ -52,29 +52,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ArchiveEntry:
-    """A regular file in an archive: its bytes, or the blob that they are. `size` is in bytes."""
+class PulledFile:
+    """A file of the archive that is written: its bytes, or the blob that they are. `size` is in bytes."""
 
     path: str
     size: int
     content: bytes | Digest
 
     @classmethod
-    def of(cls, path: str, content: bytes) -> ArchiveEntry:
-        """Return an entry whose bytes are in memory."""
+    def of(cls, path: str, content: bytes) -> PulledFile:
+        """Return a file whose bytes are in memory."""
         return cls(path, len(content), content)
 
     @classmethod
-    def blob(cls, path: str, descriptor: Descriptor) -> ArchiveEntry:
-        """Return an entry that the registry holds."""
+    def blob(cls, path: str, descriptor: Descriptor) -> PulledFile:
+        """Return a file that the registry holds."""
         return cls(path, descriptor.size, descriptor.digest)
 
 
-def once(entries: Iterable[ArchiveEntry]) -> tuple[ArchiveEntry, ...]:
+def once(files: Iterable[PulledFile]) -> tuple[PulledFile, ...]:
     """Return each path once, where it comes first: an image may name a layer twice."""
-    found: dict[str, ArchiveEntry] = {}
-    for entry in entries:
-        found.setdefault(entry.path, entry)
+    found: dict[str, PulledFile] = {}
+    for file in files:
+        found.setdefault(file.path, file)
     return tuple(found.values())
 
 
@@ -83,18 +83,18 @@ _ENDINGS: Final = {"gzip": ".tar.gz", "zstd": ".tar.zst", "none": ".tar"}
 
 def docker_archive(
     reference: Reference, manifest: Manifest, config: bytes, *, absent: AbstractSet[Digest] = frozenset()
-) -> tuple[ArchiveEntry, ...]:
-    """Return the entries of a docker archive. `absent` are the foreign layers that the registry does not hold."""
-    config_entry = ArchiveEntry.of(str(Digest.of(config)), config)
-    layers = [ArchiveEntry.blob(layer_path(layer), layer) for layer in manifest.layers if layer.digest not in absent]
+) -> tuple[PulledFile, ...]:
+    """Return the files of a docker archive. `absent` are the foreign layers that the registry does not hold."""
+    config_file = PulledFile.of(str(Digest.of(config)), config)
+    layers = [PulledFile.blob(layer_path(layer), layer) for layer in manifest.layers if layer.digest not in absent]
     item: dict[str, Any] = {
-        "Config": config_entry.path,
+        "Config": config_file.path,
         "RepoTags": [repository_tag(reference)],
         "Layers": [layer_path(layer) for layer in manifest.layers],
     }
     if sources := _layer_sources(manifest, config, absent):
         item["LayerSources"] = sources
-    return once((config_entry, *layers, ArchiveEntry.of("manifest.json", orjson.dumps([item]))))
+    return once((config_file, *layers, PulledFile.of("manifest.json", orjson.dumps([item]))))
 
 
 def image_config(reference: Reference, manifest: Manifest) -> Descriptor:
@@ -137,17 +137,17 @@ def oci_archive(
     referrers: Sequence[AttachedManifest] = (),
     *,
     absent: AbstractSet[Digest] = frozenset(),
-) -> tuple[ArchiveEntry, ...]:
-    """Return the entries of an OCI archive. `absent` are the foreign layers that the registry does not hold."""
+) -> tuple[PulledFile, ...]:
+    """Return the files of an OCI archive. `absent` are the foreign layers that the registry does not hold."""
     trees = (tree, *(referrer.tree for referrer in referrers))
     manifests = [
-        ArchiveEntry.of(blob_path(digest), found.content) for one in trees for digest, found in one.manifests.items()
+        PulledFile.of(blob_path(digest), found.content) for one in trees for digest, found in one.manifests.items()
     ]
-    blobs = [ArchiveEntry.blob(blob_path(blob.digest), blob) for one in trees for blob in one.blobs]
+    blobs = [PulledFile.blob(blob_path(blob.digest), blob) for one in trees for blob in one.blobs]
     return once(
         (
-            ArchiveEntry.of(LAYOUT_PATH, LAYOUT),
-            ArchiveEntry.of(INDEX_PATH, _index(reference, tree.root.descriptor(), referrers)),
+            PulledFile.of(LAYOUT_PATH, LAYOUT),
+            PulledFile.of(INDEX_PATH, _index(reference, tree.root.descriptor(), referrers)),
             *manifests,
             *(blob for blob in blobs if blob.content not in absent),
         )

@@ -19,7 +19,7 @@ from registry_spooler.oci.manifest import MANIFEST_MAX_BYTES, Descriptor, Manife
 from registry_spooler.oci.reference import Reference
 from registry_spooler.pull.image_tree import ReferrerSearch, image_for, read_tree
 from registry_spooler.pull.output import IncompleteImage
-from registry_spooler.pull.pulled_archives import ArchiveEntry, Unpacking, docker_archive, image_config, oci_archive
+from registry_spooler.pull.pulled_archives import PulledFile, Unpacking, docker_archive, image_config, oci_archive
 
 if TYPE_CHECKING:
     from registry_spooler.progress import Progress
@@ -99,17 +99,17 @@ class Puller:
             [digest for digest in foreign if await self.client.blob_exists(self.reference.repository, digest) is None]
         )
 
-    async def _write(self, entries: tuple[ArchiveEntry, ...]) -> None:
-        self.progress.bytes_total = tar_size((entry.path, entry.size) for entry in entries)
-        for entry in entries:
-            await self._put(tar_header(entry.path, entry.size))
-            if isinstance(entry.content, bytes):
-                await self._put(entry.content)
+    async def _write(self, files: tuple[PulledFile, ...]) -> None:
+        self.progress.bytes_total = tar_size((file.path, file.size) for file in files)
+        for file in files:
+            await self._put(tar_header(file.path, file.size))
+            if isinstance(file.content, bytes):
+                await self._put(file.content)
             else:
-                async with self._open(entry.content, entry.size) as pieces:
+                async with self._open(file.content, file.size) as pieces:
                     async for piece in pieces:
                         await self._put(piece)
-            await self._put(tar_padding(entry.size))
+            await self._put(tar_padding(file.size))
         await self._put(TAR_END)
 
     async def _put(self, piece: bytes) -> None:

@@ -19,9 +19,9 @@ from registry_spooler.cli.registry_client.missing import missing, rebuild, signa
 from registry_spooler.cli.registry_client.remote_end import RemoteSession
 from registry_spooler.cli.registry_client.spool_commands import deposit, discard, failed, retry, status, wait
 from registry_spooler.cli.registry_client.transfers import pull, push, receive
+from registry_spooler.cli.registry_options import registry_options
 from registry_spooler.errors import SpoolerError
 from registry_spooler.kubernetes.wire import REQUESTS, RemoteFailure
-from registry_spooler.options import registry_options
 from registry_spooler.pull.output import OutputClosed
 
 PROGRAM: Final = "registry-client"

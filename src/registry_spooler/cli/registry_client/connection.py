@@ -15,8 +15,8 @@ from click.core import ParameterSource
 from registry_spooler.cli.printing import warn
 from registry_spooler.cli.process import run
 from registry_spooler.cli.registry_client.remote_end import RemoteSession, SharedRegistry
+from registry_spooler.cli.registry_options import RegistrySettings, option, registry_options
 from registry_spooler.errors import NotFound
-from registry_spooler.options import RegistrySettings, option, registry_options
 
 if TYPE_CHECKING:
     from registry_spooler.archive.source import Source

@@ -33,7 +33,7 @@ from registry_spooler.pull.output import Output, OutputClosed, enlarge_pipe
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from registry_spooler.options import RegistrySettings
+    from registry_spooler.cli.registry_options import RegistrySettings
     from registry_spooler.push.layer_cache import KnownBlobs
     from registry_spooler.registry.registry_client import RegistryClient
 

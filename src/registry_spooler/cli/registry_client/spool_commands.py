@@ -19,12 +19,12 @@ from registry_spooler.cli.process import ExitCode, NotHere
 from registry_spooler.cli.registry_client import spool_files as queue
 from registry_spooler.cli.registry_client.connection import Context, with_context
 from registry_spooler.cli.registry_client.deposit import Deposit
+from registry_spooler.cli.registry_options import SPOOL_SIZE, option
 from registry_spooler.errors import SpoolerError
-from registry_spooler.options import SPOOL_SIZE, option
 from registry_spooler.text import count_text, quoted
 
 if TYPE_CHECKING:
-    from registry_spooler.spool.wait import WaitOutcome
+    from registry_spooler.cli.registry_client.wait import WaitOutcome
 
 
 directory_option = click.option(
@@ -206,7 +206,7 @@ def wait(context: Context, directory: Path, since: datetime | None, timeout: flo
 
 async def _wait(directory: Path, name: str, since: datetime | None, seconds: float | None) -> WaitOutcome:
     # The watch of the spool is for Linux alone; other commands do without.
-    from registry_spooler.spool.wait import FileNotInSpool, wait_for_outcome
+    from registry_spooler.cli.registry_client.wait import FileNotInSpool, wait_for_outcome
 
     try:
         with anyio.fail_after(seconds):

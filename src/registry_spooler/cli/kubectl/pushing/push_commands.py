@@ -11,8 +11,7 @@ from registry_spooler.cli.bars import bars
 from registry_spooler.cli.kubectl import completing
 from registry_spooler.cli.kubectl.load import names_in
 from registry_spooler.cli.kubectl.pushing.arguments import read_items, tagged_item
-from registry_spooler.cli.kubectl.pushing.plans import plan_round, show_plans
-from registry_spooler.cli.kubectl.pushing.rounds import PushFlags, push_round, show
+from registry_spooler.cli.kubectl.pushing.rounds import PushFlags, plan_round, push_round, show, show_plans
 from registry_spooler.cli.kubectl.pushing.watching import check_watchable, watch
 from registry_spooler.cli.kubectl.pushing.workload_updates import WorkloadType
 from registry_spooler.cli.kubectl.target import (

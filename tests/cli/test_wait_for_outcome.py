@@ -7,12 +7,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from registry_spooler.cli.registry_client import wait
+from registry_spooler.cli.registry_client.wait import FileNotInSpool, WaitOutcome, wait_for_outcome
 from registry_spooler.errors import ArchiveError
 from registry_spooler.progress import Progress
-from registry_spooler.spool import wait
 from registry_spooler.spool.directory.files import OpenedFile
 from registry_spooler.spool.scheduling.job import Job
-from registry_spooler.spool.wait import FileNotInSpool, WaitOutcome, wait_for_outcome
 from support.spool.scripted import Handler, drop, failure, receipt, spooling
 
 
