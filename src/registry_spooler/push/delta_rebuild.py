@@ -1,7 +1,9 @@
-"""A layer made from a recipe and its base, compressed as its sender would have, and stored.
+"""A layer made from a recipe and its base, compressed as its sender does, and stored.
 
-The base comes from the registry, is inflated as it comes, and read by the thread that compresses what is made of it.
-Nothing becomes a blob whose diff ID and digest are not those that the sender has seen.
+Three things go on at once: the event loop fetches the base, one thread inflates it and makes the layer of it, and
+another hashes and compresses what is made. Nothing becomes a blob whose diff ID is not that which its sender named; of
+its digest, where the sender does not know it yet, the sender is told, and compares it with its own before it tags
+anything.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ import anyio.abc
 import anyio.from_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from registry_spooler.aio import in_thread, task_group
+from registry_spooler.aio import in_own_thread, in_thread, task_group
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.member_blob import Compress, Expectation, MemberReader
 from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.delta.rebuild import in_blocks, layer_bytes_of, rebuild
-from registry_spooler.errors import ArchiveError, DeltaError, RegistryError
+from registry_spooler.errors import ArchiveError, DeltaError, RegistryError, SpoolerError
 from registry_spooler.folder import Folder
 from registry_spooler.oci.blob import PIECE_BYTES, BlobReader, Measured
 from registry_spooler.push.delta_bases import PlainBytes
@@ -41,7 +43,7 @@ ROOM_KEPT_BYTES: Final = 256 << 20
 """What a delta leaves free on the volume of the spool directory."""
 _LOOK_BYTES: Final = 4 << 20
 _AHEAD_PIECES: Final = 2
-"""Of the base, up to 1 MiB each."""
+"""Of the base, and of the layer that is made; up to 1 MiB each."""
 
 
 @contextmanager
@@ -104,14 +106,14 @@ class ScratchFile(io.RawIOBase, BinaryIO):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerOrder:
-    """The layer that is to be made, as its sender has measured it, and what from."""
+    """The layer that is to be made, and what from. `digest` and `size` are None while the sender does not know them."""
 
     repository: str
     base: Digest
-    digest: Digest
-    size: int
     diff_id: Digest
     compression: Compression
+    digest: Digest | None = None
+    size: int | None = None
 
     @property
     def expectation(self) -> Expectation:
@@ -164,17 +166,32 @@ class _RebuiltMember(MemberReader):
 
     _seekable = False
 
-    def __init__(self, member: Member, codec: Compress, blocks: Iterator[Buffer]) -> None:
+    def __init__(
+        self, member: Member, codec: Compress, blocks: MemoryObjectReceiveStream[Buffer | SpoolerError]
+    ) -> None:
         super().__init__(member, codec)
         self._blocks = blocks
+        self._block: Buffer = b""
 
     async def _wait(self) -> None:
-        """Return at once: the thread waits."""
+        block = await self._blocks.receive()
+        if isinstance(block, SpoolerError):
+            raise block
+        self._block = block
 
     def _take(self, count: int) -> Buffer:
-        block = next(self._blocks, b"")
-        self._position += memoryview(block).nbytes
-        return block
+        self._position += memoryview(self._block).nbytes
+        return self._block
+
+
+async def _make(blocks: Iterator[Buffer], send: MemoryObjectSendStream[Buffer | SpoolerError]) -> None:
+    """Have a thread make the layer, a few blocks ahead of whoever takes them."""
+    try:
+        while block := await in_own_thread(next, blocks, b""):
+            await send.send(block)
+        await send.send(b"")
+    except SpoolerError as exc:
+        await send.send(exc)
 
 
 async def rebuild_layer(
@@ -184,25 +201,26 @@ async def rebuild_layer(
 
     `recipe` and `aside` are files; the second is empty.
     """
-    async with task_group() as tasks:
-        downloads = _Downloads(client, order, tasks)
 
-        @asynccontextmanager
-        async def opener() -> AsyncIterator[BlobReader]:
-            await in_thread(recipe.seek, 0)
-            size = await in_thread(layer_bytes_of, recipe)
-            await in_thread(_empty, aside)
-            await in_thread(recipe.seek, 0)
-            codec = Compress(order.expectation, order.compression, name="the layer")
-            blocks = in_blocks(rebuild(recipe, downloads.plain, aside), PIECE_BYTES)
-            yield _RebuiltMember(Member("the layer", Kind.FILE, size, 0), codec, blocks)
+    @asynccontextmanager
+    async def opener() -> AsyncIterator[BlobReader]:
+        await in_thread(recipe.seek, 0)
+        size = await in_thread(layer_bytes_of, recipe)
+        await in_thread(_empty, aside)
+        await in_thread(recipe.seek, 0)
+        codec = Compress(order.expectation, order.compression, name="the layer")
+        send, receive = anyio.create_memory_object_stream["Buffer | SpoolerError"](_AHEAD_PIECES)
+        async with task_group() as tasks:
+            downloads = _Downloads(client, order, tasks)
+            tasks.start_soon(_make, in_blocks(rebuild(recipe, downloads.plain, aside), PIECE_BYTES), send)
+            with send, receive:
+                yield _RebuiltMember(Member("the layer", Kind.FILE, size, 0), codec, receive)
+            tasks.cancel_scope.cancel()
 
-        try:
-            measured = await client.put_blob(order.repository, opener, progress)
-        except ArchiveError as exc:
-            raise DeltaError(f"what it makes is another layer ({exc})") from exc
-        tasks.cancel_scope.cancel()
-    return measured
+    try:
+        return await client.put_blob(order.repository, opener, progress)
+    except ArchiveError as exc:
+        raise DeltaError(f"what it makes is another layer ({exc})") from exc
 
 
 def _empty(file: BinaryIO) -> None:

@@ -170,16 +170,16 @@ def signature(connection: Connection, /, reference: str, directory: Path) -> Non
 @click.command()
 @click.argument("repository", metavar="REPO")
 @click.option("--base", required=True, metavar="DIGEST", help="Layer in the registry to build from.")
-@click.option("--digest", required=True, metavar="DIGEST", help="Expected digest of the compressed layer.")
 @click.option("--diff-id", required=True, metavar="DIGEST", help="Expected digest of the plain layer.")
-@click.option("--size", required=True, type=click.IntRange(min=0), help="Expected compressed size in bytes.")
+@click.option("--digest", metavar="DIGEST", help="Expected digest of the compressed layer, if it is known.")
+@click.option("--size", type=click.IntRange(min=0), help="Expected compressed size in bytes, if it is known.")
 @click.option("--compression", type=click.Choice(["gzip", "zstd"]), default="gzip", show_default=True)
 @directory_option
 @connected(pushes=True)
 def rebuild(connection: Connection, /, repository: str, directory: Path, **order: Any) -> None:
     """Rebuild a layer from a base and the recipe on standard input, for `kubectl spool push`.
 
-    It becomes a blob of the repository only if digest, size and diff ID are as they should be. Prints JSON.
+    It becomes a blob of the repository only if it is as expected. Prints its digest and size as JSON.
     """
     from registry_spooler.archive.compression import Compression
     from registry_spooler.push.delta_rebuild import LayerOrder, ScratchFile, rebuild_layer, scratch_folder
@@ -187,10 +187,10 @@ def rebuild(connection: Connection, /, repository: str, directory: Path, **order
     layer = LayerOrder(
         repository=check_repository(repository),
         base=_digest(order["base"]),
-        digest=_digest(order["digest"]),
-        size=order["size"],
         diff_id=_digest(order["diff_id"]),
         compression=Compression(order["compression"]),
+        digest=_digest(order["digest"]) if order["digest"] is not None else None,
+        size=order["size"],
     )
 
     async def work(client: RegistryClient) -> None:
@@ -201,13 +201,16 @@ def rebuild(connection: Connection, /, repository: str, directory: Path, **order
             recipe_bytes = await anyio.to_thread.run_sync(
                 _read_into, connection, recipe, abandon_on_cancel=connection.remote is None
             )
-            if await client.blob_exists(layer.repository, layer.digest) is None:
-                await rebuild_layer(client, layer, recipe, aside, progress)
+            size = await client.blob_exists(layer.repository, layer.digest) if layer.digest is not None else None
+            digest = layer.digest
+            if digest is None or size is None:
+                measured = await rebuild_layer(client, layer, recipe, aside, progress)
+                digest, size = measured.digest, measured.size
                 progress.blobs_uploaded += 1
-                progress.uploaded_bytes += layer.size
+                progress.uploaded_bytes += size
                 progress.rebuilt_layers += 1
-                progress.saved_bytes += layer.size - recipe_bytes
-        say_json({"digest": str(layer.digest), "size": layer.size})
+                progress.saved_bytes += size - recipe_bytes
+        say_json({"digest": str(digest), "size": size})
 
     connection.with_client(work)
 

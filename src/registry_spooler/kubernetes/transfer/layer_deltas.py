@@ -1,12 +1,14 @@
 """The sender's side of deltas: which layers go as recipes, and the recipes.
 
-For a layer that is compressed here, the pod is asked for the layer of the same step of the last image. While the plain
-layer is read to be compressed, its recipe is written beside it, in a file. When both are there it shows what pays.
-Nothing that goes wrong with a delta ends a push: the layer goes whole.
+For a layer that is compressed here, the pod is asked for the layer of the same step of the last image. While one thread
+reads the plain layer and compresses it, another compares it with that one, and writes the recipe. If that pays, the pod
+makes the layer of it, and its digest has to be the one that came out here. Nothing that goes wrong with a delta ends a
+push, and nothing is lost by one that does not pay: the layer is compressed, and goes whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -15,10 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+import anyio
+import anyio.from_thread
 import orjson
 
 from registry_spooler.aio import in_thread, in_worker
-from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.member_blob import MemberReader
 from registry_spooler.delta.base import LayerStep
 from registry_spooler.delta.recipe import Recipe, RecipeWriter
@@ -28,7 +31,7 @@ from registry_spooler.kubernetes.cluster_errors import RemoteError
 from registry_spooler.kubernetes.remote_session import Input
 from registry_spooler.kubernetes.transfer.link_rate import LinkRate
 from registry_spooler.kubernetes.wire import Document, UnreadableAnswer
-from registry_spooler.oci.blob import BlobReader, Measured
+from registry_spooler.oci.blob import BlobReader
 from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.reference import Reference
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
 PLAIN_MIN_BYTES: Final = 1 << 20
 """A smaller layer is sent sooner than the pod is asked about it."""
+_AHEAD_PIECES: Final = 4
+"""Of a plain layer, of up to 1 MiB each: how far comparing may be behind compressing."""
 
 
 class DeltaMode(enum.Enum):
@@ -81,16 +86,16 @@ class LayerDeltas:
             self._steps.setdefault((reference.repository, diff_id), (reference, step))
 
     @asynccontextmanager
-    async def writing(self, repository: str, reader: BlobReader) -> AsyncGenerator[LayerDelta | None]:
-        """Write the recipe of what `reader` reads, for the time of an `async with`; None where there is no base."""
+    async def comparing(self, repository: str, reader: BlobReader) -> AsyncGenerator[LayerDelta | None]:
+        """Compare what `reader` gives, for the time of an `async with`; None where there is nothing to compare with."""
         base = await self._base(repository, reader)
         if base is None or not isinstance(reader, MemberReader):
             yield None
             return
         with ExitStack() as files:
-            delta = await in_thread(_begin, base, self._folder, self.mode, reader.compression, files)
+            delta = await in_thread(_begin, base, self._folder, self.mode, reader, files)
             if delta is not None:
-                reader.show_plain(delta.feed)
+                reader.show_plain(delta.show)
             yield delta
 
     async def _base(self, repository: str, reader: BlobReader) -> OfferedBase | None:
@@ -130,7 +135,7 @@ def _read_base(answer: bytes) -> OfferedBase | None:
 
 
 def _begin(
-    base: OfferedBase, folder: Path, mode: DeltaMode, compression: Compression, files: ExitStack
+    base: OfferedBase, folder: Path, mode: DeltaMode, reader: MemberReader, files: ExitStack
 ) -> LayerDelta | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,62 +145,64 @@ def _begin(
         return None
     writer = RecipeWriter(base.signature, literals, folder)
     files.callback(writer.close)
-    return LayerDelta(base, writer, compressed, mode, compression)
+    return LayerDelta(base, writer, compressed, mode, reader)
 
 
 class LayerDelta:
-    """One layer's recipe. Fed in threads, one piece after the other."""
+    """One layer's recipe, written by the task that calls `recipe` of what another thread shows it."""
 
     def __init__(
-        self, base: OfferedBase, writer: RecipeWriter, output: BinaryIO, mode: DeltaMode, compression: Compression
+        self, base: OfferedBase, writer: RecipeWriter, output: BinaryIO, mode: DeltaMode, reader: MemberReader
     ) -> None:
-        self.base = base
-        self._writer: RecipeWriter | None = writer
+        self._base = base
+        self._writer = writer
         self._output = output
         self._mode = mode
-        self._compression = compression
-        self.recipe: Recipe | None = None
+        self._reader = reader
+        self._send, self._receive = anyio.create_memory_object_stream["Buffer"](_AHEAD_PIECES)
 
-    def feed(self, piece: Buffer) -> None:
-        """Take the next bytes of the plain layer; nothing once it is given up."""
-        if self._writer is None:
-            return
-        try:
-            self._writer.feed(piece)
-        except OSError:
-            self._give_up()
-            return
-        expected = max(self.base.signature.layer_bytes, self._writer.layer_bytes)
-        if self._mode is DeltaMode.AUTO and 2 * self._writer.literal_bytes > expected:
-            self._give_up()
+    def show(self, piece: Buffer) -> None:
+        """Hand over the next bytes of the plain layer, in a thread; waits while too much is ahead."""
+        with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody wants more
+            anyio.from_thread.run(self._send.send, piece)
 
-    async def finish(self, measured: Measured) -> Recipe | None:
-        """Return the recipe if it is worth it, now that the layer's size is known."""
-        return await in_worker(self._finish, measured)
+    def end(self) -> None:
+        """Say that this was the whole layer."""
+        self._send.close()
 
-    def arguments(self, repository: str, measured: Measured) -> tuple[str, ...]:
+    async def recipe(self) -> Recipe | None:
+        """Return the recipe, if it is worth it, when the layer has ended."""
+        with self._receive:
+            try:
+                async for piece in self._receive:
+                    await in_worker(self._writer.feed, piece)
+                    if self._is_too_new():
+                        return None
+            except OSError:
+                return None
+        return await in_worker(self._finish)
+
+    def arguments(self, repository: str) -> tuple[str, ...]:
         """Return the command that makes the layer of the recipe."""
         return (
-            *("rebuild", "--base", str(self.base.digest), "--digest", str(measured.digest)),
-            *("--diff-id", str(measured.diff_id), "--size", str(measured.size)),
-            *("--compression", self._compression.value, "--", repository),
+            *("rebuild", "--base", str(self._base.digest), "--diff-id", str(self._reader.compressed_diff_id)),
+            *("--compression", self._reader.compression.value, "--", repository),
         )
 
-    def _finish(self, measured: Measured) -> Recipe | None:
-        if self._writer is None or measured.diff_id is None:
-            return None
+    def _is_too_new(self) -> bool:
+        expected = max(self._base.signature.layer_bytes, self._writer.layer_bytes)
+        return self._mode is DeltaMode.AUTO and 2 * self._writer.literal_bytes > expected
+
+    def _finish(self) -> Recipe | None:
         try:
             recipe = self._writer.finish(self._output)
         except OSError:
             return None
         if recipe is None or self._mode is DeltaMode.ALWAYS:
             return recipe
-        return recipe if 2 * (recipe.size + self.base.signature_bytes) <= measured.size else None
-
-    def _give_up(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        # The layer is still being compressed: it will shrink about as the base did.
+        saved = self._base.size * self._writer.layer_bytes // max(self._base.signature.layer_bytes, 1)
+        return recipe if 2 * (recipe.size + self._base.signature_bytes) <= saved else None
 
 
 def recipe_input(recipe: Recipe) -> Input:

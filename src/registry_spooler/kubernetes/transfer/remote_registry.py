@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 
 import anyio
 
+from registry_spooler.aio import task_group
 from registry_spooler.delta.base import LayerStep
 from registry_spooler.delta.recipe import Recipe
 from registry_spooler.errors import NotFound
@@ -83,6 +84,16 @@ class _BeforeTag:
     @property
     def blob_bytes(self) -> int:
         return sum(part.size for part in self.blobs.values())
+
+
+@dataclass(slots=True)
+class _Rebuilding:
+    """A layer that the pod may make. `digest` is that of what it made, when it has `ended`."""
+
+    delta: LayerDelta
+    recipe_bytes: int = 0
+    digest: Digest | None = None
+    ended: anyio.Event = field(default_factory=anyio.Event)
 
 
 class RemoteRegistry:
@@ -147,9 +158,9 @@ class RemoteRegistry:
         return RemoteUpload(self, repository)
 
     async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
-        """Send a blob: pack it, then deliver it, or the recipe for it."""
-        delta = recipe = None
-        async with AsyncExitStack() as stack:
+        """Send a blob: pack it, then deliver it, unless the pod has made it of a recipe by then."""
+        async with AsyncExitStack() as stack, task_group() as tasks:
+            rebuilding = None
             async with self._packers:
                 reader = await stack.enter_async_context(open_reader())
                 if reader.rewindable and reader.size is not None:
@@ -158,12 +169,19 @@ class RemoteRegistry:
                 else:
                     packed = PackedBlob(self.folder)
                     stack.push_async_callback(packed.aclose)
-                    delta = await stack.enter_async_context(self._deltas.writing(repository, reader))
+                    delta = await stack.enter_async_context(self._deltas.comparing(repository, reader))
+                    if delta is not None:
+                        rebuilding = _Rebuilding(delta)
+                        tasks.start_soon(self._rebuild, repository, rebuilding)
                     measured = await packed.write(reader)
+                    if delta is not None:
+                        delta.end()
                     part = packed.part(measured)
-                    recipe = await delta.finish(measured) if delta is not None else None
-            if delta is not None and recipe is not None and await self._rebuilt(repository, delta, recipe, measured):
-                return replace(measured, sent_bytes=recipe.size)
+            if rebuilding is not None:
+                await rebuilding.ended.wait()
+                if rebuilding.digest == measured.digest:
+                    self._present[repository, measured.digest] = measured.size
+                    return replace(measured, sent_bytes=rebuilding.recipe_bytes)
             await self.deliver(repository, measured, part)
         return measured
 
@@ -174,14 +192,23 @@ class RemoteRegistry:
             lambda: self._conversation.call("signature", "--", str(reference), stdin=Input.of(content))
         )
 
-    async def _rebuilt(self, repository: str, delta: LayerDelta, recipe: Recipe, measured: Measured) -> bool:
-        """Have the pod make a layer of its recipe; False when it is to go whole."""
+    async def _rebuild(self, repository: str, rebuilding: _Rebuilding) -> None:
+        """Have the pod make a layer of its recipe, if there is one that pays; without a digest it is to go whole."""
+        recipe = await rebuilding.delta.recipe()
+        if recipe is not None:
+            rebuilding.recipe_bytes = recipe.size
+            rebuilding.digest = await self._rebuilt(repository, rebuilding.delta, recipe)
+        rebuilding.ended.set()
+
+    async def _rebuilt(self, repository: str, delta: LayerDelta, recipe: Recipe) -> Digest | None:
+        digest: Digest | None = None
 
         async def attempt() -> None:
+            nonlocal digest
             stdin = recipe_input(recipe)
             self._progress.bytes_to_send += stdin.size
-            command = delta.arguments(repository, measured)
-            await self._remote.call_json(*command, stdin=stdin, on_sent=self._count)
+            answer = await self._remote.call_json(*delta.arguments(repository), stdin=stdin, on_sent=self._count)
+            digest = answer["digest"].digest()
 
         try:
             async with self._streams:
@@ -189,9 +216,7 @@ class RemoteRegistry:
         except RemoteError as exc:
             if exc.temporary:
                 raise
-            return False
-        self._present[repository, measured.digest] = measured.size
-        return True
+        return digest
 
     async def put_bytes(self, repository: str, content: bytes, progress: Progress | None = None) -> Digest:
         """Send a small blob: it waits for the tag."""
