@@ -141,6 +141,7 @@ class _Kept:
     size: int
     padding_bytes: int
     is_compiled: bool
+    checksum: int | None
 
 
 class _Aside:
@@ -163,14 +164,20 @@ class _Aside:
                 self._append(piece)
             self._append(base.padding)
             self._kept[index] = _Kept(
-                offset, len(head.content), head.header_at, head.size, len(base.padding), head.is_compiled
+                offset,
+                len(head.content),
+                head.header_at,
+                head.size,
+                len(base.padding),
+                head.is_compiled,
+                head.checksum,
             )
 
     def head(self, index: int) -> Head:
         """See `_Base.head`."""
         kept = self._last = self._kept[index]
         self._file.seek(kept.offset)
-        return Head(self._file.read(kept.head_bytes), kept.header_at, kept.size, kept.is_compiled)
+        return Head(self._file.read(kept.head_bytes), kept.header_at, kept.size, kept.is_compiled, kept.checksum)
 
     def content(self) -> Iterator[bytes]:
         """See `_Base.content`."""
@@ -201,7 +208,7 @@ def rebuild(
     *,
     layer_max_bytes: int = LAYER_MAX_BYTES,
     aside_max_bytes: int = ASIDE_MAX_BYTES,
-) -> Iterator[Buffer]:
+) -> Iterator[bytes | memoryview]:
     """Yield a layer's plain tar in pieces of any size, none empty; its digest is for the caller to check.
 
     `recipe` is a file from its beginning, `aside` an empty one for what is out of order. Raises DeltaError for whatever
@@ -214,7 +221,7 @@ def rebuild(
         kept.fill(sorted(indexes), _Base(open_base()))
     made = 0
     for piece in _make(parsed, _Base(open_base()), kept):
-        size = memoryview(piece).nbytes
+        size = len(piece)
         made += size
         if made > parsed.layer_bytes:
             break
@@ -224,7 +231,7 @@ def rebuild(
         raise DeltaError(f"the recipe does not yield the {parsed.layer_bytes:,} bytes that it declares")
 
 
-def _make(recipe: _Recipe, base: _Base, aside: _Aside) -> Iterator[Buffer]:
+def _make(recipe: _Recipe, base: _Base, aside: _Aside) -> Iterator[bytes | memoryview]:
     made = 0
     for operation in decode(recipe.operations):
         if isinstance(operation, Literal):
@@ -250,17 +257,13 @@ def _at_times(head: Head, times: tuple[int, ...]) -> bytes:
         raise DeltaError(str(exc)) from exc
 
 
-def in_blocks(pieces: Iterable[Buffer], block_bytes: int) -> Iterator[Buffer]:
+def in_blocks(pieces: Iterable[bytes | memoryview], block_bytes: int) -> Iterator[bytes]:
     """Yield the same bytes in blocks of one size, but for the last, as a compressor is fed."""
     block = bytearray()
     for piece in pieces:
-        view = memoryview(piece).cast("B")
-        while view:
-            taken = view[: block_bytes - len(block)]
-            block += taken
-            view = view[len(taken) :]
-            if len(block) == block_bytes:
-                yield bytes(block)
-                block.clear()
+        block += piece
+        while len(block) >= block_bytes:
+            yield bytes(block[:block_bytes])
+            del block[:block_bytes]
     if block:
         yield bytes(block)

@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from registry_spooler.archive.compression import recipe_compressor, recipe_operations
@@ -80,13 +80,44 @@ def _nearest(indexes: list[int] | None, expected: int) -> int | None:
     return indexes[min(bisect_left(indexes, expected), len(indexes) - 1)]
 
 
+class _Held:
+    """A content that may turn out to be a copy: the first of it in memory, the rest in a file in `folder`."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._pieces: list[Buffer] = []
+        self._bytes = 0
+        self._file: BinaryIO | None = None
+
+    def add(self, piece: memoryview) -> None:
+        """Hold the next bytes. OSError."""
+        self._bytes += len(piece)
+        if self._bytes <= _HELD_IN_MEMORY_BYTES:
+            self._pieces.append(piece)
+            return
+        if self._file is None:
+            self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - `close` closes it
+        self._file.write(piece)
+
+    def pieces(self) -> Iterator[Buffer]:
+        """Yield all that is held."""
+        yield from self._pieces
+        if self._file is not None:
+            yield from _pieces(self._file)
+
+    def close(self) -> None:
+        """Drop it."""
+        if self._file is not None:
+            self._file.close()
+
+
 class RecipeWriter:
     """Writes one recipe. `literals` is an empty file, `folder` where contents are held that memory is too small for."""
 
     def __init__(self, base: Signature, literals: BinaryIO, folder: Path | None = None) -> None:
         self._base = _BaseIndex(base)
         self._file = literals
-        self._folder = str(folder) if folder is not None else None
+        self._folder = folder
         self._splitter = TarSplitter()
         self._operations: list[Operation] = []
         self._copied: list[int] = []
@@ -95,7 +126,7 @@ class RecipeWriter:
         self._head: Head | None = None
         """Of a member that may be in the base."""
         self._hasher: EntryHasher | None = None
-        self._held: SpooledTemporaryFile[bytes] | None = None
+        self._held: _Held | None = None
         self.layer_bytes = 0
         """Of the plain tar, so far."""
         self.literal_bytes = 0
@@ -150,7 +181,7 @@ class RecipeWriter:
             self._literal(part)
         else:
             self._hasher.update(part)
-            self._held.write(part)
+            self._held.add(part)
 
     def _begin(self, head: Head) -> None:
         if head.size not in self._base.sizes:
@@ -158,7 +189,7 @@ class RecipeWriter:
             return
         self._head, self._hasher = head, EntryHasher(head)
         if head.size:
-            self._held = SpooledTemporaryFile(max_size=_HELD_IN_MEMORY_BYTES, dir=self._folder)  # noqa: SIM115 - `close` closes it
+            self._held = _Held(self._folder)
 
     def _end(self, end: End) -> None:
         if self._head is None or self._hasher is None:
@@ -185,8 +216,7 @@ class RecipeWriter:
         if self._head is not None:
             self._literal(self._head.content)
         if self._held is not None:
-            self._held.seek(0)
-            while piece := self._held.read(PIECE_BYTES):
+            for piece in self._held.pieces():
                 self._literal(piece)
         self.close()
 
