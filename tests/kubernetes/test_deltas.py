@@ -31,6 +31,7 @@ from registry_spooler.push.pusher import Pusher
 from registry_spooler.registry.registry_client import RegistryClient
 from support.cluster.apiserver import PROGRAMS, ApiServer
 from support.cluster.wire import Wire
+from support.health.health_port import until
 from support.images import archives
 from support.images.archive_parts import Image, dumps, gz, layer
 from support.programs.daemon_calls import Daemon
@@ -143,6 +144,17 @@ async def test_the_daemon_knows_what_a_delta_has_saved(user: User, registry: Run
     assert {"layers": 1, "saved_bytes": result.counts.saved_bytes} == pushed["delta"] == status["delta"]
     assert result.counts.uploaded_bytes == pushed["uploaded_bytes"]
     assert 1 == status["images"]
+
+
+async def test_the_daemon_signs_what_has_come_before_anybody_asks(user: User, api: ApiServer) -> None:
+    """The next push of an image is compared with this one, and need not wait for that."""
+    folder = api.spool / ".state" / "signatures"
+    with Daemon(api.spool, user.registry.url):
+        await user.push(OLD)
+        blob = Reader(user.registry).image(user.repository, "1").layers[0].digest
+        await until(lambda: (folder / f"{blob.replace(':', '-')}.signature").exists())
+        content = await in_thread((folder / f"{blob.replace(':', '-')}.signature").read_bytes)
+    assert content == signature_of([OLD.layers[0]]).encode()
 
 
 async def test_a_layer_is_found_by_its_step_in_the_newest_image(user: User) -> None:

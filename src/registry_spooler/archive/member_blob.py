@@ -169,18 +169,18 @@ class PassThrough:
 
 
 class Compress:
-    """A member that is compressed on its way out."""
+    """A member that is compressed on its way out. Without `hashes_plain` whoever gives it has checked the diff ID."""
 
     error: ArchiveError | None = None
 
-    def __init__(self, expect: Expectation, compression: Compression, *, name: str) -> None:
+    def __init__(self, expect: Expectation, compression: Compression, *, name: str, hashes_plain: bool = True) -> None:
         self.compression = compression
         self.expect = expect
         self.on_plain: Callable[[Buffer], None] = lambda _: None
         """Called in a thread with each piece that is about to be compressed."""
         self._name = name
         self._deflater = Deflater(compression)
-        self._inner = Hash(expect.diff_id)
+        self._inner = Hash(expect.diff_id, announced=not hashes_plain)
         self._wire = Hash(expect.digest)
 
     @property

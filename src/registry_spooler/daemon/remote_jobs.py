@@ -17,6 +17,7 @@ import logging
 import os
 import socket
 import stat
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -43,11 +44,14 @@ from registry_spooler.cli.registry_client.handover import (
 )
 from registry_spooler.cli.registry_client.remote_end import KEEP_ALIVE_SECONDS, RemoteSession, SharedRegistry
 from registry_spooler.daemon.line import Line
+from registry_spooler.daemon.next_bases import WAITING_MAX, NextBases
 from registry_spooler.daemon.stop_signals import SIGNALS
+from registry_spooler.delta.base import LayerStep
 from registry_spooler.errors import SpoolerError
 from registry_spooler.health.remote import RemoteTransfer, RemoteWork
 from registry_spooler.kubernetes.wire import REQUESTS, RemoteFailure, SpoolerStopping
 from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore
 
 TRANSFERS_MAX: Final = 4
 """Transfers at a time. Each holds some megabytes on its way, and a few keep the processors busy."""
@@ -87,6 +91,8 @@ class DaemonSession(RemoteSession):
         self.shared = shared
         self.transfer = RemoteTransfer(command=call.arguments[0])
         self.is_cancelled = False
+        self.steps: deque[LayerStep] = deque(maxlen=WAITING_MAX)
+        """Of the layers for which bases were asked, since the last image."""
         self._reason: SpoolerError | None = None
         self._scopes: list[anyio.CancelScope] = []
         self._feeds: list[PipeFeed] = []
@@ -157,6 +163,10 @@ class DaemonSession(RemoteSession):
         if not self.is_cancelled:
             super().fail(failure)
 
+    def base_wanted(self, step: LayerStep) -> None:
+        """Note a layer that is compared, and will be again."""
+        self.steps.append(step)
+
     def wait_in_line(self, ahead: int | None) -> None:
         """Tell how many come first; None: it is this one's turn."""
         self.transfer.ahead = ahead
@@ -177,6 +187,7 @@ class RemoteJobs:
         self._shared = shared
         self._work = work
         self._line = Line(TRANSFERS_MAX)
+        self._next_bases = NextBases(shared.client, SignatureStore(directory / SIGNATURES), self._line)
         self._calls = anyio.Semaphore(CALLS_MAX)
         self._threads = anyio.CapacityLimiter(CALLS_MAX)
         self._sessions: set[DaemonSession] = set()
@@ -200,6 +211,7 @@ class RemoteJobs:
             async with anyio.create_task_group() as tasks:
                 try:
                     tasks.start_soon(self._accept, listening.listener, tasks)
+                    tasks.start_soon(self._next_bases.run)
                     await self._stopping.wait()
                 finally:
                     self.stop()
@@ -291,11 +303,18 @@ class RemoteJobs:
         self._work.count(command, outcome, received_bytes=received_bytes, sent_bytes=sent_bytes)
         if outcome == "done":
             self._work.ended(transfer)
+            self._sign_later(session, transfer.result)
         _log.debug("remote %s %s: %s", command, transfer.reference, outcome)
         session.tell_reason()
         with session.cancelled_with():
             await anyio.to_thread.run_sync(session.conclude, code, limiter=self._threads)
         return code
+
+    def _sign_later(self, session: DaemonSession, result: ImageResult | None) -> None:
+        if result is not None:
+            for step in session.steps:
+                self._next_bases.add(result.reference, step)
+            session.steps.clear()
 
 
 def _run_here(session: DaemonSession, arguments: list[str]) -> int:

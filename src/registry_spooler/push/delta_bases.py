@@ -34,6 +34,8 @@ BASE_MIN_BYTES: Final = 256 << 10
 """A smaller layer is sent whole sooner than it is compared."""
 TAGS_MAX: Final = 20
 """Of a repository without the tag: so many, the last by name, are asked when they were made."""
+SIGNATURES: Final = Path(".state", "signatures")
+"""In the spool directory."""
 SIGNATURES_MAX: Final = 200
 """Kept on disk, of some 25 bytes for each file of a layer; the oldest go."""
 _NAME: Final = re.compile(r"[a-z0-9]+-[0-9a-f]+\.signature|\.new-[0-9a-f]+")

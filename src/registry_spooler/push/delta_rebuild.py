@@ -1,9 +1,8 @@
 """A layer made from a recipe and its base, compressed as its sender does, and stored.
 
-Three things go on at once: the event loop fetches the base, one thread inflates it and makes the layer of it, and
-another hashes and compresses what is made. Nothing becomes a blob whose diff ID is not that which its sender named; of
-its digest, where the sender does not know it yet, the sender is told, and compares it with its own before it tags
-anything.
+Three things go on at once: the event loop fetches the base, one thread inflates it, makes the layer of it and checks
+its diff ID, and another compresses what is made. Nothing becomes a blob whose diff ID is not the one that its sender
+named. The sender may not know the digest yet: it is told, and compares it with its own before it tags anything.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from registry_spooler.aio import in_own_thread, in_thread, task_group
 from registry_spooler.archive.compression import Compression
-from registry_spooler.archive.member_blob import Compress, Expectation, MemberReader
+from registry_spooler.archive.member_blob import Compress, Expectation, Hash, MemberReader
 from registry_spooler.archive.tar_header import Kind, Member
 from registry_spooler.delta.rebuild import in_blocks, layer_bytes_of, rebuild
 from registry_spooler.errors import ArchiveError, DeltaError, RegistryError, SpoolerError
@@ -167,11 +166,11 @@ class _RebuiltMember(MemberReader):
     _seekable = False
 
     def __init__(
-        self, member: Member, codec: Compress, blocks: MemoryObjectReceiveStream[Buffer | SpoolerError]
+        self, member: Member, codec: Compress, blocks: MemoryObjectReceiveStream[bytes | SpoolerError]
     ) -> None:
         super().__init__(member, codec)
         self._blocks = blocks
-        self._block: Buffer = b""
+        self._block = b""
 
     async def _wait(self) -> None:
         block = await self._blocks.receive()
@@ -179,12 +178,26 @@ class _RebuiltMember(MemberReader):
             raise block
         self._block = block
 
-    def _take(self, count: int) -> Buffer:
-        self._position += memoryview(self._block).nbytes
+    def _take(self, count: int) -> bytes:
+        self._position += len(self._block)
         return self._block
 
 
-async def _make(blocks: Iterator[Buffer], send: MemoryObjectSendStream[Buffer | SpoolerError]) -> None:
+def _checked(blocks: Iterator[bytes], diff_id: Digest) -> Iterator[bytes]:
+    """Yield the blocks, the last one only when all have the diff ID; else DeltaError."""
+    hasher, held = Hash(diff_id), b""
+    for block in blocks:
+        hasher.update(block)
+        if held:
+            yield held
+        held = block
+    if hasher.digest != diff_id:
+        raise DeltaError(f"what it makes is another layer (its diff ID is {hasher.digest}, not {diff_id})")
+    if held:
+        yield held
+
+
+async def _make(blocks: Iterator[bytes], send: MemoryObjectSendStream[bytes | SpoolerError]) -> None:
     """Have a thread make the layer, a few blocks ahead of whoever takes them."""
     try:
         while block := await in_own_thread(next, blocks, b""):
@@ -208,11 +221,12 @@ async def rebuild_layer(
         size = await in_thread(layer_bytes_of, recipe)
         await in_thread(_empty, aside)
         await in_thread(recipe.seek, 0)
-        codec = Compress(order.expectation, order.compression, name="the layer")
-        send, receive = anyio.create_memory_object_stream["Buffer | SpoolerError"](_AHEAD_PIECES)
+        codec = Compress(order.expectation, order.compression, name="the layer", hashes_plain=False)
+        send, receive = anyio.create_memory_object_stream["bytes | SpoolerError"](_AHEAD_PIECES)
         async with task_group() as tasks:
             downloads = _Downloads(client, order, tasks)
-            tasks.start_soon(_make, in_blocks(rebuild(recipe, downloads.plain, aside), PIECE_BYTES), send)
+            blocks = in_blocks(rebuild(recipe, downloads.plain, aside), PIECE_BYTES)
+            tasks.start_soon(_make, _checked(blocks, order.diff_id), send)
             with send, receive:
                 yield _RebuiltMember(Member("the layer", Kind.FILE, size, 0), codec, receive)
             tasks.cancel_scope.cancel()

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from registry_spooler.registry.registry_client import RegistryClient
 
 
-SIGNATURES: Final = Path(".state", "signatures")
-"""In the spool directory."""
 REPOSITORIES_MAX: Final = 30
 """How many repositories are asked, at one request per blob and repository."""
 
@@ -149,7 +147,7 @@ def signature(connection: Connection, /, reference: str, directory: Path) -> Non
     and sizes, and the signature's bytes; `{"base": null}` when there is no such layer.
     """
     from registry_spooler.delta.base import STEP_MAX_BYTES, LayerStep
-    from registry_spooler.push.delta_bases import SignatureStore, find_base
+    from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore, find_base
 
     parsed = Reference.parse(reference)
 
@@ -157,7 +155,10 @@ def signature(connection: Connection, /, reference: str, directory: Path) -> Non
         content = await anyio.to_thread.run_sync(
             _read_some, connection, STEP_MAX_BYTES, abandon_on_cancel=connection.remote is None
         )
-        base = await find_base(client, parsed, LayerStep.decode(content), SignatureStore(directory / SIGNATURES))
+        step = LayerStep.decode(content)
+        if connection.remote is not None:
+            connection.remote.base_wanted(step)
+        base = await find_base(client, parsed, step, SignatureStore(directory / SIGNATURES))
         if base is None:
             say_json({"base": None})
             return

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from registry_spooler.cli.registry_options import RegistrySettings
+    from registry_spooler.delta.base import LayerStep
     from registry_spooler.push.layer_cache import KnownBlobs
     from registry_spooler.registry.registry_client import RegistryClient
 
@@ -174,6 +175,9 @@ class RemoteSession:
 
     def pushed(self, result: ImageResult) -> None:
         """An image has been pushed."""
+
+    def base_wanted(self, step: LayerStep) -> None:
+        """A layer is going to be compared with the one of the same step."""
 
     def next_request(self) -> list[str] | None:
         """Wait for the next command of a conversation, whose input is the session's then; None when no more come."""
