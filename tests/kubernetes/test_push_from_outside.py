@@ -270,8 +270,11 @@ async def test_an_unchanged_image_takes_one_exec(outside: Outside, api: ApiServe
     assert ["requests"] == commands(api, before)
 
 
-async def test_one_changed_layer_takes_one_exec_more(outside: Outside, api: ApiServer) -> None:
+@pytest.mark.parametrize(("size", "execs"), [(MEGA, ["requests"]), (4 * MEGA, ["receive", "requests"])])
+async def test_only_a_long_layer_takes_an_exec_of_its_own(
+    outside: Outside, api: ApiServer, size: int, execs: list[str]
+) -> None:
     await outside.push(archives.oci_archive(image(outside.repository, MEGA)))
     before = len(api.executions)
-    await outside.push(archives.oci_archive(image(outside.repository, MEGA, 2 * MEGA)))
-    assert ["receive", "requests"] == commands(api, before)
+    await outside.push(archives.oci_archive(image(outside.repository, MEGA, size)))
+    assert execs == commands(api, before)

@@ -40,6 +40,11 @@ class Conversation:
         self._lock = anyio.Lock()
         self._exec: _Exec | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether a command would not have to wait for another to end."""
+        return not self._lock.locked()
+
     async def call(
         self, *arguments: str, stdin: Input | None = None, on_sent: Callable[[int], None] | None = None
     ) -> bytes:

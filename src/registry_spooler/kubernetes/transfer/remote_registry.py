@@ -1,11 +1,11 @@
 """A registry that is reached only through its pod: what the push engine asks of a registry, over exec calls.
 
 Questions are collected: all that is asked within a few milliseconds is one `registry-client missing`. Questions and
-manifests go over one exec, so that an image that the registry has already takes no other. A blob that
-the registry lacks is packed first, so that its digest and size are known: read once for that when the source can be
-read again, else written to a file in the user's cache (a layer that is compressed here, or comes from a pipe). Then
-it goes out in one `receive --blobs`, a few of them side by side. Small blobs and manifests wait for the image's
-tag, and go with it in one thin archive to `receive`, which answers when the registry does.
+manifests go over one exec, and what is short does too while nobody else uses it: an image with one rebuilt layer takes
+no other. A blob that the registry lacks is packed first, so that its digest and size are known: read once for that when
+the source can be read again, else written to a file in the user's cache (a layer that is compressed here, or comes from
+a pipe). Then it goes out in one `receive --blobs`, a few of them side by side. Small blobs and manifests wait for the
+image's tag, and go with it in one thin archive to `receive`, which answers when the registry does.
 
 A layer that is compressed here may go as a recipe (`layer_deltas.py`), from which the pod makes it.
 
@@ -58,6 +58,8 @@ SMALL_BYTES: Final = 256 * 1024
 """A blob below this costs less than an exec of its own."""
 SMALL_TOTAL_BYTES: Final = 4 << 20
 """Of the small blobs that wait in memory; then they go."""
+SHORT_BYTES: Final = 2 << 20
+"""What may keep a question waiting that is asked meanwhile."""
 PACKERS: Final = 2
 """Blobs that are read and compressed at once. More would only hold more memory."""
 NOT_FOUND: Final = 3
@@ -207,7 +209,8 @@ class RemoteRegistry:
             nonlocal digest
             stdin = recipe_input(recipe)
             self._progress.bytes_to_send += stdin.size
-            answer = await self._remote.call_json(*delta.arguments(repository), stdin=stdin, on_sent=self._count)
+            channel = self._channel(stdin.size)
+            answer = await channel.call_json(*delta.arguments(repository), stdin=stdin, on_sent=self._count)
             digest = answer["digest"].digest()
 
         try:
@@ -300,12 +303,18 @@ class RemoteRegistry:
                 left = {digest: part for digest, part in left.items() if digest not in present}
             if left:
                 started = anyio.current_time()
-                await self._send(self._remote, "receive", "--blobs", "--", repository, parts=list(left.values()))
-                self._rate.note(sum(part.size for part in left.values()), anyio.current_time() - started)
+                size = sum(part.size for part in left.values())
+                parts = list(left.values())
+                await self._send(self._channel(size), "receive", "--blobs", "--", repository, parts=parts)
+                self._rate.note(size, anyio.current_time() - started)
 
         async with self._streams:
             await self._redial.run(attempt, progress=lambda: -len(left), has_worked=self._has_worked)
         self._arrived(repository, blobs.values())
+
+    def _channel(self, size: int) -> Remote | Conversation:
+        """Return the exec that is open, if it is free: another takes some round trips, and a program's start."""
+        return self._conversation if size <= SHORT_BYTES and self._conversation.is_idle else self._remote
 
     async def _send(self, to: Remote | Conversation, *arguments: str, parts: list[ArchivePart]) -> Document:
         stdin = pack(parts)
