@@ -6,7 +6,7 @@ The calls of one command share a Redial, so that what ails all of them is told o
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -24,6 +24,12 @@ STEP_BYTES: Final = 64 * 1024
 """What is sent between two looks at the clock: small enough for a smooth flow at a few hundred kB/s."""
 
 
+def in_steps(piece: Buffer) -> Iterator[memoryview]:
+    """Cut a piece into steps."""
+    view = memoryview(piece).cast("B")
+    return (view[start : start + STEP_BYTES] for start in range(0, len(view), STEP_BYTES))
+
+
 class RateLimit:
     """Lets through `bytes_per_second` over all its users together."""
 
@@ -37,9 +43,7 @@ class RateLimit:
         """The same bytes, in steps, each when its turn has come."""
         async with aclosing(pieces):
             async for piece in pieces:
-                view = memoryview(piece).cast("B")
-                for start in range(0, len(view), STEP_BYTES):
-                    step = view[start : start + STEP_BYTES]
+                for step in in_steps(piece):
                     await anyio.sleep(self._reserve(len(step)))
                     yield step
 

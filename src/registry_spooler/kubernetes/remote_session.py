@@ -32,7 +32,7 @@ from registry_spooler.kubernetes.cluster_errors import (
 from registry_spooler.kubernetes.exec import SILENCE_SECONDS, execute, run
 from registry_spooler.kubernetes.frames import Channel, ChannelOutput
 from registry_spooler.kubernetes.pods import Container, find_containers
-from registry_spooler.kubernetes.redial import STEP_BYTES, RateLimit, Redial
+from registry_spooler.kubernetes.redial import RateLimit, Redial, in_steps
 from registry_spooler.kubernetes.wire import PROGRAM, Document, SpoolerStopping, StderrReader, UnreadableAnswer, command
 
 if TYPE_CHECKING:
@@ -261,9 +261,7 @@ async def _once(content: bytes) -> AsyncGenerator[Buffer]:
 async def _told(pieces: AsyncGenerator[Buffer], on_sent: Callable[[int], None]) -> AsyncGenerator[Buffer]:
     async with aclosing(pieces):
         async for piece in pieces:
-            view = memoryview(piece).cast("B")
-            for start in range(0, len(view), STEP_BYTES):
-                step = view[start : start + STEP_BYTES]
+            for step in in_steps(piece):
                 yield step
                 on_sent(len(step))
 

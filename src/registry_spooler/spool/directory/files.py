@@ -305,8 +305,6 @@ class OpenedFile:
     """Where it was opened."""
     fd: int
     identity: Identity
-    readable: bool = True
-    """False for the file of a deletion that we may not read: its content does not matter."""
 
     @property
     def size(self) -> int:
@@ -338,13 +336,13 @@ def open_file(folder: Folder, name: str, *, must_read: bool) -> OpenedFile:
     """
     identity_of(folder, name)  # an odd entry is not even opened: opening a device can do things
     try:
-        fd, readable = folder.open_file(name, _FLAGS), True
+        fd = folder.open_file(name, _FLAGS)
     except PermissionError:
         if must_read:
             raise
-        fd, readable = folder.open_file(name, os.O_PATH), False
+        fd = folder.open_file(name, os.O_PATH)  # of a deletion: its content does not matter
     try:
-        return OpenedFile(display(name), folder, name, fd, _settled_identity(fd), readable)
+        return OpenedFile(display(name), folder, name, fd, _settled_identity(fd))
     except BaseException:
         os.close(fd)
         raise
