@@ -19,13 +19,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-    from registry_spooler.answers import (
-        BlobDescription,
-        FailedFile,
-        ImageDescription,
-        PlatformDescription,
-        SpoolerStatus,
-    )
     from registry_spooler.archive.compression import Compression
     from registry_spooler.client import Receipt, SpoolerClient
     from registry_spooler.errors import (
@@ -35,6 +28,13 @@ if TYPE_CHECKING:
         NotFound,
         RegistryError,
         SpoolerError,
+    )
+    from registry_spooler.kubernetes.answers import (
+        BlobDescription,
+        FailedFile,
+        ImageDescription,
+        PlatformDescription,
+        SpoolerStatus,
     )
     from registry_spooler.kubernetes.cluster_errors import KubeError, NoPod, RemoteError
     from registry_spooler.kubernetes.transfer.send import Published
@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "answers": ("BlobDescription", "FailedFile", "ImageDescription", "PlatformDescription", "SpoolerStatus"),
+    "kubernetes.answers": ("BlobDescription", "FailedFile", "ImageDescription", "PlatformDescription", "SpoolerStatus"),
     "archive.compression": ("Compression",),
     "client": ("Receipt", "SpoolerClient"),
     "errors": ("AccessDenied", "ArchiveError", "InvalidReference", "NotFound", "RegistryError", "SpoolerError"),

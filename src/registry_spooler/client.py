@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
 
 from registry_spooler.aio import task_group
-from registry_spooler.answers import FailedFile, ImageDescription, SpoolerStatus
 from registry_spooler.archive.compression import Compression
+from registry_spooler.kubernetes.answers import FailedFile, ImageDescription, SpoolerStatus
 from registry_spooler.kubernetes.api import Cluster
 from registry_spooler.kubernetes.cluster_errors import KubeError
 from registry_spooler.kubernetes.config import log_in

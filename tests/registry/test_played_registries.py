@@ -117,6 +117,7 @@ async def test_less_stored_than_acknowledged_is_noticed_and_sent_again(repositor
     [
         ("123.dkr.ecr.eu-west-1.amazonaws.com", (True, 10 * MIB, False)),
         ("ghcr.io", (False, 16 * MIB, True)),
+        ("public.ecr.aws", (True, 10 * MIB, False)),
         ("europe-docker.pkg.dev", (False, 16 * MIB, True)),
         ("eu.gcr.io", (False, 16 * MIB, True)),
         ("me.azurecr.io", (True, 8 * MIB, True)),

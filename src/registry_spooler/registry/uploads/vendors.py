@@ -61,7 +61,7 @@ class LearnedLimits:
     @classmethod
     def of_host(cls, host: str, options: UploadOptions) -> LearnedLimits:
         """Return what is known about the host, overridden by the user's options."""
-        limits = cls(**next((quirks for suffix, quirks in _QUIRKS.items() if _is_under(host.lower(), suffix)), {}))
+        limits = cls(**next((known for domain, known in _QUIRKS.items() if f".{host.lower()}".endswith(domain)), {}))
         if options.form is not UploadForm.AUTO:
             limits.ranged = options.form is UploadForm.RANGED
         if (size := options.chunk_size_bytes) is not None:
@@ -98,14 +98,11 @@ _ECR: Final = {
 _QUIRKS: Final[dict[str, dict[str, Any]]] = {
     ".amazonaws.com": _ECR,
     ".amazonaws.com.cn": _ECR,
-    "public.ecr.aws": _ECR,
-    "ghcr.io": {"ranged": False},
+    ".public.ecr.aws": _ECR,
+    ".ghcr.io": {"ranged": False},
     ".pkg.dev": {"ranged": False},
-    "gcr.io": {"ranged": False},
+    ".gcr.io": {"ranged": False},
     ".azurecr.io": {"chunk_bytes": 8 * MIB, "long_chunk_bytes": 8 * MIB},
     ".jfrog.io": {"ranged": False, "checks_size": True, "whole_put": False},
 }
-
-
-def _is_under(host: str, suffix: str) -> bool:
-    return host.endswith(suffix) if suffix.startswith(".") else host == suffix or host.endswith(f".{suffix}")
+"""By the domain that a host is, or is in."""
