@@ -124,12 +124,19 @@ async def test_an_answer_of_another_shape_is_a_sentence(
 
 
 _KEYS = st.sampled_from(
-    ["queue", "registry", "spool", "checks", "running", "waiting", "deferred", "failures", "receipts", "file"]
+    ["queue", "registry", "spool", "checks", "running", "waiting", "deferred", "failures", "receipts", "file", "remote"]
 )
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 9) | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_KEYS, inner, max_size=4),
 )
+
+
+def _transfer(text: str, *, ahead: int | None) -> dict[str, Any]:
+    sizes = {"bytes_total": 2_000_000, "bytes_done": 500_000, "bytes_sent": 9, "seconds": 1.5}
+    return {"command": text, "reference": text, "ahead": ahead, **sizes}
+
+
 _TRUE: dict[str, Any] = {
     "queue": {"running": 1, "waiting": 1, "deferred": 1},
     "registry": {"address": HOSTILE, "up": True},
@@ -142,6 +149,12 @@ _TRUE: dict[str, Any] = {
     "deferred": [{"file": HOSTILE, "next_try_in_seconds": 0, "error": HOSTILE}],
     "failures": [{"file": HOSTILE, "error": HOSTILE}],
     "receipts": [{"file": HOSTILE, "digest": DIGEST}],
+    "remote": {
+        "running": 1,
+        "waiting": 1,
+        "transfers": [_transfer(HOSTILE, ahead=2), _transfer(HOSTILE, ahead=None)],
+        "pushed": [{"reference": HOSTILE, "digest": DIGEST}],
+    },
 }
 
 
@@ -157,6 +170,14 @@ def test_a_status_of_any_shape_is_shown_or_refused(lies: dict[str, Any]) -> None
 
 def test_a_status_as_it_should_be_is_shown() -> None:
     lines = list(status_lines(_TRUE))
-    assert f"registry {SHOWN} up; 1 running, 1 waiting, 1 deferred, 0 failed" == lines[0]
+    assert (
+        f"registry {SHOWN} up; 1 running, 1 waiting, 1 deferred, 0 failed; from outside: 1 running, 1 waiting"
+        == lines[0]
+    )
     assert f"trouble: {SHOWN}: {SHOWN}" == lines[1]
     assert f"deferred  {SHOWN}  next try now: {SHOWN}" in lines
+    assert f"running   {SHOWN}  {SHOWN} from outside, 25 % of 1.9 MiB, 9 B sent, 1.5 s" in lines
+    assert f"waiting   {SHOWN}  {SHOWN} from outside, behind 2 others" in lines
+    assert f"done      {SHOWN}  {DIGEST} from outside" in lines
+    earlier = {key: value for key, value in _TRUE.items() if key != "remote"}
+    assert "0 failed" == next(status_lines(earlier))[-8:]

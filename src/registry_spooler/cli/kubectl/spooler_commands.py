@@ -59,7 +59,11 @@ def headline(document: dict[str, Any]) -> str:
     state = "up" if registry["up"].value else "down"
     counts = ", ".join(f"{queue[name].count()} {name}" for name in ("running", "waiting", "deferred"))
     address = printable(registry["address"].text())
-    return f"registry {address} {state}; {counts}, {status['spool']['failed_files'].count()} failed"
+    numbers = f"registry {address} {state}; {counts}, {status['spool']['failed_files'].count()} failed"
+    remote = status["remote"]
+    if remote.value is None:  # a spooler of an earlier version
+        return numbers
+    return f"{numbers}; from outside: " + ", ".join(f"{remote[name].count()} {name}" for name in ("running", "waiting"))
 
 
 def troubles(document: dict[str, Any]) -> list[str]:
@@ -73,15 +77,17 @@ def troubles(document: dict[str, Any]) -> list[str]:
 
 
 def rows(document: dict[str, Any]) -> Iterator[Row]:
-    """A row for each file: what runs first, what is done last."""
+    """A row for each file, and each transfer from outside: what runs first, what is done last."""
     status = Document(document, "status")
     for state, name, said in _rows(status):
         yield state, printable(name), printable(said)
 
 
 def _rows(status: Document) -> Iterator[Row]:
+    remote = status["remote"] if status["remote"].value is not None else _NO_REMOTE
     for job in _first(status["running"]):
-        yield "running", job["file"].text(), _running(job)
+        yield "running", job["file"].text(), _running(job, job["action"].text())
+    yield from sorted(map(_transfer, _first(remote["transfers"])))
     for file in _first(status["waiting"]):
         behind = f", behind {file['behind'].text()}" if file["behind"].value else ""
         yield "waiting", file["file"].text(), f"for {duration_text(file['seconds'].number())}{behind}"
@@ -91,6 +97,19 @@ def _rows(status: Document) -> Iterator[Row]:
         yield "failed", record["file"].text(), record["error"].text_or_none()
     for record in _first(status["receipts"]):
         yield "done", record["file"].text(), record["digest"].text_or_none()
+    for image in _first(remote["pushed"]):
+        yield "done", image["reference"].text(), f"{image['digest'].text_or_none()} from outside"
+
+
+def _transfer(transfer: Document) -> Row:
+    command, name = f"{transfer['command'].text()} from outside", transfer["reference"].text_or_none()
+    if transfer["ahead"].value is None:
+        return "running", name, _running(transfer, command)
+    return "waiting", name, f"{command}, behind {transfer['ahead'].count()} others"
+
+
+_NO_REMOTE: Final = Document({"transfers": [], "pushed": []}, "status.remote")
+"""Of a spooler of an earlier version."""
 
 
 def _first(files: Document) -> Iterator[Document]:
@@ -102,11 +121,11 @@ def _next_try(file: Document) -> str:
     return f"next try in {duration_text(seconds)}" if seconds >= 1 else "next try now"
 
 
-def _running(job: Document) -> str:
+def _running(job: Document, action: str) -> str:
     total, bytes_done = job["bytes_total"].count(), job["bytes_done"].count()
     done = f"{min(100, 100 * bytes_done // total)} % of {size_text(total)}" if total else size_text(bytes_done)
     sent = size_text(job["bytes_sent"].number())
-    return f"{job['action'].text()}, {done}, {sent} sent, {duration_text(job['seconds'].number())}"
+    return f"{action}, {done}, {sent} sent, {duration_text(job['seconds'].number())}"
 
 
 WATCH_SECONDS = 2.0
@@ -117,7 +136,7 @@ WATCH_SECONDS = 2.0
 @json_option
 @target_options
 def status(target: ClusterTarget, watch: bool, as_json: bool) -> None:
-    """Show which files wait, run, are deferred, failed or are done."""
+    """Show which files and transfers from outside wait, run, are deferred, failed or are done."""
 
     async def work() -> None:
         async with target.connect() as client:
