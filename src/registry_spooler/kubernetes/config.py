@@ -119,7 +119,8 @@ def _package_stand_ins() -> Iterator[None]:
     """Import only what is asked for in the block, not what the library's packages import of themselves.
 
     Those are 1,300 modules with a class for every kind of object in a cluster: more than half of the time that a
-    command takes. Afterwards the library is as if it had never been imported, for whoever wants the rest.
+    command takes. Of urllib3 nothing is used when a login is made. Afterwards the library is as if it had never been
+    imported, for whoever wants the rest.
     """
     spec = find_spec(_NAME)
     if spec is None or spec.submodule_search_locations is None:
@@ -128,6 +129,7 @@ def _package_stand_ins() -> Iterator[None]:
         package = ModuleType(name)
         package.__path__ = [os.path.join(path, *name.split(".")[1:]) for path in spec.submodule_search_locations]
         sys.modules[name] = package
+    has_urllib3 = sys.modules.setdefault("urllib3", _NO_URLLIB3) is not _NO_URLLIB3
     try:
         client: Any = sys.modules[f"{_NAME}.client"]
         client.Configuration = import_module(f"{_NAME}.client.configuration").Configuration
@@ -137,6 +139,11 @@ def _package_stand_ins() -> Iterator[None]:
         for name in tuple(sys.modules):
             if name == _NAME or name.startswith(f"{_NAME}."):
                 del sys.modules[name]
+        if not has_urllib3:
+            del sys.modules["urllib3"]
+
+
+_NO_URLLIB3: Final = ModuleType("urllib3")
 
 
 def _from_kubeconfig(paths: str, context: str | None, namespace: str | None) -> ClusterLogin:

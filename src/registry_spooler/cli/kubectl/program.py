@@ -11,20 +11,14 @@ from __future__ import annotations
 
 import signal
 import sys
+from importlib import import_module
 from typing import Final, NoReturn
 
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
 from registry_spooler.cli import printing
-from registry_spooler.cli.kubectl.doctor import doctor
-from registry_spooler.cli.kubectl.images import delete, inspect, list_images, pull, tags
-from registry_spooler.cli.kubectl.install import install
-from registry_spooler.cli.kubectl.load import load
-from registry_spooler.cli.kubectl.pushing.push_commands import publish, push
-from registry_spooler.cli.kubectl.spooler_commands import discard, failed, logs, retry, status, wait
 from registry_spooler.cli.kubectl.target import ClusterTarget, target_options
-from registry_spooler.cli.kubectl.uninstall import uninstall
 from registry_spooler.cli.printing import warn
 from registry_spooler.cli.process import ExitCode, Interrupted, end_by, end_of_pipe, exit_code
 from registry_spooler.errors import SpoolerError
@@ -60,7 +54,44 @@ _OF_THE_EXTRA = frozenset({"kubernetes_asyncio", "rich", "yaml"})
 """Packages that only the extra `client` installs."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _Commands(click.Group):
+    """The commands, each imported when it is wanted: to import all takes a tenth of a second."""
+
+    modules: Final = {
+        "install": "install",
+        "uninstall": "uninstall",
+        "load": "load",
+        "push": "pushing.push_commands",
+        "publish": "pushing.push_commands",
+        "pull": "images",
+        "list": "images",
+        "tags": "images",
+        "inspect": "images",
+        "delete": "images",
+        "status": "spooler_commands",
+        "wait": "spooler_commands",
+        "failed": "spooler_commands",
+        "retry": "spooler_commands",
+        "discard": "spooler_commands",
+        "logs": "spooler_commands",
+        "doctor": "doctor",
+        "completion": "program",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return sorted(self.modules)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one."""
+        if cmd_name not in self.modules:
+            return None
+        module = import_module(f"registry_spooler.cli.kubectl.{self.modules[cmd_name]}")
+        command: click.Command = getattr(module, "list_images" if cmd_name == "list" else cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="registry-spooler", prog_name="kubectl-spool")
 @target_options
 def cli(target: ClusterTarget) -> None:
@@ -70,29 +101,6 @@ def cli(target: ClusterTarget) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or a FILE that is not there, 3 not found in the cluster, 4 not allowed.
     """
-
-
-for command in (
-    install,
-    uninstall,
-    load,
-    push,
-    publish,
-    pull,
-    list_images,
-    tags,
-    inspect,
-    delete,
-    status,
-    wait,
-    failed,
-    retry,
-    discard,
-    logs,
-    doctor,
-    completion,
-):
-    cli.add_command(command)
 
 
 def main() -> NoReturn:
