@@ -25,7 +25,7 @@ from registry_spooler.oci.digest import Digest
 from registry_spooler.oci.manifest import Descriptor
 from registry_spooler.progress import Progress
 from registry_spooler.push.blob_spec import BlobSpec, Registry, UploadSink
-from registry_spooler.push.blobs import RepositoryUploader
+from registry_spooler.push.uploader import RepositoryUploader
 
 _TAR_MAGIC_AT: Final = 257
 SESSIONS_MAX: Final = 256

@@ -16,9 +16,9 @@ from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, LeftOut
 from registry_spooler.push.blob_spec import BlobSpec, Registry, docker_specs
-from registry_spooler.push.blobs import RepositoryUploader
 from registry_spooler.push.plan import DockerPlan, Plan, plan_image, plan_or_lack
 from registry_spooler.push.repack import repacked_image
+from registry_spooler.push.uploader import RepositoryUploader
 
 BUNDLE_BLOBS_MAX: Final = 100_000
 """Blobs of all images of a bundle, shared ones counted for each of their names."""

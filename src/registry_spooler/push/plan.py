@@ -28,7 +28,7 @@ from registry_spooler.oci.image_config import ImageConfig
 from registry_spooler.oci.manifest import Descriptor, Manifest, Platform, load_object
 from registry_spooler.oci.reference import Reference
 from registry_spooler.push.blob_spec import BlobSpec, Registry, config_spec
-from registry_spooler.push.blobs import RepositoryUploader
+from registry_spooler.push.uploader import RepositoryUploader
 
 TITLE: Final = "org.opencontainers.image.title"
 """The annotation by which ORAS, and `registry-client pull --unpack`, name a file."""

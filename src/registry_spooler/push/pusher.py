@@ -30,11 +30,11 @@ from registry_spooler.oci.manifest import Manifest
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import BlobCounts, ImageResult, Progress
 from registry_spooler.push.blob_spec import BlobSpec, Registry, config_spec
-from registry_spooler.push.blobs import RepositoryUploader, counted
 from registry_spooler.push.early_uploads import Sessions, guess_all, guess_blobs, guess_wanted
 from registry_spooler.push.image_push import ImagePush, ImagePushes
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.plan import Plan, raw_manifest
+from registry_spooler.push.uploader import RepositoryUploader, counted
 
 PASSES_MAX: Final = 4
 """Further passes over one stream, each after a broken connection, before the push is given up for now."""
