@@ -25,6 +25,7 @@ from registry_spooler.cli.registry_options import RegistrySettings
 from registry_spooler.daemon import remote_jobs
 from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.health.remote import RemoteWork
+from registry_spooler.push.delta_bases import SignatureStore
 from registry_spooler.push.layer_cache import KnownBlobs
 from support.cluster.apiserver import ApiServer
 from support.cluster.wire import Wire
@@ -382,7 +383,7 @@ async def test_what_nobody_expects_is_told_and_goes_no_further(monkeypatch: pyte
     answer, stdout = os.pipe()
     lines, stderr = os.pipe()
     work = RemoteWork()
-    jobs = RemoteJobs(Path("/"), SharedRegistry(RegistrySettings(), None, KnownBlobs(None)), work)
+    jobs = RemoteJobs(Path("/"), SharedRegistry(RegistrySettings(), None, KnownBlobs(None), SignatureStore(None)), work)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         socket.send_fds(theirs, [request(["0", "list"])], [stdin, stdout, stderr])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
@@ -226,3 +227,22 @@ async def test_an_index_has_a_base_for_each_platform(images: Images) -> None:
     found = await images.base("both", store)
     assert found is not None
     assert str(found.digest) == layers["amd64"]
+
+
+async def test_what_is_asked_for_at_once_is_made_once(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Counted(delta_bases.SignatureBuilder):
+        def finish(self) -> Signature:
+            made.append(self)
+            return super().finish()
+
+    monkeypatch.setattr(delta_bases, "SignatureBuilder", Counted)
+    store = SignatureStore(tmp_path / ".state" / "signatures")
+    images.post(OLD, tag="1")
+    one, other = await asyncio.gather(images.base("1", store), images.base("1", store))
+    assert one == other
+    assert one is not None
+    assert len(made) == 1

@@ -51,7 +51,6 @@ from registry_spooler.errors import SpoolerError
 from registry_spooler.health.remote import RemoteTransfer, RemoteWork
 from registry_spooler.kubernetes.wire import REQUESTS, RemoteFailure, SpoolerStopping
 from registry_spooler.progress import ImageResult, Progress
-from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore
 
 TRANSFERS_MAX: Final = 4
 """Transfers at a time. Each holds some megabytes on its way, and a few keep the processors busy."""
@@ -187,7 +186,7 @@ class RemoteJobs:
         self._shared = shared
         self._work = work
         self._line = Line(TRANSFERS_MAX)
-        self._next_bases = NextBases(shared.client, SignatureStore(directory / SIGNATURES), self._line)
+        self._next_bases = NextBases(shared.client, shared.signatures, self._line)
         self._calls = anyio.Semaphore(CALLS_MAX)
         self._threads = anyio.CapacityLimiter(CALLS_MAX)
         self._sessions: set[DaemonSession] = set()

@@ -36,6 +36,7 @@ from registry_spooler.health.server import serve
 from registry_spooler.health.status import About
 from registry_spooler.oci.reference import Reference
 from registry_spooler.progress import ImageResult, Progress
+from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore
 from registry_spooler.push.layer_cache import KnownBlobs
 from registry_spooler.push.pusher import Pusher, PushOptions
 from registry_spooler.registry.registry_client import RegistryClient
@@ -145,8 +146,10 @@ def run(settings: DaemonSettings, registry: RegistrySettings, version: str) -> i
 async def _serve(settings: DaemonSettings, registry: RegistrySettings, version: str) -> None:
     spool, remote = Spool(settings.spool), RemoteWork()
     known = KnownBlobs(settings.spool.directory / STATE)
+    signatures = SignatureStore(settings.spool.directory / SIGNATURES)
     async with registry.client() as client:
-        jobs = RemoteJobs(settings.spool.directory, SharedRegistry(registry, client, known), remote)
+        shared = SharedRegistry(registry, client, known, signatures)
+        jobs = RemoteJobs(settings.spool.directory, shared, remote)
 
         def stop() -> None:
             spool.stop()

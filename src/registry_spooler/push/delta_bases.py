@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import anyio
+
 from registry_spooler.aio import in_thread, in_worker
 from registry_spooler.archive.compression import Compression, Inflater, sniff
 from registry_spooler.delta.base import LayerStep, layer_at
@@ -95,6 +97,8 @@ class SignatureStore:
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory
+        self.making = anyio.Lock()
+        """Held while one is made: whoever wants the same one finds it afterwards."""
 
     def read(self, digest: Digest) -> bytes | None:
         """Return a signature, or None. Blocks."""
@@ -153,8 +157,11 @@ async def find_base(
         return None
     signature = await in_thread(store.read, layer.digest)
     if signature is None:
-        signature = await _sign(client, reference.repository, layer)
-        await in_thread(store.write, layer.digest, signature)
+        async with store.making:
+            signature = await in_thread(store.read, layer.digest)
+            if signature is None:
+                signature = await _sign(client, reference.repository, layer)
+                await in_thread(store.write, layer.digest, signature)
     return Base(layer.digest, layer.size, signature)
 
 

@@ -29,6 +29,8 @@ WORK = (FIRST, UNCHANGED, CHANGED, REBUILT, ONE_FILE, TOGETHER, POD)
 WORKLOAD = "deployment/web"
 Measure = Callable[[str, set[str]], None]
 GAUGE_SECONDS = 0.1
+BETWEEN_BUILDS_SECONDS = 10
+"""Between the two pushes of a layer that is built again, which takes its builder some time."""
 DATA_BYTES = 1_000_000
 """The file that has changed in an image that runs."""
 
@@ -131,6 +133,7 @@ class WireBench:
         with self._user(run) as user:
             before, after = (write_archive(user.home / f"{at}.tar", [layer], run) for at, layer in enumerate(layers))
             self._prepare(sender, user, before, f"{run}:v1")
+            time.sleep(BETWEEN_BUILDS_SECONDS)
             self._measure(work, sender, [user], [after], f"{run}:v2")
 
     def _together(self, sender: str, _: set[str]) -> None:
@@ -159,6 +162,7 @@ class WireBench:
             kubectl("create", "deployment", "web", f"--image={image}", "--", "/pause", "-P")
             try:
                 kubectl("rollout", "status", WORKLOAD, "--timeout=120s")
+                time.sleep(BETWEEN_BUILDS_SECONDS)
                 push = (program("kubectl-spool"), "push", str(archives[1]), f"{run}:v2", "--set", WORKLOAD)
                 self._follow("kubectl spool push --set", user, *push)
                 image = near.spool("push", "--quiet", str(archives[2]), f"{run}:v3")

@@ -19,7 +19,10 @@ from registry_spooler.cli.registry_options import RegistrySettings, option, regi
 from registry_spooler.errors import NotFound
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from registry_spooler.archive.source import Source
+    from registry_spooler.push.delta_bases import SignatureStore
     from registry_spooler.push.layer_cache import KnownBlobs
     from registry_spooler.registry.registry_client import RegistryClient
 
@@ -123,6 +126,13 @@ class Connection(Context):
         """What the daemon knows of the registry's blobs, if the command runs in there."""
         shared = self._shared
         return shared.known if shared is not None else None
+
+    def signatures(self, directory: Path) -> SignatureStore:
+        """Return the signatures that are kept in a spool directory: the daemon's own, if the command runs in there."""
+        from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore
+
+        shared = self._shared
+        return shared.signatures if shared is not None else SignatureStore(directory / SIGNATURES)
 
     @asynccontextmanager
     async def _client(self) -> AsyncGenerator[RegistryClient]:

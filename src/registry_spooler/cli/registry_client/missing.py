@@ -147,7 +147,7 @@ def signature(connection: Connection, /, reference: str, directory: Path) -> Non
     and sizes, and the signature's bytes; `{"base": null}` when there is no such layer.
     """
     from registry_spooler.delta.base import STEP_MAX_BYTES, LayerStep
-    from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore, find_base
+    from registry_spooler.push.delta_bases import find_base
 
     parsed = Reference.parse(reference)
 
@@ -158,7 +158,7 @@ def signature(connection: Connection, /, reference: str, directory: Path) -> Non
         step = LayerStep.decode(content)
         if connection.remote is not None:
             connection.remote.base_wanted(step)
-        base = await find_base(client, parsed, step, SignatureStore(directory / SIGNATURES))
+        base = await find_base(client, parsed, step, connection.signatures(directory))
         if base is None:
             say_json({"base": None})
             return

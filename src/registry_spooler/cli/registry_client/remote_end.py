@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from registry_spooler.cli.registry_options import RegistrySettings
     from registry_spooler.delta.base import LayerStep
+    from registry_spooler.push.delta_bases import SignatureStore
     from registry_spooler.push.layer_cache import KnownBlobs
     from registry_spooler.registry.registry_client import RegistryClient
 
@@ -60,6 +61,7 @@ class SharedRegistry:
     settings: RegistrySettings
     client: RegistryClient
     known: KnownBlobs
+    signatures: SignatureStore
 
 
 class Outlet:
