@@ -86,7 +86,7 @@ async def test_wrong_bytes_end_the_tar_without_its_end(registry: Registry, image
     assert DIGEST in line
     assert not done.stdout.endswith(bytes(1024))
     assert b"manifest.json" not in done.stdout
-    assert to_file.returncode == 1
+    assert to_file.code == 1
     assert list(tmp_path.iterdir()) == []
 
 

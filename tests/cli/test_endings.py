@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
 from support.images.posted import Poster, layer_tar, packed, sha256
 from support.programs.running_spooler import program
+from support.registries.verify import Registry
 
 WAIT_SECONDS = 30.0
 MIB = 1 << 20
@@ -24,9 +26,11 @@ print(usage.ru_maxrss, file=sys.stderr)
 """
 
 
-@pytest.fixture
-def large(poster: Poster, repository: str) -> str:
+@pytest.fixture(scope="module")
+def large(registry: Registry) -> str:
     """An image of 200 MiB in one layer; its repository."""
+    repository = f"tests/large/{uuid.uuid4().hex[:12]}"
+    poster = Poster(registry, repository)
     config = poster.blob(b'{"os":"linux","architecture":"amd64"}', "application/vnd.oci.image.config.v1+json")
     document = {
         "schemaVersion": 2,

@@ -42,10 +42,12 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool")
 
 
-@pytest.fixture
-def spooler(spool: Spool, registry: RunningRegistry) -> Iterator[RunningSpooler]:
-    with RunningSpooler(spool, registry.url) as running:
-        yield running
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, registry: RunningRegistry) -> Iterator[Spool]:
+    """A spool with a spooler, for tests that keep to names of their own."""
+    spool = Spool(tmp_path_factory.mktemp("served") / "spool")
+    with RunningSpooler(spool, registry.url):
+        yield spool
 
 
 def file_name(repository: str, rest: str) -> str:
@@ -54,13 +56,11 @@ def file_name(repository: str, rest: str) -> str:
 
 
 @pytest.mark.parametrize("producer", tools.SINGLE)
-def test_an_archive_of_each_tool_is_in_the_registry(
-    producer, spooler, spool, registry, repository, real_archives, tmp_path
-):
+def test_an_archive_of_each_tool_is_in_the_registry(producer, served, registry, repository, real_archives, tmp_path):
     name = file_name(repository, ":v1.tar")
 
-    spool.drop(name, real_archives.path(producer))
-    receipt = spool.receipt(name)
+    served.drop(name, real_archives.path(producer))
+    receipt = served.receipt(name)
 
     image = Reader(registry).image(repository, "v1")
     assert receipt["digest"] == image.digest == skopeo_inspect(registry, repository, "v1")["Digest"]
@@ -71,60 +71,58 @@ def test_an_archive_of_each_tool_is_in_the_registry(
 
 @pytest.mark.parametrize("suffix", OUTER_COMPRESSIONS)
 @pytest.mark.parametrize("producer", ["podman-docker", "podman-oci"])
-def test_compression_around_an_archive_changes_nothing(
-    suffix, producer, spooler, spool, registry, repository, real_archives
-):
+def test_compression_around_an_archive_changes_nothing(suffix, producer, served, registry, repository, real_archives):
     plain = real_archives.path(producer)
-    spool.drop(file_name(repository, ":plain.tar"), plain)
-    spool.drop(file_name(repository, f":packed{suffix}"), OUTER_COMPRESSIONS[suffix](plain.read_bytes()))
+    served.drop(file_name(repository, ":plain.tar"), plain)
+    served.drop(file_name(repository, f":packed{suffix}"), OUTER_COMPRESSIONS[suffix](plain.read_bytes()))
 
-    receipts = [spool.receipt(file_name(repository, rest)) for rest in (":plain.tar", f":packed{suffix}")]
+    receipts = [served.receipt(file_name(repository, rest)) for rest in (":plain.tar", f":packed{suffix}")]
 
     assert receipts[0]["digest"] == receipts[1]["digest"] == Reader(registry).image(repository, "packed").digest
 
 
-def test_any_other_file_becomes_an_image_that_holds_it(spooler, spool, registry, repository):
+def test_any_other_file_becomes_an_image_that_holds_it(served, registry, repository):
     content = os.urandom(3 << 20)
 
-    spool.drop(file_name(repository, ":v1.bin"), content)
-    spool.receipt(file_name(repository, ":v1.bin"))
+    served.drop(file_name(repository, ":v1.bin"), content)
+    served.receipt(file_name(repository, ":v1.bin"))
 
     image = Reader(registry).image(repository, "v1.bin")
     assert Reader(registry).unpacked(repository, image.layers[0]) == content
-    assert spool.waiting == []
+    assert served.waiting == []
 
 
 @pytest.mark.parametrize("pack", [bytes, OUTER_COMPRESSIONS[".tgz"]], ids=["plain", "gzip"])
 @pytest.mark.parametrize("rest", [":v1", ":v1.img"])
-def test_an_image_archive_whose_suffix_was_forgotten_is_the_image(pack, rest, spooler, spool, registry, repository):
+def test_an_image_archive_whose_suffix_was_forgotten_is_the_image(pack, rest, served, registry, repository):
     name = file_name(repository, rest)
-    spool.drop(name, pack(archives.docker_legacy(archives.Image())))
-    receipt = spool.receipt(name)
+    served.drop(name, pack(archives.docker_legacy(archives.Image())))
+    receipt = served.receipt(name)
     assert receipt["reference"] == f"{repository}{rest}"
     assert Reader(registry).image(repository, rest[1:]).diff_ids == tuple(archives.Image().diff_ids)
 
 
-def test_a_tar_of_something_else_is_pushed_as_it_is(spooler, spool, registry, repository):
+def test_a_tar_of_something_else_is_pushed_as_it_is(served, registry, repository):
     name, content = file_name(repository, ":sources"), archives.make_tar([("manifest.json", b"{}"), ("src/a.c", b"")])
-    spool.drop(name, content)
-    spool.receipt(name)
+    served.drop(name, content)
+    served.receipt(name)
     (layer,) = Reader(registry).image(repository, "sources").layers
     assert Reader(registry).unpacked(repository, layer) == content
 
 
-def test_a_tar_that_is_packed_in_an_unknown_way_fails_with_the_reason(spooler, spool):
-    spool.drop("app.tar.lz4", b"\x04\x22\x4d\x18")
-    assert "'.tar.lz4' is no ending that can be read" in spool.failure("app.tar.lz4")["error"]
+def test_a_tar_that_is_packed_in_an_unknown_way_fails_with_the_reason(served):
+    served.drop("app.tar.lz4", b"\x04\x22\x4d\x18")
+    assert "'.tar.lz4' is no ending that can be read" in served.failure("app.tar.lz4")["error"]
 
 
-def test_what_was_pushed_is_deleted_by_its_name(spooler, spool, registry, repository):
+def test_what_was_pushed_is_deleted_by_its_name(served, registry, repository):
     for tag in ("one", "two"):
-        spool.drop(file_name(repository, f":{tag}"), b"the same content")
-        spool.receipt(file_name(repository, f":{tag}"))
+        served.drop(file_name(repository, f":{tag}"), b"the same content")
+        served.receipt(file_name(repository, f":{tag}"))
     assert Reader(registry).tags(repository) == ["one", "two"]
 
-    spool.drop(file_name(repository, ":one!"), b"")
-    receipt = spool.receipt(file_name(repository, ":one!"))
+    served.drop(file_name(repository, ":one!"), b"")
+    receipt = served.receipt(file_name(repository, ":one!"))
 
     assert receipt["action"] == "delete"
     assert Reader(registry).tags(repository) == ["two"]
@@ -157,28 +155,28 @@ def test_the_image_of_several_is_chosen_by_the_name_of_the_file(make_registry, s
     assert "catalog/app:v2" in failure["error"]
 
 
-def test_a_bad_archive_fails_with_its_reason_and_keeps_every_byte(spooler, spool, registry, repository, real_archives):
+def test_a_bad_archive_fails_with_its_reason_and_keeps_every_byte(served, registry, repository, real_archives):
     content = real_archives.path("podman-docker").read_bytes()[: 1 << 20]
     name = file_name(repository, ":v1.tar")
 
-    spool.drop(name, content)
-    failure = spool.failure(name)
+    served.drop(name, content)
+    failure = served.failure(name)
 
     assert failure["file"] == name
     assert failure["reference"] == f"{repository}:v1"
     assert failure["error"]
-    assert (spool.folder / ".failed" / name).read_bytes() == content
+    assert (served.folder / ".failed" / name).read_bytes() == content
     assert Reader(registry).tags(repository) == []
 
     # A retry by hand, after the archive has been mended.
-    spool.drop(name, real_archives.path("podman-docker"))
-    assert spool.receipt_after_failure(name)["digest"] == Reader(registry).image(repository, "v1").digest
+    served.drop(name, real_archives.path("podman-docker"))
+    assert served.receipt_after_failure(name)["digest"] == Reader(registry).image(repository, "v1").digest
 
 
-def test_a_name_that_is_no_reference_fails_with_the_reason(spooler, spool):
-    spool.drop("UpperCase:v1.tar", b"whatever")
+def test_a_name_that_is_no_reference_fails_with_the_reason(served):
+    served.drop("UpperCase:v1.tar", b"whatever")
 
-    assert "upper-case" in spool.failure("UpperCase:v1.tar")["error"]
+    assert "upper-case" in served.failure("UpperCase:v1.tar")["error"]
 
 
 def test_what_was_there_before_the_start_is_pushed_but_no_unfinished_file(spool, registry, repository):
@@ -326,7 +324,8 @@ def test_a_log_file_that_cannot_be_opened_is_one_line(tmp_path):
     assert "No such file or directory" in line
 
 
-def test_an_interrupt_is_a_clean_stop_too(spooler):
-    spooler.process.send_signal(signal.SIGINT)
+def test_an_interrupt_is_a_clean_stop_too(spool, registry):
+    with RunningSpooler(spool, registry.url) as spooler:
+        spooler.process.send_signal(signal.SIGINT)
 
-    assert spooler.ended() == 0
+        assert spooler.ended() == 0

@@ -304,7 +304,7 @@ async def test_without_the_extra_one_sentence_says_what_to_install(terminal: Ter
     )
     terminal.environment["PYTHONPATH"] = str(tmp_path / "site")
     for command in (("list",), ("push", str(Path(__file__)), "app"), ("install", "--print")):
-        done = await terminal.spool(*command, code=1)
+        done = await terminal.run("kubectl-spool", *command, code=1)
         assert done.stderr.endswith(" is not installed: pip install 'registry-spooler[client]'\n")
         assert 1 == len(done.stderr.splitlines())
 

@@ -23,7 +23,8 @@ BOUND_BYTES = 150 * MIB
 
 @pytest.fixture
 def terminal(tmp_path: Path, api: ApiServer) -> Terminal:
-    """Without the wire between: there is nothing to count, and much to carry."""
+    """Without the wire between: there is nothing to count, and much to carry. Each end is weighed as a process."""
+    api.has_daemon = False
     return Terminal(tmp_path, api.kubeconfig(tmp_path / "kubeconfig.direct"))
 
 

@@ -152,6 +152,7 @@ async def test_a_full_disk_is_told_at_once(
     session: PodSession, api: ApiServer, script: Callable[[str], None], tmp_path: Path
 ) -> None:
     script('ulimit -f 2048; exec $REAL "$@"')
+    api.has_daemon = False
     api.forgets_status = True
     with (tmp_path / "large").open("wb") as large:
         large.truncate(3 * UNREAD_BYTES_MAX)

@@ -23,6 +23,7 @@ import orjson
 import trustme
 from aiohttp import WSMsgType, web
 
+from support.cluster.pod_daemon import pod_daemon
 from support.cluster.workload_objects import WorkloadObjects
 
 V5 = "v5.channel.k8s.io"
@@ -106,6 +107,10 @@ class ApiServer:
     forgets_status: bool = False
     """Say nothing of the end of a command that has left more than UNREAD_BYTES_MAX of its input unread."""
     workloads: WorkloadObjects = field(default_factory=WorkloadObjects)
+    has_daemon: bool = True
+    """Let `registry-client` hand its work over, as in a pod, from the first exec on; else it does the work itself."""
+    _daemon: asyncio.Task[None] | None = None
+    _daemon_waits: asyncio.Event = field(default_factory=asyncio.Event)
     _refusals: list[Refusal] = field(default_factory=list)
     _failed_starts: list[FailedStart] = field(default_factory=list)
     _kubelet_lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -138,6 +143,10 @@ class ApiServer:
             if running.process.poll() is None:
                 running.process.kill()
                 await asyncio.to_thread(running.process.wait)
+        if self._daemon is not None:
+            self._daemon.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._daemon
 
     def refuse(self, path: str, status: int, message: str = "", *, times: int = 1) -> None:
         """Answer the next requests for a path that ends so with a `Status` of that code."""
@@ -274,7 +283,22 @@ class ApiServer:
                 return {**_failure("InternalError", failed.message), "code": 500}
         return None
 
+    async def _daemon_is_there(self) -> None:
+        if self._daemon is None:
+            self._daemon = asyncio.create_task(self._be_daemon())
+        await self._daemon_waits.wait()
+
+    async def _be_daemon(self) -> None:
+        try:
+            async with pod_daemon(self.spool, self.environment_of_exec):
+                self._daemon_waits.set()
+                await asyncio.Event().wait()
+        finally:
+            self._daemon_waits.set()
+
     async def _run(self, socket: web.WebSocketResponse, command: list[str], stdin: bool) -> dict[str, Any]:
+        if self.has_daemon and command[0] == "registry-client":
+            await self._daemon_is_there()
         process = subprocess.Popen(  # noqa: ASYNC220 - asyncio's own would kill the process with its pipes
             [SPOOL.sub(str(self.spool), argument) for argument in command],
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,

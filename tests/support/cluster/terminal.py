@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from registry_spooler.cli.kubectl import program
+from support.programs.run_here import run_here
+
 PROGRAMS = Path(os.environ.get("PROGRAMS", Path(sys.executable).parent))
 """A folder with `kubectl-spool`; another one where the released program is tried."""
 
@@ -75,5 +78,17 @@ class Terminal:
         return done
 
     async def spool(self, *arguments: str, code: int | None = 0, stdin: bytes | IO[bytes] | None = None) -> Done:
-        """Run `kubectl-spool` by its own name."""
-        return await self.run("kubectl-spool", *arguments, code=code, stdin=stdin)
+        """Run `kubectl-spool`: in this process (see `run_here`), unless another program is to be tried."""
+        if "PROGRAMS" in os.environ:
+            return await self.run("kubectl-spool", *arguments, code=code, stdin=stdin)
+        ended = await asyncio.to_thread(
+            run_here,
+            program.main,
+            ["kubectl-spool", *arguments],
+            environment={"COLUMNS": "100", **self.variables, **self.environment},
+            folder=self.folder,
+            stdin=stdin,
+        )
+        done = Done(ended.code, ended.stdout, ended.stderr.decode())
+        assert code in (None, done.code), (done.code, done.stdout[-2000:], done.stderr)
+        return done

@@ -1,4 +1,4 @@
-"""The real `registry-client`, run as a user or a script runs it."""
+"""`registry-client` as a user or a script runs it: in the test's process, or in one of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from registry_spooler.cli.registry_client.command_line import main
+from support.programs.run_here import Ended, run_here
 from support.programs.running_spooler import program
 from support.registries.verify import Registry
 
@@ -31,8 +33,17 @@ class Client:
             **self.environment,
         }
 
-    def run(self, *arguments: str, code: int = 0, stdin: bytes | IO[bytes] = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run to the end, and see that the exit code is the expected one."""
+    def run(self, *arguments: str, code: int = 0, stdin: bytes | IO[bytes] = b"") -> Ended:
+        """Run to the end in this process (see `run_here`), and see that the exit code is the expected one."""
+        if arguments[:1] == ("receive",):  # its threads end with its process
+            return self.run_program(*arguments, code=code, stdin=stdin)
+        command = ["registry-client", *arguments]
+        done = run_here(main, command, environment=self.variables, folder=self.folder, stdin=stdin)
+        assert done.code == code, (done.stdout[-2000:], done.stderr.decode())
+        return done
+
+    def run_program(self, *arguments: str, code: int = 0, stdin: bytes | IO[bytes] = b"") -> Ended:
+        """Do the same in a process of its own."""
         source: dict[str, Any] = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
         done = subprocess.run(
             [program("registry-client"), *arguments],
@@ -44,7 +55,7 @@ class Client:
             **source,
         )
         assert done.returncode == code, (done.stdout[-2000:], done.stderr.decode())
-        return done
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     def lines(self, *arguments: str, stdin: bytes = b"") -> list[str]:
         return self.run(*arguments, stdin=stdin).stdout.decode().splitlines()

@@ -194,11 +194,13 @@ def rebuild(connection: Connection, /, repository: str, directory: Path, **order
         size=order["size"],
     )
 
-    async def work(client: RegistryClient) -> None:
-        progress = Progress()
-        if connection.remote is not None:
-            connection.remote.started(layer.repository, progress)
-        with scratch_folder(directory) as folder, ScratchFile(folder) as recipe, ScratchFile(folder) as aside:
+    # Opened here, and not in `work`: that runs in the daemon's event loop.
+    with scratch_folder(directory) as folder, ScratchFile(folder) as recipe, ScratchFile(folder) as aside:
+
+        async def work(client: RegistryClient) -> None:
+            progress = Progress()
+            if connection.remote is not None:
+                connection.remote.started(layer.repository, progress)
             recipe_bytes = await anyio.to_thread.run_sync(
                 _read_into, connection, recipe, abandon_on_cancel=connection.remote is None
             )
@@ -211,9 +213,9 @@ def rebuild(connection: Connection, /, repository: str, directory: Path, **order
                 progress.uploaded_bytes += size
                 progress.rebuilt_layers += 1
                 progress.saved_bytes += size - recipe_bytes
-        say_json({"digest": str(digest), "size": size})
+            say_json({"digest": str(digest), "size": size})
 
-    connection.with_client(work)
+        connection.with_client(work)
 
 
 def _digest(text: str) -> Digest:
