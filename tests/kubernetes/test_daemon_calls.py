@@ -343,6 +343,18 @@ async def test_an_image_is_pushed_by_the_daemon(
     assert {"missing_done", "signature_done", "receive_done"} == calls.keys()
 
 
+async def test_all_blobs_of_an_image_are_one_question(pusher: Pusher, daemon: Daemon, repository: str) -> None:
+    image = Image(layers=tuple(big_layer(1 << 16, seed=seed) for seed in range(10)))
+    await pusher.push(archives.podman_docker(image), f"{repository}:1")
+    before = daemon.status()["calls"]
+    code, said = await pusher.push(archives.podman_docker(image), f"{repository}:2")
+    assert 0 == code, said
+    after = daemon.status()["calls"]
+    assert {"missing_done": 1, "receive_done": 1} == {
+        name: count - before.get(name, 0) for name, count in after.items() if count > before.get(name, 0)
+    }
+
+
 async def test_who_has_to_wait_is_told(pusher: Pusher, daemon: Daemon, repository: str) -> None:
     content = archive(BLOB)
     others = [receiving(daemon.settings, repository, len(content)) for _ in range(4)]

@@ -63,18 +63,27 @@ class Conversation:
     async def _request(
         self, call: Call, arguments: tuple[str, ...], stdin: Input | None, on_sent: Callable[[int], None] | None
     ) -> None:
+        header = encode_request(arguments, stdin.size if stdin is not None else 0)
+        await self._started().request(call, header, self._remote.pieces(stdin, on_sent))
+
+    async def open(self) -> None:
+        """Return when the exec is open. What goes wrong is told by the next call, which tries again."""
+        await self._started().opened.wait()
+
+    def _started(self) -> _Exec:
         if self._exec is None or self._exec.is_closed:
             self._exec = _Exec(self._remote)
             self._tasks.start_soon(self._exec.run)
-        header = encode_request(arguments, stdin.size if stdin is not None else 0)
-        await self._exec.request(call, header, self._remote.pieces(stdin, on_sent))
+        return self._exec
 
 
 @asynccontextmanager
 async def conversing(remote: Remote) -> AsyncGenerator[Conversation]:
-    """Converse with a container while the block runs; nothing is started before the first call."""
+    """Converse with a container while the block runs. The exec opens at once, whatever the caller does meanwhile."""
     async with task_group() as tasks:
-        yield Conversation(remote, tasks)
+        conversation = Conversation(remote, tasks)
+        tasks.start_soon(conversation.open)
+        yield conversation
         tasks.cancel_scope.cancel()
 
 
@@ -88,6 +97,8 @@ class _Exec:
         self._call = Call(remote)
         self._news = anyio.Event()
         self._failure: KubeError | None = None
+        self.opened = anyio.Event()
+        """Set when it is open, or has failed to."""
         self.is_closed = False
 
     async def run(self) -> None:
@@ -96,6 +107,7 @@ class _Exec:
         try:
             with self._scope:
                 async with execute(self._remote.cluster, self._remote.container, line) as execution:
+                    self.opened.set()
                     code = await run(
                         execution,
                         self._take,
@@ -108,6 +120,7 @@ class _Exec:
             self._failure = exc
         finally:
             self.is_closed = True
+            self.opened.set()
             self._send.close()
             self._receive.close()
             self._news.set()

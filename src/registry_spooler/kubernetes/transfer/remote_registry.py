@@ -1,6 +1,6 @@
 """A registry that is reached only through its pod: what the push engine asks of a registry, over exec calls.
 
-Questions are collected: all that is asked within a few milliseconds is one `registry-client missing`. Questions and
+Questions are collected: all that is asked before the exec is open is one `registry-client missing`. Questions and
 manifests go over one exec, and what is short does too while nobody else uses it: an image with one rebuilt layer takes
 no other. A blob that the registry lacks is packed first, so that its digest and size are known: read once for that when
 the source can be read again, else written to a file in the user's cache (a layer that is compressed here, or comes from
@@ -53,7 +53,7 @@ from registry_spooler.progress import Progress
 T = TypeVar("T")
 
 ASK_SECONDS: Final = 0.01
-"""How long a question waits for others to go with it."""
+"""How long a question waits for another to go with it."""
 SMALL_BYTES: Final = 256 * 1024
 """A blob below this costs less than an exec of its own."""
 SMALL_TOTAL_BYTES: Final = 4 << 20
@@ -62,6 +62,8 @@ SHORT_BYTES: Final = 2 << 20
 """What may keep a question waiting that is asked meanwhile."""
 PACKERS: Final = 2
 """Blobs that are read and compressed at once. More would only hold more memory."""
+PACKED_MAX: Final = 4
+"""Those that wait to be sent included: each may take a file in the user's cache."""
 NOT_FOUND: Final = 3
 """The exit code of `registry-client`."""
 
@@ -122,10 +124,15 @@ class RemoteRegistry:
         """What the pod says of it with the first tag."""
         self.folder = folder
         self._redial = redial
+        self._packed = anyio.Semaphore(PACKED_MAX)
         self._packers = anyio.Semaphore(PACKERS)
         self._streams = anyio.Semaphore(streams)
         self._questions: dict[str, _Question] = {}
         self._present: dict[tuple[str, Digest], int] = {}
+        self._configs: set[tuple[str, Digest]] = set()
+        """That are going to be wanted, and have not been asked for."""
+        self._absent: set[tuple[str, Digest]] = set()
+        """Those of them that the registry lacks."""
         self._waiting: dict[str, _BeforeTag] = {}
         self._tagged: dict[Reference, Descriptor] = {}
         self._has_worked = False
@@ -134,13 +141,16 @@ class RemoteRegistry:
         self._deltas = LayerDeltas(folder, delta, self._base_for, self._rate)
 
     def announce(self, reference: Reference, config: ImageConfig) -> None:
-        """Take note of an image's layers: some may go as recipes."""
+        """Take note of an image's layers: some may go as recipes. The config is asked for along with them."""
         self._deltas.announce(reference, config)
+        self._configs.add((reference.repository, config.descriptor.digest))
 
     async def blob_exists(self, repository: str, digest: Digest) -> int | None:
         """The blob's size in bytes; None when the repository does not hold it."""
         if (known := self._known_size(repository, digest)) is not None:
             return known
+        if (repository, digest) in self._absent:
+            return None
         question = self._questions.get(repository)
         if question is not None:
             question.digests[digest] = None
@@ -161,7 +171,7 @@ class RemoteRegistry:
 
     async def put_blob(self, repository: str, open_reader: BlobOpener, progress: Progress) -> Measured:
         """Send a blob: pack it, then deliver it, unless the pod has made it of a recipe by then."""
-        async with AsyncExitStack() as stack, task_group() as tasks:
+        async with self._packed, AsyncExitStack() as stack, task_group() as tasks:
             rebuilding = None
             async with self._packers:
                 reader = await stack.enter_async_context(open_reader())
@@ -326,10 +336,18 @@ class RemoteRegistry:
 
     async def _ask(self, repository: str, question: _Question) -> None:
         try:
-            await anyio.sleep(ASK_SECONDS)
+            await self._conversation.open()
+            asked = 0
+            while asked < len(question.digests):
+                asked = len(question.digests)
+                await anyio.sleep(ASK_SECONDS)
             del self._questions[repository]
-            question.answer = await self._again(lambda: self._missing(repository, list(question.digests)))
+            configs = {key for key in self._configs if key[0] == repository}
+            self._configs -= configs
+            digests = list(question.digests | {digest: None for _, digest in configs})
+            question.answer = await self._again(lambda: self._missing(repository, digests))
             self._present |= {(repository, digest): size for digest, size in question.answer.items()}
+            self._absent |= configs - self._present.keys()
         finally:
             if self._questions.get(repository) is question:
                 del self._questions[repository]

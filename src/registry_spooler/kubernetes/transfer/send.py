@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
+import anyio
+
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression
 from registry_spooler.archive.opening import is_image_archive
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 
 _QUESTIONS = 64
-"""Blobs that are asked for at once: one question for most images. What is packed and sent at once is far less."""
+"""Blobs that are asked for at once: one question for most images. `RemoteRegistry` packs and sends far fewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ async def _push(
         push_options = PushOptions(
             compression=options.compression, hashes=True, transfers=_QUESTIONS, repack=options.repack
         )
-        pusher = Pusher(registry, known, push_options)
+        pusher = Pusher(registry, known, push_options, anyio.Semaphore(_QUESTIONS))
         if is_archive or not isinstance(source, FileSource):
             return await pusher.push_archive(source, reference, progress, before_tag=check)
         if reference is None:
