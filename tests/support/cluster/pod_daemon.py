@@ -18,6 +18,7 @@ from registry_spooler.cli.registry_options import RegistrySettings
 from registry_spooler.daemon.main import command
 from registry_spooler.daemon.remote_jobs import RemoteJobs
 from registry_spooler.health.remote import RemoteWork
+from registry_spooler.push.delta_bases import SIGNATURES, SignatureStore
 from registry_spooler.push.layer_cache import KnownBlobs
 
 POLL_SECONDS = 0.002
@@ -37,7 +38,8 @@ async def pod_daemon(spool: Path, environment: Mapping[str, str]) -> AsyncIterat
         with command.make_context("registry-spooler", []) as context:
             registry = RegistrySettings.take(context.params)
         async with registry.client() as client, asyncio.TaskGroup() as tasks:
-            jobs = RemoteJobs(spool, SharedRegistry(registry, client, KnownBlobs()), RemoteWork())
+            shared = SharedRegistry(registry, client, KnownBlobs(), SignatureStore(spool / SIGNATURES))
+            jobs = RemoteJobs(spool, shared, RemoteWork())
             serving = tasks.create_task(jobs.serve())
             while not os.path.exists(path):  # noqa: ASYNC110 - it says so to its log alone
                 await asyncio.sleep(POLL_SECONDS)
