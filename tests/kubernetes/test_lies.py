@@ -216,9 +216,9 @@ async def test_a_kubelet_that_is_away(
     def away() -> None:
         api.executions[-1].process.kill()
         if late:
-            api.fail_start(message, times=10)
+            api.fail_start(message, times=6)
         else:
-            api.refuse("/exec", 500, message, times=20)
+            api.refuse("/exec", 500, message, times=12)
 
     assert await has_arrived_though(session, file, api, away)
 
@@ -226,7 +226,7 @@ async def test_a_kubelet_that_is_away(
 async def test_a_kubelet_that_does_not_know_its_pod_yet(session: PodSession, file: Path, api: ApiServer) -> None:
     def restart() -> None:
         api.executions[-1].process.kill()
-        api.refuse("/exec", 404, "pod does not exist", times=20)
+        api.refuse("/exec", 404, "pod does not exist", times=12)
 
     assert await has_arrived_though(session, file, api, restart)
 
