@@ -17,6 +17,7 @@ from support.registries.verify import Reader
 async def test_files_and_images_are_pushed_again_when_they_change(
     tmp_path: Path, kubeconfig: Path, api: ApiServer, repository: str, registry: RunningRegistry
 ) -> None:
+    api.has_daemon = False  # the settings come with the exec
     api.registry = registry.url
     api.workloads.config_map = {"data": {"localRegistryHosting.v1": "host: nodes.example:5000"}}
     api.workloads.add("deployments", "web")
