@@ -7,11 +7,11 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-FAST_BYTES_PER_SECOND: Final = 20e6
+FAST_BYTES_PER_SECOND: Final = 10e6
 """Where a delta is no quicker than what it saves.
 
-To tell what is in a base, to compare with it and to rebuild the layer take some 20 ms for a plain megabyte, which is
-a third of that on the wire.
+To compare with a base and to rebuild the layer take some 30 ms for a plain megabyte, where sender and pod share two
+slow processors; that is a quarter of it on the wire.
 """
 MEASURED_MIN_BYTES: Final = 1 << 20
 """Less says more of delays than of the rate."""
