@@ -14,7 +14,7 @@ import pytest
 from delta.layers import File, recipe_of, tar, written
 from registry_spooler.aio import in_thread
 from registry_spooler.archive.compression import Compression, Deflater
-from registry_spooler.delta.base import LayerStep, layer_at
+from registry_spooler.delta.base import LayerStep
 from registry_spooler.delta.signature import Signature, signature_of
 from registry_spooler.errors import DeltaError, NotFound
 from registry_spooler.oci.digest import Digest
@@ -28,30 +28,6 @@ from support.images import archives
 from support.images.archive_parts import Image, dumps, gz, hexdigest, layer
 from support.images.posted import Poster
 from support.registries.running_registry import RunningRegistry
-
-STEPS = ("COPY base", "RUN build", "COPY app", "RUN build")
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [
-        (LayerStep(position=0, created_by="COPY app"), 2),
-        (LayerStep(position=0, created_by="RUN build"), 1),
-        (LayerStep(position=3, created_by="RUN build"), 3),
-        (LayerStep(position=2, created_by="RUN other"), 2),
-        (LayerStep(position=4, created_by="RUN other"), None),
-        (LayerStep(position=1), 1),
-    ],
-)
-def test_the_layer_of_the_same_step(step: LayerStep, expected: int | None) -> None:
-    assert layer_at(step, range(4), STEPS) == expected
-    assert LayerStep.decode(step.encode()) == step
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"position": -1, "created_by": "", "platform": ""}'])
-def test_what_says_no_step_is_refused(content: bytes) -> None:
-    with pytest.raises(DeltaError):
-        LayerStep.decode(content)
 
 
 @pytest.fixture
