@@ -60,8 +60,8 @@ ALLOWED_TO_BLOCK = {
 """Which functions may block on the event loop, by the end of their file's path, and why."""
 
 
-TOGETHER = ("container", "health")
-"""Folders whose tests share something large (a container image, a browser), and so run in one process of several."""
+TOGETHER = ("container", "health", "pictures")
+"""Folders whose tests share something (a container image, a browser, a port), and so run in one process of several."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.xdist_group("pictures")  # they want the same port
 def test_the_demonstration_succeeds(tmp_path):
     program = Path(__file__).with_name("demo.py")
 

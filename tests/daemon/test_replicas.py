@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from support.programs.running_spooler import RunningSpooler, Spool
+from support.programs.running_spooler import HEALTH_PORT, RunningSpooler, Spool
 from support.registries.verify import Reader
 
 REPLICAS = 4
@@ -77,6 +77,7 @@ def test_nothing_is_pushed_twice_at_once_and_nothing_is_left(make_registry, tmp_
         logs.append(turns(str(victim.log), killed))
         victim.launch()
     for replica in replicas:
+        replica.wait_for_log(HEALTH_PORT)  # the last to be started answers no signal before
         assert replica.terminate() == 0
         logs.append(turns(str(replica.log), time.time()))
 
