@@ -20,8 +20,9 @@ from support.images.archives import docker_25
 
 SETTLED = [File(f"lib/{number:03}.py", random.Random(number).randbytes(9000).hex().encode()) for number in range(400)]
 """Some 7 MB that compress to the half."""
-NEW_BYTES = 200_000
-RATE = "50k"
+NEW_BYTES = 2_500_000
+"""More than goes over the exec that is open already: a recipe of this size has a program of its own in the pod."""
+RATE = "600k"
 """So that what is new in the layer takes four seconds, and is broken in the midst of it."""
 
 
