@@ -52,5 +52,5 @@ class NextBases:
     async def _sign(self, reference: Reference, step: LayerStep) -> None:
         try:
             await find_base(self._client, reference, step, self._store)
-        except (SpoolerError, OSError) as exc:
-            _log.debug("no signature of a layer of %s: %s", reference, exc)
+        except Exception as exc:  # noqa: BLE001 - whatever became of one layer, the daemon and the others go on
+            _log.debug("no signature of a layer of %s: %s", reference, exc, exc_info=not isinstance(exc, SpoolerError))
