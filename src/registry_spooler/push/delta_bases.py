@@ -77,13 +77,20 @@ class PlainBytes:
             raise DeltaError(f"the base: {exc}") from exc
 
     def _inflate(self, inflater: Inflater, piece: Buffer) -> Iterator[Buffer]:
+        """Yield few pieces, however small the members are: a head that is not complete is read again with each."""
         data: Buffer = piece
+        made = bytearray()
         while output := inflater.inflate(data, _OUTPUT_BYTES):
             data = b""
             self._made += len(output)
             if self._made > LAYER_MAX_BYTES:
                 raise DeltaError("the base is too large")
-            yield output
+            made += output
+            if len(made) >= _OUTPUT_BYTES:
+                yield bytes(made)
+                made.clear()
+        if made:
+            yield bytes(made)
 
 
 def _inflater(compression: Compression) -> Inflater:
