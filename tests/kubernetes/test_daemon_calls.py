@@ -37,6 +37,7 @@ from support.registries.running_registry import RunningRegistry
 from support.registries.verify import Reader
 
 LOST = 143
+# Developers without root run the rest; the gate's machine is root's, and skips none of them.
 BY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file, or a process, to another user")
 SMALL_BYTES = 14 << 20
 """More than the small program has, and far less than the whole."""

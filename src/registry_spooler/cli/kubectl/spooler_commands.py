@@ -105,7 +105,7 @@ def _transfer(transfer: Document) -> Row:
     command, name = f"{transfer['command'].text()} from outside", transfer["reference"].text_or_none()
     if transfer["ahead"].value is None:
         return "running", name, _running(transfer, command)
-    return "waiting", name, f"{command}, behind {transfer['ahead'].count()} others"
+    return "waiting", name, f"{command}, behind {count_text(transfer['ahead'].count(), 'other')}"
 
 
 _NO_REMOTE: Final = Document({"transfers": [], "pushed": []}, "status.remote")
